@@ -1,0 +1,77 @@
+"""`TrialConfig`: everything that decides one trial, fully resolved, frozen, unknown keys refused at every level."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
+
+from ablate_core.architectures import Architecture
+from ablate_core.datasets import Dataset
+from ablate_core.objective import Objective
+from ablate_core.schedules import Schedule
+
+NUISANCE: dict[str, Any] = {"nuisance": True}
+"""Marks a field (``json_schema_extra``) that may change without changing any result: it stays outside the keys."""
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+class TrainConfig(Frozen):
+    """How the network is trained. Units are in the names; counts are optimiser steps unless said otherwise."""
+
+    steps: int = Field(gt=0, description="optimiser steps")
+    batch_size: int = Field(gt=0, description="samples per optimiser step")
+    lr: float = Field(1e-4, gt=0, description="learning rate after the warm-up")
+    lr_warmup_steps: int = Field(0, ge=0, description="linear learning-rate warm-up; 0 is off")
+    optimizer: Literal["adamw", "adam", "radam"] = "adam"
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.0, ge=0)
+    grad_clip: float = Field(1.0, ge=0, description="largest global gradient norm; 0 is off")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of matrix products; times stay fp32")
+    ema: tuple[float, ...] = Field((0.999,), description="decays of the evaluation averages kept while training")
+    diverged_above: float = Field(1e6, gt=0, description="a mean loss above this, or not finite, ends the trial as diverged")
+    log_every: int = Field(50, gt=0, json_schema_extra=NUISANCE, description="steps between logged training scalars")
+    checkpoint_every: int = Field(500, gt=0, json_schema_extra=NUISANCE, description="steps between checkpoints")
+
+    @field_validator("ema")
+    @classmethod
+    def _decays(cls, ema: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 <= d < 1 for d in ema) or len(set(ema)) != len(ema):
+            raise ValueError(f"ema decays are distinct numbers in [0, 1), got {list(ema)}")
+        return tuple(sorted(ema))
+
+
+class EvalConfig(Frozen):
+    """What is measured on a trained network. Nothing here ever retrains a trial."""
+
+    metric: Literal["fid", "fd_digits", "energy_distance"] = "fid"
+    samples: int = Field(50_000, gt=1, description="generated samples per measurement, exactly")
+    nfe: int = Field(1, gt=0, description="network evaluations per sample")
+    sampler: Literal["auto", "pushforward", "restart"] = "auto"
+    guidance: float = Field(1.0, ge=0, description="classifier-free guidance scale at sampling; 1 is off")
+    ema: float | None = Field(None, description="which average is sampled, one of train.ema; null: the longest; 0: raw weights")
+    every: int = Field(0, ge=0, description="steps between measurements while training; 0: only at the end")
+    batch_size: int = Field(500, gt=0, json_schema_extra=NUISANCE)
+    seed: int = Field(0, ge=0, description="seed of the sampling noise and labels, common to all arms")
+    reference: str | None = Field(None, description="npz with mu and sigma of the reference; null: computed from the data once")
+    extractor: str | None = Field(None, description="path of Inception weights for fid; null: clean-fid's own download")
+    gallery: int = Field(64, ge=0, json_schema_extra=NUISANCE, description="samples kept as a picture; 0: none")
+
+
+class TrialConfig(Frozen):
+    """One trial. ``TrialConfig.model_validate(mapping)`` resolves every short form and every default."""
+
+    schedule: SerializeAsAny[Schedule]
+    objective: Objective
+    architecture: SerializeAsAny[Architecture]
+    data: SerializeAsAny[Dataset]
+    train: TrainConfig
+    eval: EvalConfig = EvalConfig()
+    seed: int = Field(0, ge=0)
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole config as plain JSON types; validating it again gives an equal config."""
+        return self.model_dump(mode="json")

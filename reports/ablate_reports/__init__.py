@@ -1,0 +1,1 @@
+"""Frames in, verdicts, tables, figures and one offline HTML page out."""
