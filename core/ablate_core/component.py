@@ -57,6 +57,11 @@ class Component(BaseModel, abc.ABC):
         return cls.choices[name]
 
 
+def axes() -> dict[str, type[Component]]:
+    """Every axis by its name, with its `choices` (those registered so far)."""
+    return {cls.axis: cls for cls in Component.__subclasses__()}
+
+
 def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
     """One sentence for a misspelt name: the nearest known names, or all of them when none is near."""
     names = sorted(known)

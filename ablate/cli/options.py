@@ -1,0 +1,90 @@
+"""Arguments and options that several commands share, and how a setting is resolved.
+
+Precedence: flag > environment (``ABLATE_*``) > space file > ``ablate.toml`` > default.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ablate.errors import AblateError
+
+SpaceArgument = Annotated[str, typer.Argument(help="A space file, or the bare name of a built-in space.", show_default=False)]
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", help="Folder of results [env: ABLATE_HOME; default: runs].", show_default=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON (stable, documented in docs/json.md).")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", "-S", help="Override a config value, e.g. train.steps=200.", show_default=False)
+]
+FidelityOption = Annotated[str | None, typer.Option("--fidelity", help="A fidelity level of the space.", show_default=False)]
+SeedsOption = Annotated[str | None, typer.Option("--seeds", help="Seeds instead of the space's, e.g. 0,1,2.", show_default=False)]
+PlanOption = Annotated[list[str] | None, typer.Option("--plan", help="Only these plans of the space.", show_default=False)]
+OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Only these arms (globs).", show_default=False)]
+
+
+def setting(name: str, flag: Any, *from_space: Any, default: Any = None) -> Any:
+    """One setting by precedence.
+
+    Args:
+        name: key in ``ablate.toml``; the environment variable is ``ABLATE_<NAME>``.
+        flag: the command line's value, None when not given.
+        from_space: the space file's value, None when not given.
+        default: what holds when nobody said anything.
+
+    Returns:
+        The value; text from the environment is converted to the type of `default` where that is a number.
+    """
+    if flag is not None:
+        return flag
+    text = os.environ.get(f"ABLATE_{name.upper()}")
+    if text:
+        return _like(default, text, f"environment variable ABLATE_{name.upper()}")
+    for value in (*from_space, _toml().get(name)):
+        if value is not None:
+            return value
+    return default
+
+
+def store_root(flag: Path | None) -> Path:
+    """The store's folder: flag > ABLATE_HOME > ``ablate.toml: store`` > ``runs``."""
+    return Path(flag or os.environ.get("ABLATE_HOME") or _toml().get("store") or "runs").expanduser()
+
+
+def seed_list(text: str | None) -> list[int] | None:
+    """``"0,1,2"`` or ``"0-4"`` -> list of seeds; AblateError for anything else."""
+    if text is None:
+        return None
+    seeds: list[int] = []
+    for part in text.split(","):
+        low, dash, high = part.strip().partition("-")
+        if not low.isdigit() or (dash and not high.isdigit()):
+            raise AblateError(f"--seeds {text!r}: write seeds as 0,1,2 or 0-4")
+        seeds += range(int(low), int(high or low) + 1)
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise AblateError(f"--seeds {text!r}: name each seed once")
+    return seeds
+
+
+def _toml() -> dict[str, Any]:
+    path = Path("ablate.toml")
+    if not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise AblateError(f"{path}: {error}; mend or remove the file") from None
+
+
+def _like(default: Any, text: str, where: str) -> Any:
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise AblateError(f"{where}: {text!r} is not a number") from None

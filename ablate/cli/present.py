@@ -1,0 +1,53 @@
+"""Printing: rich tables on a terminal, plain JSON for programs. NO_COLOR is honoured by rich itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def console() -> Console:
+    """Standard output as a rich console; wide and plain when it is not a terminal, so that pipes lose nothing."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+
+
+def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[int] = ()) -> None:
+    """Print rows under a head; `right` lists the columns aligned to the right. User text is never read as markup."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    out = Table(title=Text(title, style="bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, name in enumerate(head):
+        out.add_column(name, justify="right" if i in right else "left", overflow="fold")
+    for row in rows:
+        out.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    console().print(out)
+
+
+def line(text: str = "", style: str | None = None) -> None:
+    """Print one line of text, never read as markup."""
+    console().print(text, style=style, markup=False, soft_wrap=True)
+
+
+def as_json(value: Any) -> None:
+    """Print `value` as JSON with sorted keys; NaN and infinity are refused rather than printed as invalid JSON."""
+    sys.stdout.write(json.dumps(value, indent=2, sort_keys=True, allow_nan=False, default=str) + "\n")
+
+
+def duration(seconds: float | None) -> str:
+    """``93784`` -> ``26h 3m``; None -> ``unknown``."""
+    if seconds is None:
+        return "unknown"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h {minutes}m"
+    return f"{minutes}m {rest}s" if minutes else f"{rest}s"

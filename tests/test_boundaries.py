@@ -1,0 +1,98 @@
+"""The import directions are a contract, and `ablate --help` stays light."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "ray", "duckdb", "plotly", "pandas", "typer", "optuna", "cleanfid", "sklearn", "torchvision")
+
+PROBE = """
+import importlib, pkgutil, sys
+package = importlib.import_module({package!r})
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+print(" ".join(sorted({{name.partition(".")[0] for name in sys.modules}})))
+"""
+
+
+def loaded(code: str) -> set[str]:
+    """Top-level modules that a fresh process has loaded after `code`, which prints them."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("package", "never"),
+    [
+        ("ablate_core", {"ray", "duckdb", "pandas", "plotly", "typer", "optuna", "ablate", "ablate_reports"}),
+        ("ablate_reports", {"torch", "ray", "duckdb", "typer", "optuna", "ablate", "ablate_core"}),
+        ("ablate.space", {"ray", "duckdb", "pandas", "plotly", "typer", "optuna", "ablate_reports"}),
+        ("ablate.store", {"ray", "plotly", "typer", "optuna", "ablate_reports"}),
+        ("ablate.launch", {"plotly", "typer", "ablate_reports"}),
+    ],
+)
+def test_a_room_never_imports_what_belongs_to_another(package: str, never: set[str]) -> None:
+    assert loaded(PROBE.format(package=package)) & never == set()
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nsys.argv = ['ablate', '--help']\nfrom ablate.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print(); print('LOADED', *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    modules = {name.partition(".")[0] for name in done.stdout.partition("LOADED")[2].split()}
+    assert "run" in done.stdout
+    assert modules & (set(HEAVY) - {"typer"}) == set()
+    assert "rich" not in modules
+
+
+def test_every_command_loads_nothing_heavy_for_its_help() -> None:
+    from ablate.cli.app import app
+
+    names = [command.name or command.callback.__name__ for command in app.registered_commands]
+    assert {"run", "plan", "report", "components", "show", "ls", "doctor", "schema"} <= set(names)
+    code = (
+        "import sys\nfrom ablate.cli.app import app\n"
+        f"for name in {names!r}:\n"
+        "    try:\n        app([name, '--help'])\n    except SystemExit:\n        pass\n"
+        "print('LOADED', *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    modules = {name.partition(".")[0] for name in done.stdout.partition("LOADED")[2].split()}
+    assert modules & (set(HEAVY) - {"typer"}) == set()
+
+
+def test_the_folders_of_data_hold_no_python() -> None:
+    assert [str(p) for folder in ("spaces", "docker") for p in (ROOT / folder).rglob("*.py")] == []
+    assert not any((ROOT / folder / "__init__.py").exists() for folder in ("core", "reports", "spaces", "docker"))
+
+
+def test_no_file_names_a_registry_host_or_an_absolute_path_of_a_machine() -> None:
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT)
+    if listed.returncode:
+        pytest.skip("not a git checkout: the list of tracked files is unknown")
+    hosts = ["pypi" + ".org", "pythonhosted" + ".org", "registry.npmjs" + ".org", "deb.debian" + ".org"]
+    found = []
+    for name in listed.stdout.split("\n"):
+        path = ROOT / name
+        if name and path.is_file() and path.suffix not in {".png", ".npz", ".webp", ".jpg"}:
+            text = path.read_text(encoding="utf-8", errors="ignore")
+            found += [f"{name}: {host}" for host in hosts if host in text]
+    assert found == []
+
+
+def test_requirements_are_pinned_with_hashes_and_without_index_addresses() -> None:
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith((" ", "#"))]
+    assert pins
+    assert all("==" in pin for pin in pins)
+    assert not any("index-url" in line or "find-links" in line for line in lines)
+    assert sum("--hash=sha256:" in line for line in lines) >= len(pins)
