@@ -1,0 +1,167 @@
+"""The Frechet distance between two Gaussians, in float64 (Dowson and Landau, 1982; Heusel et al., 2017).
+
+    d^2 = |mu1 - mu2|^2 + tr C1 + tr C2 - 2 tr (C1 C2)^(1/2)
+
+With factors C = A^T A the last trace is the nuclear norm |A1 A2^T|_*, which needs no matrix square root and is real by
+construction. Two forms of it are used:
+
+* from moments: the reference's factor R once (one ``eigh``, cached), then ``sqrt(eigvalsh(R C R^T))`` per evaluation;
+* from features, when a side has no more samples than dimensions: ``svdvals`` of the product of the centred features
+  themselves. Eigenvalues of a rank-deficient product are zeros known only to machine precision, and their square
+  roots put an error of 1e-7 into the first form (and into ``scipy.linalg.sqrtm``); singular values do not.
+
+The covariance is the unbiased one (divisor n - 1), as in clean-fid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from ablate_core.fid import MetricError
+
+Array = NDArray[np.float64]
+
+_NEGATIVE = 1e-4
+"""A covariance whose smallest eigenvalue is below minus this share of its largest is not a rounded covariance."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean (D,) and unbiased covariance (D, D) of `count` feature vectors, both float64; count 0 means unknown."""
+
+    mean: Array
+    cov: Array
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        d = self.mean.shape[0] if self.mean.ndim == 1 else 0
+        if d == 0 or self.cov.shape != (d, d):
+            raise MetricError(
+                f"feature moments need a mean (D,) and a covariance (D, D), got {self.mean.shape} and {self.cov.shape}"
+            )
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.cov).all()):
+            raise MetricError("feature moments are not finite; the samples or the extractor gave NaN or infinity")
+
+    @cached_property
+    def factor(self) -> Array:
+        """R (K, D) with R^T R = cov; K is the numerical rank. Computed once per object."""
+        if not np.allclose(self.cov, self.cov.T, rtol=1e-5, atol=1e-8 * np.abs(self.cov).max()):
+            raise MetricError("a feature covariance is not symmetric; the reference statistics are damaged")
+        values, vectors = linalg.eigh(self.cov, check_finite=False)
+        top = max(values[-1], 0.0)
+        if values[0] < -_NEGATIVE * top or values[-1] < 0:
+            raise MetricError(f"a feature covariance has the negative eigenvalue {values[0]:.3g}; it is damaged")
+        keep = values > top * len(values) * np.finfo(np.float64).eps
+        root: Array = np.sqrt(values[keep])[:, None] * vectors[:, keep].T
+        return root
+
+
+class RunningMoments:
+    """Exact streaming mean and covariance in float64 (Chan, Golub and LeVeque, 1979); memory O(D^2) whatever N."""
+
+    def __init__(self, dims: int) -> None:
+        self.count = 0
+        self._mean: Array = np.zeros(dims)
+        self._scatter: Array = np.zeros((dims, dims))
+
+    def update(self, features: NDArray[Any]) -> None:
+        """Add a batch (B, D) of any float dtype. Raises MetricError on a wrong shape or non-finite values."""
+        x = _features(features)
+        if x.shape[1] != len(self._mean):
+            raise MetricError(f"features have {x.shape[1]} dimensions, {len(self._mean)} were expected")
+        n, total = len(x), self.count + len(x)
+        if n == 0:
+            return
+        mean = x.mean(axis=0)
+        centred, shift = x - mean, mean - self._mean
+        self._scatter += centred.T @ centred + np.outer(shift, shift) * (self.count * n / total)
+        self._mean = self._mean + shift * (n / total)
+        self.count = total
+
+    def moments(self) -> Moments:
+        """The moments so far. Raises MetricError below two vectors, where a covariance does not exist."""
+        if self.count < 2:
+            raise MetricError(f"a covariance needs at least 2 feature vectors, got {self.count}")
+        return Moments(self._mean.copy(), self._scatter / (self.count - 1), self.count)
+
+
+def moments(features: NDArray[Any]) -> Moments:
+    """Mean and covariance of features (N, D), N >= 2."""
+    running = RunningMoments(np.shape(features)[-1])
+    running.update(features)
+    return running.moments()
+
+
+def frechet_distance(a: Moments, reference: Moments) -> float:
+    """Squared Frechet distance (what is called FID) from moments; the factor of `reference` is cached on it."""
+    _same_dims(len(a.mean), len(reference.mean))
+    root = reference.factor
+    product = root @ a.cov @ root.T
+    values = linalg.eigvalsh((product + product.T) / 2, check_finite=False) if len(product) else np.zeros(1)
+    rank = min(_rank(a), _rank(reference))  # true zeros known only to machine precision would each add their root
+    values = values[max(0, len(values) - rank) :]
+    floor = max(float(values[-1]), 0.0) * len(values) * np.finfo(np.float64).eps if len(values) else 0.0
+    nuclear = float(np.sqrt(values[values > floor]).sum())
+    return _assemble(a.mean - reference.mean, float(np.trace(a.cov)), float(np.trace(reference.cov)), nuclear)
+
+
+def frechet_from_features(a: NDArray[Any], reference: NDArray[Any] | Moments) -> float:
+    """Squared Frechet distance of features (N, D) from other features (M, D) or from given reference moments.
+
+    Takes the exact nuclear-norm form where a side has no more samples than dimensions, else the form from moments.
+    """
+    x = _features(a)
+    if len(x) > x.shape[1] and (isinstance(reference, Moments) or len(reference) > np.shape(reference)[-1]):
+        return frechet_distance(moments(x), reference if isinstance(reference, Moments) else moments(reference))
+    mean, factor, trace = _centred(x)
+    if isinstance(reference, Moments):
+        other = (reference.mean, reference.factor, float(np.trace(reference.cov)))
+    else:
+        other = _centred(_features(reference))
+    _same_dims(len(mean), len(other[0]))
+    product = factor @ other[1].T
+    nuclear = float(linalg.svdvals(product, check_finite=False).sum()) if product.size else 0.0
+    return _assemble(mean - other[0], trace, other[2], nuclear)
+
+
+def _centred(x: Array) -> tuple[Array, Array, float]:
+    """Mean (D,), a factor (min(N, D), D) of the covariance by QR of the centred features, and its trace."""
+    if len(x) < 2:
+        raise MetricError(f"a covariance needs at least 2 feature vectors, got {len(x)}")
+    mean = x.mean(axis=0)
+    centred = (x - mean) / np.sqrt(len(x) - 1)
+    trace = float(np.square(centred).sum())
+    if len(x) > x.shape[1]:
+        centred = linalg.qr(centred, mode="r", check_finite=False)[0][: x.shape[1]]
+    return mean, centred, trace
+
+
+def _features(features: NDArray[Any]) -> Array:
+    x = np.asarray(features, dtype=np.float64)
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise MetricError(f"features have the shape (N, D), got {x.shape}")
+    if not np.isfinite(x).all():
+        bad = int((~np.isfinite(x).all(axis=1)).sum())
+        raise MetricError(f"{bad} of {len(x)} feature vectors are not finite; check the samples for NaN")
+    return x
+
+
+def _rank(m: Moments) -> int:
+    """The largest rank the covariance can have."""
+    return min(len(m.mean), m.count - 1) if m.count else len(m.mean)
+
+
+def _same_dims(a: int, b: int) -> None:
+    if a != b:
+        raise MetricError(f"features have {a} dimensions and the reference has {b}; they are of different extractors")
+
+
+def _assemble(shift: Array, trace_a: float, trace_b: float, nuclear: float) -> float:
+    # Rounding can take the distance of equal sets below zero by some 1e-13 of the traces; a distance is not negative.
+    return max(0.0, float(shift @ shift) + trace_a + trace_b - 2 * nuclear)
