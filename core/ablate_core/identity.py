@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def canonical_json(obj: Any) -> str:
@@ -26,6 +30,19 @@ def content_id(obj: Any, length: int = 12) -> str:
     if not 1 <= length <= 64:
         raise ValueError(f"a content id has 1 to 64 hex digits, got {length}")
     return hashlib.blake2b(canonical_json(obj).encode(), digest_size=32).hexdigest()[:length]
+
+
+def arrays_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """SHA-256 of named arrays: names, dtypes, shapes and bytes, whatever file holds them.
+
+    The hash of an npz file would change with the compression or the version of numpy that wrote it.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name}:{array.dtype.newbyteorder('<').str}:{array.shape};".encode())
+        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
 
 
 def diff(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
