@@ -135,6 +135,13 @@ class Journal:
         self._count += 1
         return uid
 
+    def sync(self) -> None:
+        """fsync what this process has written; does nothing before its first event."""
+        with self._lock:
+            if self._fd is not None and self._pid == os.getpid():
+                os.fsync(self._fd)
+                self._synced = time.monotonic()
+
     def close(self) -> None:
         """fsync and close; a later ``append`` opens a new file."""
         with self._lock:
