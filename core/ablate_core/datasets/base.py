@@ -6,6 +6,7 @@ import abc
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from ablate_core.component import Component
@@ -16,16 +17,19 @@ class Samples:
     """A data set as tensors that can be indexed.
 
     Attributes:
-        x: (N, *shape) float32, in the units the network is trained in.
+        x: (N, *shape) float32, in the units the network is trained in. A data set read from disk piece by piece may
+            keep it raw; `Dataset.batch` always gives network units.
         y: (N,) int64 class indices, or None for unlabelled data.
         num_classes: number of real classes; 0 for unlabelled data.
         identity: what this data set is, for keys and metric identity (name, version, split, count, sha256).
+        log_variance: (N, *shape) where each sample is a Gaussian around x that `Dataset.batch` draws from.
     """
 
     x: Tensor
     y: Tensor | None
     num_classes: int
     identity: dict[str, str | int | float]
+    log_variance: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -39,9 +43,21 @@ class Dataset(Component):
     kind: ClassVar[str]
     """"images" or "points": decides which evaluation metrics and galleries make sense."""
 
+    classes: ClassVar[int | None] = None
+    """Number of real classes where the type alone decides it, 0 for unlabelled; None: known after `load`."""
+    known_std: ClassVar[float | None] = None
+    """Standard deviation in network units where the type alone decides it; None: measured after `load`."""
+
     @abc.abstractmethod
     def load(self) -> Samples:
         """All samples. Raises `DataError` with one line that names the folder or file at fault."""
+
+    def batch(self, samples: Samples, index: Tensor, generator: torch.Generator) -> Tensor:
+        """The samples at `index` (B,) int64, as (B, *shape) float32 in network units.
+
+        `generator` (CPU) feeds augmentations; a data set without any leaves it alone.
+        """
+        return samples.x[index]
 
     @abc.abstractmethod
     def to_uint8(self, x: Tensor) -> Tensor:
@@ -50,3 +66,8 @@ class Dataset(Component):
 
 class DataError(ValueError):
     """A data set cannot be read; the message is one line that says what, where and how to mend it."""
+
+
+def round_to_uint8(pixels: Tensor) -> Tensor:
+    """Grey values -> uint8, rounded half up and clipped to 0..255."""
+    return (pixels + 0.5).floor().clamp(0, 255).to(torch.uint8)

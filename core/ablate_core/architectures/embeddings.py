@@ -1,0 +1,80 @@
+"""Position, time and label embeddings that networks share."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+TIME_FEATURES = 256
+"""Width of the sinusoid that a time is turned into before its two-layer network."""
+
+
+def sinusoid(t: Tensor, dim: int = TIME_FEATURES, max_period: float = 10_000.0) -> Tensor:
+    """[cos(t f_k), sin(t f_k)] with f_k = max_period^(-k / (dim / 2)), (B,) -> (B, dim).
+
+    Angles are computed in the dtype of `t`, at least float32. A hard float32 cast, as in the public code, makes the
+    derivative by t wrong in the sixth digit of a float64 check (EDAPINENUT/ExplicitShortCut arch/sit.py:47-49).
+    """
+    t = t.to(torch.promote_types(t.dtype, torch.float32))
+    k = torch.arange(dim // 2, dtype=t.dtype, device=t.device)
+    angle = t[:, None] * torch.exp(k * (-math.log(max_period) / (dim // 2)))  # [B, dim / 2]
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+def sincos_2d(dim: int, rows: int, columns: int) -> Tensor:
+    """Fixed 2-D position embedding, (rows * columns, dim) float32, tokens row by row.
+
+    The first half of the channels encodes the column, the second half the row; within each half sin, then cos.
+    Computed in float64 and rounded once (facebookresearch/mae, EDAPINENUT/ExplicitShortCut arch/sit.py).
+    """
+    if dim % 4:
+        raise ValueError(f"a 2-D sin-cos position embedding needs a width divisible by 4, got {dim}")
+    frequency = 10_000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    row, column = torch.meshgrid(
+        torch.arange(rows, dtype=torch.float64), torch.arange(columns, dtype=torch.float64), indexing="ij"
+    )
+
+    def encode(position: Tensor) -> Tensor:
+        angle = position.reshape(-1, 1) * frequency
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+    return torch.cat([encode(column), encode(row)], dim=1).float()
+
+
+class TimeEmbedder(nn.Module):
+    """A time (B,) -> (B, width): sinusoid, linear, SiLU, linear; weights N(0, 0.02^2), biases zero."""
+
+    def __init__(self, width: int, time_scale: float = 1.0) -> None:
+        super().__init__()
+        self.time_scale = time_scale
+        self.inner = nn.Linear(TIME_FEATURES, width)
+        self.outer = nn.Linear(width, width)
+
+    def reset_parameters(self) -> None:
+        for layer in (self.inner, self.outer):
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, t: Tensor) -> Tensor:
+        features = sinusoid(t * self.time_scale).to(self.inner.weight.dtype)
+        out: Tensor = self.outer(F.silu(self.inner(features)))
+        return out
+
+
+class LogVariance(nn.Module):
+    """Linear read-out (B, width) -> (B,) of a log-variance; starts at zero and draws no random number.
+
+    The shape is (B,): a (B, 1) head against a (B,) loss makes a (B, B) matrix and one weight for all times
+    (EDAPINENUT/ExplicitShortCut arch/sit_adpt.py:182, design-space D1).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width))
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.to(self.weight.dtype) @ self.weight + self.bias
