@@ -37,7 +37,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
 def _mean_distance(x: Tensor, y: Tensor) -> float:
     rows = max(1, _CHUNK_ELEMENTS // len(y))
     # Differences, not |x|^2 + |y|^2 - 2 x.y: that form loses half the digits of small distances.
-    total = sum(
-        float(torch.cdist(part, y, compute_mode="donot_use_mm_for_euclid_dist").sum()) for part in x.split(rows)
-    )
+    total = 0.0
+    for part in torch.split(x, rows):
+        total += float(torch.cdist(part, y, compute_mode="donot_use_mm_for_euclid_dist").sum())
     return total / (len(x) * len(y))

@@ -34,7 +34,7 @@ class Extractor(Protocol):
 
 
 def canary_batch(shape: tuple[int, int, int], count: int = 4) -> Tensor:
-    """The fixed synthetic uint8 images (count, *shape): slanted ramps, one period per image, the same on every machine."""
+    """The fixed synthetic uint8 images (count, *shape): slanted ramps, the same on every machine."""
     c, h, w = shape
     b, ch, y, x = np.ogrid[:count, :c, :h, :w]
     return torch.from_numpy(((y * (17 + 6 * b) + x * (11 + 4 * b) + 53 * ch + 29 * b) % 256).astype(np.uint8))

@@ -158,7 +158,7 @@ def _resizer() -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
 @contextlib.contextmanager
 def _full_float32() -> Iterator[None]:
     """TF32 moves features by 1e-3; the training run's own setting comes back afterwards."""
-    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = (matmul.fp32_precision, conv.fp32_precision)
     matmul.fp32_precision = conv.fp32_precision = "ieee"
     try:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ablate_core.fid import MetricError
@@ -33,25 +35,7 @@ def reference_from_npz(path: str, dims: int) -> Reference:
         MetricError: the file is missing, is not an npz, lacks a key, or its arrays have wrong shapes or values.
     """
     file = Path(path).expanduser()
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise MetricError(f"eval.reference: {file} holds one array; an npz with mu and sigma is needed")
-            if missing := [k for k in ("mu", "sigma") if k not in stored.files]:
-                raise MetricError(
-                    f"eval.reference: {file} has no {' and no '.join(missing)}, only {', '.join(stored.files) or 'nothing'}"
-                )
-            mu, sigma = stored["mu"], stored["sigma"]
-    except FileNotFoundError:
-        raise MetricError(
-            f"eval.reference: no file {file}; leave it out to compute the reference from the data"
-        ) from None
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise MetricError(f"eval.reference: {file} cannot be read as npz ({error})") from None
-    except MetricError:
-        raise
-    except ValueError as error:  # pickled content, or an array that is cut short
-        raise MetricError(f"eval.reference: {file} is not a plain npz of arrays ({error})") from None
+    mu, sigma = _mu_sigma(file)
     if mu.shape != (dims,) or sigma.shape != (dims, dims):
         raise MetricError(
             f"eval.reference: {file} has mu {mu.shape} and sigma {sigma.shape}; this extractor needs ({dims},) and "
@@ -94,11 +78,29 @@ def reference_from_data(
         cached = _cached(file, extractor.dims, len(x))
         if cached is None:
             running = RunningMoments(extractor.dims)
-            for part in x.split(batch_size):
+            for part in torch.split(x, batch_size):
                 running.update(extractor.features(to_uint8(part)))
             cached = running.moments()
             save_npz(file, {"mu": cached.mean, "sigma": cached.cov, "count": np.asarray(cached.count)})
     return Reference(cached, recipe)
+
+
+def _mu_sigma(file: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    try:
+        stored = np.load(file, allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            raise MetricError(f"eval.reference: {file} holds one array; an npz with mu and sigma is needed")
+        with stored:
+            if missing := [key for key in ("mu", "sigma") if key not in stored.files]:
+                there = ", ".join(stored.files) or "nothing"
+                raise MetricError(f"eval.reference: {file} has no {' and no '.join(missing)}, only {there}")
+            return stored["mu"], stored["sigma"]
+    except FileNotFoundError:
+        raise MetricError(f"eval.reference: no file {file}; null computes the reference from the data") from None
+    except MetricError:
+        raise
+    except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:  # damaged, cut short, or pickled
+        raise MetricError(f"eval.reference: {file} is not a plain npz of arrays ({error})") from None
 
 
 def _cached(file: Path, dims: int, count: int) -> Moments | None:

@@ -1,4 +1,6 @@
-"""Train the classifier of `fd_digits` and write the file that ships: ``python -m ablate_core.fid.train_digits_classifier``.
+"""Train the classifier of `fd_digits` and write the file that ships.
+
+Run as ``python -m ablate_core.fid.train_digits_classifier``.
 
 Deterministic on one machine and one version of torch (one thread, fixed seed). Elsewhere the weights come out equal
 only up to rounding, so the shipped file, not this script, is what `fd_digits` means; its hash is in the metric's
@@ -19,6 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ablate_core.datasets.digits import Digits
 from ablate_core.fid.extractor import canary_batch
 from ablate_core.fid.fd_digits import FILE, SHAPE, DigitsClassifier
 from ablate_core.fid.frechet import moments
@@ -31,17 +34,17 @@ LR = 2e-3
 
 
 def digits_uint8() -> tuple[Tensor, Tensor]:
-    """scikit-learn's digits as uint8 images (1797, 1, 8, 8), round half up of 255 v / 16, and labels (1797,)."""
-    from sklearn.datasets import load_digits
-
-    data, labels = load_digits(return_X_y=True)
-    pixels = np.floor(data / 16 * 255 + 0.5).astype(np.uint8).reshape(-1, *SHAPE)
-    return torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64))
+    """The package's digits as the metric sees them: uint8 images (1797, 1, 8, 8), round half up of 255 v / 16."""
+    dataset = Digits()
+    data = dataset.load()
+    assert data.y is not None, "digits are labelled"
+    return dataset.to_uint8(data.x), data.y
 
 
 def held_out(count: int) -> NDArray[np.bool_]:
     """The mask (count,) of the test split: every fifth image."""
-    return np.arange(count) % 5 == 0
+    mask: NDArray[np.bool_] = np.arange(count) % 5 == 0
+    return mask
 
 
 def train(x: Tensor, y: Tensor) -> DigitsClassifier:
@@ -52,10 +55,10 @@ def train(x: Tensor, y: Tensor) -> DigitsClassifier:
     steps = EPOCHS * math.ceil(len(x) / BATCH)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(EPOCHS):
-        for rows in torch.randperm(len(x)).split(BATCH):
+        for rows in torch.split(torch.randperm(len(x)), BATCH):
             loss = F.cross_entropy(network(x[rows]), y[rows], label_smoothing=0.05)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
     return network.requires_grad_(False).eval()

@@ -1,0 +1,162 @@
+"""The metrics of `eval.metric`: each takes samples batch by batch, gives one number and says what that number is."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ablate_core.config import EvalConfig
+from ablate_core.datasets import Dataset
+from ablate_core.datasets.base import Samples
+from ablate_core.fid import MetricError
+from ablate_core.fid.energy import energy_distance
+from ablate_core.fid.extractor import Extractor
+from ablate_core.fid.frechet import Moments, RunningMoments, frechet_distance, frechet_from_features
+from ablate_core.fid.reference import Reference, reference_from_data, reference_from_npz
+from ablate_core.random import generator
+
+QUANTISATION = "uint8, round half up, clipped to 0..255, in memory"
+
+
+class Metric(abc.ABC):
+    """One measurement in the making: `update` with all samples in order, then `value`. Lower is better."""
+
+    definition: dict[str, Any]
+    """Everything that decides what the number means; numbers of different definitions are never compared."""
+
+    @abc.abstractmethod
+    def update(self, x: Tensor) -> None:
+        """Add samples (B, *shape) in network units, all finite."""
+
+    @abc.abstractmethod
+    def value(self) -> float:
+        """The number. Raises MetricError when the samples do not allow one."""
+
+    def statistics(self) -> dict[str, NDArray[Any]] | None:
+        """What is kept beside the checkpoint to score the samples again without drawing them; None: nothing."""
+        return None
+
+
+class FrechetMetric(Metric):
+    """`fid` and `fd_digits`: the Frechet distance of `samples` images to a reference, on an extractor's features."""
+
+    def __init__(self, name: str, extractor: Extractor, reference: Reference, dataset: Dataset, samples: int) -> None:
+        self.extractor, self.reference, self.dataset = extractor, reference.moments, dataset
+        # Below full rank the features themselves give the exact value; above, moments need less memory.
+        self.running = RunningMoments(extractor.dims) if samples > extractor.dims else None
+        self.kept: list[NDArray[np.float32]] = []
+        self.definition = {
+            "name": name,
+            "version": 1,
+            "higher_is_better": False,
+            "estimator": "squared Frechet distance, covariance with divisor n - 1, float64",
+            "samples": samples,
+            "quantisation": QUANTISATION,
+            "extractor": extractor.definition(),
+            "reference": reference.definition,
+        }
+
+    def update(self, x: Tensor) -> None:
+        features = self.extractor.features(self.dataset.to_uint8(x))
+        if self.running is None:
+            self.kept.append(features)
+        else:
+            self.running.update(features)
+
+    def value(self) -> float:
+        if self.running is None:
+            return frechet_from_features(np.concatenate(self.kept), self.reference)
+        return frechet_distance(self.running.moments(), self.reference)
+
+    def statistics(self) -> dict[str, NDArray[Any]]:
+        if self.running is None:
+            return {"features": np.concatenate(self.kept)}
+        m = self.running.moments()
+        upper = m.cov[np.triu_indices(len(m.mean))]
+        return {"mu": m.mean.astype(np.float32), "sigma_upper": upper.astype(np.float32), "count": np.asarray(m.count)}
+
+
+class EnergyMetric(Metric):
+    """`energy_distance` of 2-D (or D-dimensional) samples to as many points of the data, drawn with a fixed seed."""
+
+    def __init__(self, data: Samples, samples: int, seed: int) -> None:
+        count = min(samples, len(data.x))
+        order = torch.randperm(len(data.x), generator=generator(seed, "eval.reference"))
+        self.reference = data.x[order[:count].sort().values]
+        self.kept: list[Tensor] = []
+        self.definition = {
+            "name": "energy_distance",
+            "version": 1,
+            "higher_is_better": False,
+            "estimator": "2 E|X-Y| - E|X-X'| - E|Y-Y'| over all pairs (V-statistic), float64, network units",
+            "samples": samples,
+            "reference": {"from": "data", "data": dict(data.identity), "count": count, "seed": seed},
+        }
+
+    def update(self, x: Tensor) -> None:
+        self.kept.append(x.detach().cpu())
+
+    def value(self) -> float:
+        return energy_distance(torch.cat(self.kept), self.reference)
+
+
+def build_metric(config: EvalConfig, dataset: Dataset, data: Samples, device: str = "cpu") -> Metric:
+    """The metric of `config.metric`, with its extractor loaded and its reference ready.
+
+    May download Inception weights and compute reference statistics, once per cache folder; calling it before training
+    finds a missing file before the training is paid for.
+
+    Raises:
+        MetricError: the metric does not suit the data, or a file it needs is missing or wrong.
+    """
+    if config.metric == "energy_distance":
+        if dataset.kind != "points":
+            raise MetricError(f"eval.metric energy_distance is for points, data {dataset.name} has {dataset.kind}")
+        return EnergyMetric(data, config.samples, config.seed)
+    if dataset.kind != "images":
+        mend = "use energy_distance" if dataset.kind == "points" else "decode the samples to images first"
+        raise MetricError(f"eval.metric {config.metric} is for images, data {dataset.name} has {dataset.kind}; {mend}")
+    if config.metric == "fd_digits":
+        return _fd_digits(config, dataset, data)
+    from ablate_core.fid.inception import inception_extractor
+
+    extractor = inception_extractor(config.extractor, device)
+    if config.reference is not None:
+        reference = reference_from_npz(config.reference, extractor.dims)
+    else:
+        reference = reference_from_data(extractor, data.x, dataset.to_uint8, data.identity, config.batch_size)
+    return FrechetMetric("fid", extractor, reference, dataset, config.samples)
+
+
+def _fd_digits(config: EvalConfig, dataset: Dataset, data: Samples) -> Metric:
+    from ablate_core.fid.fd_digits import SHAPE, digits_extractor
+
+    for field in ("reference", "extractor"):
+        if getattr(config, field) is not None:
+            raise MetricError(f"eval.{field} is for fid; fd_digits has its own, remove the field")
+    if data.shape != SHAPE or data.identity.get("name") != "digits":
+        raise MetricError(
+            f"eval.metric fd_digits is for data digits, got {dataset.name} of shape {data.shape}; use eval.metric fid"
+        )
+    extractor = digits_extractor()
+    reference = Reference(extractor.reference, extractor.reference_definition())
+    return FrechetMetric("fd_digits", extractor, reference, dataset, config.samples)
+
+
+def rescore(statistics: dict[str, NDArray[Any]], reference: Moments) -> float:
+    """The Frechet distance of kept statistics (`FrechetMetric.statistics`) to another reference.
+
+    The kept moments are float32: the value agrees with the first one to about 1e-5 relative, not exactly.
+    """
+    if "features" in statistics:
+        return frechet_from_features(statistics["features"], reference)
+    mean = statistics["mu"].astype(np.float64)
+    cov = np.zeros((len(mean), len(mean)))
+    cov[np.triu_indices(len(mean))] = statistics["sigma_upper"]
+    cov = cov + np.triu(cov, 1).T
+    return frechet_distance(Moments(mean, cov, int(statistics["count"])), reference)
