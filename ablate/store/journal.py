@@ -121,7 +121,7 @@ class Journal:
         assert self._file is not None
         uid = f"{self._file.stem}-{self._count}"
         event = {"v": JOURNAL_VERSION, "uid": uid, "kind": kind, "at": utc_now(), **payload}
-        line = json.dumps(_plain(event), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        line = json.dumps(plain(event), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
         if self._torn:  # a failed write left half a line: end it, so that it costs itself only
             line = b"\n" + line
         written = 0
@@ -248,20 +248,20 @@ def _parse(raw: bytes) -> dict[str, Any] | None:
     return event if whole else None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON types only, no NaN: JSON has no such number and DuckDB's aggregates are ruined by it."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (str, int)):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Path):
         return str(value)
     if callable(item := getattr(value, "item", None)):  # numpy and torch scalars, without importing either
-        return _plain(item())
+        return plain(item())
     raise TypeError(f"a journal event holds JSON types, got {type(value).__name__}")
 
 
