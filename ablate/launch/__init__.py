@@ -1,0 +1,16 @@
+"""Running a plan on Ray Tune; the only room that imports Ray, and none of it when this package is imported.
+
+options      what may be asked of a run, and its summary
+agenda       what is left to do: the plan minus what the store holds
+run          `run_plan`, the driver
+tuning       Ray Tune as the scheduler of a prebuilt list of trials
+slots        the Tune trainable: a slot of the cluster working through trials
+forkserver   one fresh process per attempt, forked from a warm one
+attempt      one attempt at one trial, journaled from start to end
+cluster      the connection to Ray
+view         live table, plain lines, JSON lines
+"""
+
+from ablate.launch.options import RunOptions, RunSummary
+
+__all__ = ["RunOptions", "RunSummary"]

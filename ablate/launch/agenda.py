@@ -1,0 +1,112 @@
+"""What a run has to do: the plan's trials minus what the store already holds. No Ray here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ablate.errors import AblateError
+from ablate.launch.attempt import Task
+from ablate.launch.options import Placement, Retry, RunOptions
+
+if TYPE_CHECKING:
+    from ablate.space.plan import Plan, Trial
+
+SHORT_STEPS = 500
+"""Trials of at most this many steps take seconds, and Tune starts about five trials a second: they are chunked."""
+WORKER_RETRIES = 2
+
+
+@dataclass(frozen=True)
+class Agenda:
+    """Tasks in the order they are started; every planned trial is in a task, in `skipped` or in `failed`."""
+
+    tasks: tuple[Task, ...]
+    skipped: tuple[str, ...]
+    failed: tuple[str, ...]
+
+
+def agenda(
+    plan: Plan,
+    finished: Mapping[str, str],
+    measured: Collection[tuple[str, str]],
+    retry: Retry | None = None,
+    causes: Mapping[str, str] | None = None,
+) -> Agenda:
+    """Decide for each trial of the plan: skip it, evaluate it, train it (or go on training it).
+
+    Args:
+        plan: the expanded space.
+        finished: trial key -> done, diverged or failed; anything else (interrupted, lost, absent) is trained.
+        measured: (trial key, eval key) pairs that have their numbers.
+        retry: train again what failed before.
+        causes: trial key -> error type of its last failure.
+
+    Returns:
+        Tasks seed by seed, so that a run that is cut short has compared all arms on the first seeds.
+    """
+    tasks: list[Task] = []
+    skipped, failed = [], []
+    labels = {arm.id: arm.label for arm in plan.arms} | {plan.baseline.id: plan.baseline.label}
+    position = {seed: i for i, seed in enumerate(dict.fromkeys(trial.seed for trial in plan.trials))}
+    for trial in sorted(plan.trials, key=lambda trial: position[trial.seed]):
+        status = finished.get(trial.key)
+        label = labels.get(trial.arm_id, trial.arm_id)
+        if status == "done" and (trial.key, trial.eval_key) not in measured:
+            tasks.append(_task(trial, label, "eval"))
+        elif status in ("done", "diverged"):
+            skipped.append(trial.key)
+        elif status == "failed" and not _again(retry, (causes or {}).get(trial.key, "")):
+            failed.append(trial.key)
+        else:
+            tasks.append(_task(trial, label, "train"))
+    return Agenda(tuple(tasks), tuple(skipped), tuple(failed))
+
+
+def _task(trial: Trial, label: str, kind: Any) -> Task:
+    return Task(
+        trial.key, trial.eval_key, trial.config.resolved(), kind, label, trial.seed, int(trial.config.train.steps)
+    )
+
+
+def _again(retry: Retry | None, error_type: str) -> bool:
+    """Whether a failure of this type is tried again under ``--retry``."""
+    out_of_memory = error_type in ("oom", "OutOfMemoryError", "MemoryError", "SIGKILL")
+    if retry == "oom":
+        return out_of_memory
+    if retry == "crash":
+        return not out_of_memory and (error_type.startswith(("SIG", "exit ")) or error_type in ("crash", "WorkerDied"))
+    return retry in ("failed", "all")
+
+
+def chunks(tasks: Sequence[Task], placement: Placement, options: RunOptions) -> list[list[int]]:
+    """Indices of the tasks, grouped into Tune trials: one each, more when all of them are very short."""
+    size = options.chunk
+    if size is None:
+        short = all(task.steps <= SHORT_STEPS for task in tasks)
+        size = min(8, len(tasks) // (8 * placement.slots)) if short else 1  # at least 8 chunks a slot keep slots even
+    size = max(1, size)
+    return [list(range(start, min(start + size, len(tasks)))) for start in range(0, len(tasks), size)]
+
+
+def check_resources(resources: Mapping[str, Any]) -> None:
+    """Refuse what a space may say under ``resources`` and nobody does yet, rather than ignore it.
+
+    Raises:
+        AblateError: one line with the field.
+    """
+    for name, instead in [
+        ("per_arm", "give those arms a space of their own"),
+        ("gpu_mem", "use --gpus-per-trial"),
+        ("timeout", "use --time-limit for the whole run"),
+    ]:
+        if resources.get(name):
+            raise AblateError(f"resources.{name} does not exist yet; remove it and {instead}")
+
+
+def retries(resources: Mapping[str, Any]) -> dict[str, int]:
+    """Cause -> how often a trial is tried again for it in one run; -1 is unlimited. Preempt: its worker died."""
+    given = resources.get("retries") or {}
+    default = {"oom": 0, "crash": 0, "preempt": WORKER_RETRIES}
+    return {cause: -1 if given.get(cause) == "unlimited" else int(given.get(cause, n)) for cause, n in default.items()}

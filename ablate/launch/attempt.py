@@ -1,0 +1,288 @@
+"""One attempt at one trial: the trainer's events go into the journal, whatever happens is written down. No Ray here.
+
+`run_attempt` is what a forked process, a Ray worker or a notebook calls. It never raises for what the trial did: an
+exception in a trial is a failed attempt, its traceback is in the trial's log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ablate.errors import AblateError
+from ablate.store.journal import Journal
+from ablate.store.paths import StorePaths
+from ablate.store.record import AttemptRecord
+
+TRAINER = "ablate_core.trainer:train"
+EVALUATOR = "ablate_core.evaluation:evaluate_checkpoint"
+LOCK_SECONDS = 30.0
+"""How long an attempt waits for another process that still holds the trial, such as one a killed driver left behind."""
+
+Send = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be done for one trial: train it (and evaluate), or evaluate what is trained."""
+
+    key: str
+    eval_key: str
+    config: dict[str, Any]
+    kind: Literal["train", "eval"] = "train"
+    label: str = ""
+    seed: int = 0
+    steps: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all attempts of a run share; plain JSON types, because it travels to workers."""
+
+    store: str
+    device: str = "auto"
+    gpus: float = 0.0
+    threads: int = 1
+    trainer: str = TRAINER
+    evaluator: str = EVALUATOR
+    plugins: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended; the `cause` of a failure decides whether it is tried again: oom, crash or error."""
+
+    key: str
+    status: Literal["done", "diverged", "failed", "interrupted"]
+    step: int = 0
+    reason: str = ""
+    cause: str = ""
+    error_type: str = ""
+    error_head: str = ""
+    wall_seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def ended(self) -> dict[str, Any]:
+        """The facts of ``attempt_ended`` that an outcome knows."""
+        facts = {"step": self.step, "reason": self.reason or None, "wall_seconds": self.wall_seconds}
+        return facts | {"error_type": self.error_type or None, "error_head": self.error_head or None}
+
+
+def forked_attempt(message: dict[str, Any], send: Send, should_stop: Callable[[], bool]) -> None:
+    """Body of a forked process (see `forkserver`): run the task, send progress and at last ``{"outcome": ...}``."""
+    task, context = Task(**message["task"]), Context(**message["context"])
+    with Journal(StorePaths(context.store), "attempt") as journal:
+        outcome = run_attempt(task, context, journal, send=send, should_stop=should_stop)
+    send({"outcome": outcome.to_dict()})
+
+
+def run_attempt(
+    task: Task,
+    context: Context,
+    journal: Journal,
+    *,
+    send: Send | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Outcome:
+    """Make one attempt at `task` and journal it from ``attempt_started`` to ``attempt_ended``.
+
+    Args:
+        task: the trial and what to do with it.
+        context: store, device, trainer and evaluator of the run.
+        journal: where events go; the caller closes it.
+        send: receives ``{"progress": {"key", "attempt", "phase", "step", "steps"}}`` at most twice a second.
+        should_stop: asked at step boundaries; true makes the trainer checkpoint and the attempt end as interrupted.
+
+    Returns:
+        The outcome; an exception of the trial is an outcome of status ``failed``.
+    """
+    folder = journal.paths.trial(task.key)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with trial_lock(folder):
+            return _Attempt(task, context, journal, send, should_stop or (lambda: False)).run()
+    except TrialBusyError as error:
+        return Outcome(task.key, "failed", cause="error", error_type="TrialBusyError", error_head=str(error))
+
+
+class TrialBusyError(AblateError):
+    """Another process is training this very trial."""
+
+
+@contextlib.contextmanager
+def trial_lock(folder: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold the trial against every other process; the lock dies with its holder.
+
+    Raises:
+        TrialBusyError: another process has held the trial for `seconds`.
+    """
+    with open(folder / "lock", "w", encoding="ascii") as file:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    what = f"{folder}: another process is training this trial; end it, then run again"
+                    raise TrialBusyError(what) from None
+                time.sleep(0.1)
+        yield
+
+
+class _Attempt:
+    def __init__(
+        self, task: Task, context: Context, journal: Journal, send: Send | None, should_stop: Callable[[], bool]
+    ) -> None:
+        self.task, self.context, self.journal = task, context, journal
+        self.send, self.should_stop = send, should_stop
+        self.folder = journal.paths.trial(task.key)
+        self.step = 0
+        self.sent = 0.0
+
+    def run(self) -> Outcome:
+        started, cpu = time.monotonic(), time.process_time()
+        print(f"--- {self.task.kind} {self.task.label} seed {self.task.seed}, trial {self.task.key}", flush=True)
+        device, broken = self._prepare()
+        self.record = AttemptRecord(
+            self.journal,
+            self.task.key,
+            eval_key=self.task.eval_key,
+            device=device,
+            num_gpus=self.context.gpus,
+            resumed_from_step=checkpoint_step(self.folder),
+        )
+        self._progress("start", 0, force=True)
+        outcome, facts = (self._failed(broken), {}) if broken else self._body(device)
+        outcome = replace(outcome, wall_seconds=time.monotonic() - started)
+        facts = {
+            "cpu_seconds": time.process_time() - cpu,
+            "gpu_seconds": outcome.wall_seconds * self.context.gpus,
+            "peak_mem_mb": peak_memory_mb(),
+            **facts,
+        }
+        self.record.end(outcome.status, **outcome.ended(), **facts)
+        return outcome
+
+    def _prepare(self) -> tuple[str, Exception | None]:
+        """Plug-ins and device; what breaks here must still become a recorded attempt."""
+        try:
+            for plugin in self.context.plugins:
+                importlib.import_module(plugin)
+            return choose_device(self.context.device, self.context.gpus), None
+        except Exception as error:
+            return "none", error
+
+    def _body(self, device: str) -> tuple[Outcome, dict[str, Any]]:
+        """The outcome, and what only the trainer knows (number of parameters, peak memory of the device)."""
+        try:
+            config = load_config(self.task.config)
+            if self.task.kind == "eval":
+                self._progress("evaluate", self.task.steps, force=True)
+                load_object(self.context.evaluator)(config, self.folder, device=device, report=self._report)
+                return Outcome(self.task.key, "done", self.task.steps), {}
+            train = load_object(self.context.trainer)
+            result = train(config, self.folder, device=device, report=self._report, should_stop=self.should_stop)
+            memory = max(result.peak_mem_mb or 0.0, peak_memory_mb())
+            facts = {"num_parameters": result.num_parameters, "peak_mem_mb": memory}
+            return Outcome(self.task.key, result.status, int(result.step), result.reason or ""), facts
+        except Exception as error:
+            return self._failed(error), {}
+
+    def _failed(self, error: Exception) -> Outcome:
+        traceback.print_exception(error, file=sys.stdout)
+        cause = "oom" if is_out_of_memory(error) else "error"
+        head = " ".join(str(error).split())[:500] or type(error).__name__
+        return Outcome(self.task.key, "failed", self.step, "", cause, type(error).__name__, head)
+
+    def _report(self, event: dict[str, Any]) -> None:
+        """The core's callback: into the journal, and the step to whoever watches."""
+        self.step = max(self.step, int(event.get("step") or 0))
+        self.record.report(event)
+        self._progress(event.get("phase", "train"), self.step)
+
+    def _progress(self, phase: str, step: int, force: bool = False) -> None:
+        now = time.monotonic()
+        if self.send is None or (not force and now - self.sent < 0.5):
+            return
+        self.sent = now
+        watched = {"key": self.task.key, "attempt": self.record.uid, "steps": self.task.steps}
+        self.send({"progress": {**watched, "phase": phase, "step": step}})
+
+
+def load_config(config: dict[str, Any]) -> Any:
+    """The `TrialConfig` that `config` is the resolved form of."""
+    from ablate_core.config import TrialConfig
+
+    return TrialConfig.model_validate(config)
+
+
+def load_object(name: str) -> Any:
+    """``module:attribute`` as an object."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def choose_device(wanted: str, gpus: float) -> str:
+    """``cuda`` when the attempt was given (a share of) a GPU that torch can use, else ``cpu``; `wanted` wins."""
+    if wanted != "auto":
+        return wanted
+    if not gpus:
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether host or device memory ran out."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def peak_memory_mb() -> float:
+    """Peak resident memory of this process in MiB."""
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def checkpoint_step(folder: Path) -> int | None:
+    """Step of the checkpoint the trainer will resume from; None when it starts afresh or the file is unreadable."""
+    file = folder / "checkpoint.pt"
+    if not file.exists():
+        return None
+    import torch
+
+    try:
+        return int(torch.load(file, map_location="cpu", weights_only=True, mmap=True)["step"])  # mmap: reads no tensor
+    except Exception:
+        return None  # the trainer says what is wrong with it and goes back to an older one
+
+
+def died(task: Task, step: int, exited: dict[str, Any]) -> Outcome:
+    """The outcome of an attempt whose process ended without saying so."""
+    name, code = exited["signal"], exited["code"]
+    if name is None:
+        head = f"the process ended with code {code} in the middle of the trial"
+        return Outcome(task.key, "failed", step, "", "crash", f"exit {code}", head)
+    hint = " (the kernel does that when memory runs out)" if name == signal.SIGKILL.name else ""
+    cause = "oom" if name == signal.SIGKILL.name else "crash"
+    return Outcome(task.key, "failed", step, "", cause, name, f"the process was killed by {name}{hint}")

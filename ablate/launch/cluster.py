@@ -1,0 +1,101 @@
+"""The door to Ray: start a private instance on this machine, or join a cluster, and see what it has."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from ablate.errors import ClusterError
+from ablate.launch.options import RunOptions
+
+OBJECT_STORE_BYTES = 100 * 2**20
+"""Configs and progress reports are all that travels; Ray would reserve 30 % of the memory."""
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of a space mean the folder the person stands in
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's future default, and no warning about it
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # three files per trial that nobody reads
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is the driver's
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state is never restored: the store is
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What was found: the resources of each living node, and whether the cluster was started here."""
+
+    nodes: tuple[dict[str, float], ...]
+    private: bool
+    address: str
+
+    def total(self, resource: str) -> float:
+        return sum(node.get(resource, 0.0) for node in self.nodes)
+
+
+@contextlib.contextmanager
+def connected(options: RunOptions) -> Iterator[Cluster]:
+    """Be connected to Ray, and leave it as it was found: what was started here is shut down, also after an error.
+
+    A process that has called ``ray.init`` already (a notebook, a test) keeps its connection.
+
+    Raises:
+        ClusterError: the address answers nothing.
+    """
+    os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
+    import ray
+
+    if ray.is_initialized():
+        yield _look(ray, "the connection of this process")
+        return
+    address = options.address or os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        try:
+            ray.init(**_arguments(address, options))
+        except (ConnectionError, ValueError) as error:
+            if address == "local":
+                raise
+            what = str(error).partition("\n")[0]
+            raise ClusterError(f"no Ray cluster answers at {address} ({what}); start one or drop --address") from error
+        yield _look(ray, address)
+    finally:
+        ray.shutdown()
+
+
+def _arguments(address: str, options: RunOptions) -> dict[str, Any]:
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address != "local":
+        return {"address": address, "runtime_env": shipped(options), **quiet}
+    return {
+        "address": "local",  # without it Ray joins any cluster that happens to run on the machine
+        "num_cpus": options.local_cpus,
+        "num_gpus": options.logical_gpus,
+        "include_dashboard": False,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        **quiet,
+    }
+
+
+def shipped(options: RunOptions) -> dict[str, Any]:
+    """Ray's ``runtime_env``: our packages and the plug-ins travel to a cluster elsewhere.
+
+    Local workers share this environment, so nothing is sent; ``ship_code=False`` trusts what the nodes have installed.
+    """
+    if options.ship_code is False:
+        return {}
+    names = ["ablate", "ablate_core", *(plugin.partition(".")[0] for plugin in options.plugins)]
+    modules: list[ModuleType] = [importlib.import_module(name) for name in dict.fromkeys(names)]
+    return {"py_modules": modules}
+
+
+def _look(ray: ModuleType, address: str) -> Cluster:
+    nodes = tuple(node["Resources"] for node in ray.nodes() if node["Alive"])
+    return Cluster(nodes, address == "local", address)
