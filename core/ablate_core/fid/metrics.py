@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import abc
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ablate_core.config import EvalConfig
-from ablate_core.datasets import Dataset
-from ablate_core.datasets.base import Samples
 from ablate_core.fid import MetricError
 from ablate_core.fid.energy import energy_distance
 from ablate_core.fid.extractor import Extractor
 from ablate_core.fid.frechet import Moments, RunningMoments, frechet_distance, frechet_from_features
 from ablate_core.fid.reference import Reference, reference_from_data, reference_from_npz
 from ablate_core.random import generator
+
+if TYPE_CHECKING:
+    from ablate_core.config import EvalConfig
+    from ablate_core.datasets import Dataset
+    from ablate_core.datasets.base import Samples
 
 QUANTISATION = "uint8, round half up, clipped to 0..255, in memory"
 
