@@ -49,6 +49,13 @@ class Component(BaseModel, abc.ABC):
             raise ValueError(f"a {cls.axis} is written as its name or as {{name: ..., ...}}, got {value!r}")
         return cls.choice(fields["name"]).model_validate(fields)  # type: ignore[return-value]
 
+    def simplest(self) -> Component:
+        """The choice of the same axis that computes the same with fewer settings; itself by default.
+
+        Equal computations then have equal configs, and equal keys: a plug-in probability of 0 is no plug-in.
+        """
+        return self
+
     @classmethod
     def choice(cls, name: object) -> type[Component]:
         """The class registered under `name` on this axis. Raises ValueError that names the nearest choices."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ablate_core.component import Component
@@ -18,9 +19,24 @@ class PathPoint(NamedTuple):
     d_alpha: Tensor
     d_sigma: Tensor
 
+    @property
+    def wronskian(self) -> Tensor:
+        """alpha sigma' - sigma alpha', positive on every usable path."""
+        return self.alpha * self.d_sigma - self.sigma * self.d_alpha
+
+
+class Jump(NamedTuple):
+    """Coefficients of the DDIM jump x_r = keep * x_t + move * v (abar and bbar in the papers)."""
+
+    keep: Tensor
+    move: Tensor
+
 
 class Schedule(Component):
-    """A flow path. Concrete schedules give `at`; everything else follows from it (design-space 1.2)."""
+    """A flow path. A concrete schedule gives `at` and `time_of_ratio`; the rest follows (design-space 1.2).
+
+    `jump` and `d_jump` have general implementations; a schedule overrides them where the closed form is simpler.
+    """
 
     name: str
     straight: ClassVar[bool] = False
@@ -29,3 +45,56 @@ class Schedule(Component):
     @abc.abstractmethod
     def at(self, t: Tensor) -> PathPoint:
         """alpha, sigma and d/dt of both at `t` (any shape, floating, in [0, 1])."""
+
+    @abc.abstractmethod
+    def time_of_ratio(self, ratio: Tensor) -> Tensor:
+        """The time t in [0, 1] at which sigma(t) / alpha(t) equals `ratio` >= 0: the equal-log-SNR map between paths."""
+
+    def ratio(self, t: Tensor) -> Tensor:
+        """Noise-to-signal ratio sigma(t) / alpha(t), in [0, inf]; ``log_snr = -2 log(ratio)``."""
+        point = self.at(t)
+        return point.sigma / point.alpha
+
+    def jump(self, t: Tensor, r: Tensor) -> Jump:
+        """Coefficients that carry (x_t, v) to x_r, exact for the conditional velocity of one (x0, e) pair."""
+        at_t, at_r = self.at(t), self.at(r)
+        w = at_t.wronskian
+        keep = (at_r.alpha * at_t.d_sigma - at_r.sigma * at_t.d_alpha) / w
+        move = (at_r.sigma * at_t.alpha - at_t.sigma * at_r.alpha) / w
+        return Jump(keep, move)
+
+    def d_jump(self, t: Tensor, r: Tensor) -> Jump:
+        """d/dt of both coefficients of `jump`, r fixed."""
+        keep, move = torch.func.jvp(lambda time: tuple(self.jump(time, r)), (t,), (torch.ones_like(t),))[1]
+        return Jump(keep, move)
+
+    def interpolate(self, x0: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """State and conditional velocity of the pair (x0, noise) at `t`.
+
+        Args:
+            x0: data, (B, *shape).
+            noise: noise, (B, *shape), already scaled to the standard deviation of the path's end.
+            t: (B,), in [0, 1].
+
+        Returns:
+            x_t = alpha x0 + sigma e and v = alpha' x0 + sigma' e, each (B, *shape).
+        """
+        point = self.at(t)
+        alpha, sigma, d_alpha, d_sigma = (expand(c, x0) for c in point)
+        return alpha * x0 + sigma * noise, d_alpha * x0 + d_sigma * noise
+
+    def endpoints(self, x_t: Tensor, v: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The pair (x0, e) whose state and velocity at `t` are (x_t, v); the inverse of `interpolate`."""
+        point = self.at(t)
+        alpha, sigma, d_alpha, d_sigma = (expand(c, x_t) for c in point)
+        w = expand(point.wronskian, x_t)
+        return (d_sigma * x_t - sigma * v) / w, (alpha * v - d_alpha * x_t) / w
+
+
+def expand(coefficient: Tensor, like: Tensor) -> Tensor:
+    """A per-sample coefficient (B,) as (B, 1, ..., 1), to multiply `like` of shape (B, *shape).
+
+    Defect D1 of the reference (a (B, 1) tensor meeting a (B,) one) cannot happen behind this check.
+    """
+    assert coefficient.ndim == 1, f"a per-sample coefficient is (B,), got {tuple(coefficient.shape)}"
+    return coefficient.reshape(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,223 @@
+"""The training template: one loss for every method, composed of slots (docs/objectives.md; design-space 1.3).
+
+    times    r <= s <= t                                  time_sampler
+    state    x_t = alpha x0 + sigma e, velocity v         schedule, parameterization (its noise level)
+    velocity v <- estimate, v <- guided                   velocity, guidance
+    target   two steps t -> s -> r, their limit, or v     limit, first_step, second_step, tangent, target_network
+    loss     weight * distance(prediction, target)        metric, weighting
+
+The loss knows no method by name; a method is a row of choices in `methods.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+from torch import Tensor
+
+from ablate_core.architectures.base import Network
+from ablate_core.batching import Batching
+from ablate_core.component import Component, unknown_name
+from ablate_core.first_steps import FirstStep
+from ablate_core.flow_map import FlowMap
+from ablate_core.guidance import Guidance
+from ablate_core.loss_metrics import LossMetric
+from ablate_core.methods import method
+from ablate_core.parameterizations import Parameterization
+from ablate_core.random import Draws
+from ablate_core.schedules import Schedule
+from ablate_core.second_steps import SecondStep
+from ablate_core.state import Batch as Batch
+from ablate_core.state import State
+from ablate_core.tangents import Tangent
+from ablate_core.target_networks import TargetNetwork
+from ablate_core.targets import Limit
+from ablate_core.time_samplers import TimeSampler
+from ablate_core.velocities import Velocity
+from ablate_core.weightings import Weighting
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a training step minimises.
+
+    Attributes:
+        per_sample: (B,), with a graph; the trainer minimises its mean.
+        scalars: detached numbers for the log, each of shape ().
+    """
+
+    per_sample: Tensor
+    scalars: dict[str, Tensor]
+
+
+class Objective(BaseModel):
+    """A method's row of slot choices with the overrides of a space; fully resolved and frozen.
+
+    Written ``objective: meanflow`` or ``objective: {name: esc, velocity: {prob: 0.2}}``: an override without a name, or
+    with the row's own, is merged into the row's component; one with another name replaces it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str = Field(description="the row it started from; a label, outside every key")
+    parameterization: SerializeAsAny[Parameterization]
+    time_sampler: SerializeAsAny[TimeSampler]
+    first_step: SerializeAsAny[FirstStep]
+    second_step: SerializeAsAny[SecondStep]
+    limit: SerializeAsAny[Limit]
+    velocity: SerializeAsAny[Velocity]
+    guidance: SerializeAsAny[Guidance]
+    target_network: SerializeAsAny[TargetNetwork]
+    metric: SerializeAsAny[LossMetric]
+    weighting: SerializeAsAny[Weighting]
+    tangent: SerializeAsAny[Tangent]
+    batching: SerializeAsAny[Batching]
+    label_dropout: float = Field(ge=0, le=1, description="probability that a row is trained without its class")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_row(cls, value: Any) -> Any:
+        if isinstance(value, Objective):
+            return value
+        fields = {"name": value} if isinstance(value, str) else value
+        if not isinstance(fields, dict) or "name" not in fields:
+            raise ValueError(f"an objective is written as its name or as {{name: ..., slot: ...}}, got {value!r}")
+        row = method(fields["name"]).slots
+        for slot in fields:
+            if slot not in cls.model_fields:
+                raise ValueError(unknown_name("slot of an objective", slot, row))
+        return {"name": fields["name"]} | {slot: _merged(row[slot], fields.get(slot, row[slot])) for slot in row}
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _simplest(cls, value: Any) -> Any:
+        return value.simplest() if isinstance(value, Component) else value
+
+    @property
+    def random_landing_time(self) -> bool:
+        """True where the model may be asked to land at any r, so that ``pushforward`` sampling is legal."""
+        return self.time_sampler.random_landing_time
+
+    @property
+    def needs_log_variance(self) -> bool:
+        """True where the network needs a log-variance head."""
+        return self.weighting.needs_log_variance
+
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation s0 of the noise that sampling starts from."""
+        return self.parameterization.noise_std
+
+    def start_time(self, schedule: Schedule) -> float:
+        """The largest trained time, where sampling may start instead of at 1."""
+        return self.time_sampler.start_time(schedule, self.noise_std)
+
+    def predict(self, net: Network, schedule: Schedule, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        """The one-step map X_{t,r}(x) that samplers use.
+
+        A network that learned the velocity only is evaluated at (t, t) and steps with its velocity.
+
+        Args:
+            net: the network.
+            schedule: the flow path.
+            x: states, (B, *shape).
+            r: landing times, (B,), in [0, 1], r <= t.
+            t: start times, (B,).
+            y: classes, (B,) int64 with num_classes as the null class, or None for unlabelled data.
+
+        Returns:
+            (B, *shape), dtype of x.
+        """
+        flow_map = FlowMap(net, self.parameterization, schedule)
+        asked = r if self.limit.learns_jumps else t
+        return flow_map.landed(flow_map.velocity(x, asked, t, y), x, r, t)
+
+    def loss(
+        self,
+        net: Network,
+        target_net: Network,
+        schedule: Schedule,
+        batch: Batch,
+        draws: Draws,
+        step: int,
+        total_steps: int,
+    ) -> Loss:
+        """The loss of one batch.
+
+        Args:
+            net: the online network; gradients flow into it alone.
+            target_net: what targets are computed with: `net` itself, or the copy that `target_network` asks for.
+            schedule: the flow path.
+            batch: data and classes.
+            draws: random numbers of this step.
+            step: optimiser step, from 0.
+            total_steps: optimiser steps of the whole run; grids that are refined while training follow step / total.
+
+        Raises:
+            ValueError: where guidance meets unlabelled data.
+        """
+        state = self.state(schedule, batch, draws, step, total_steps)
+        target = FlowMap(target_net, self.parameterization, schedule)
+        v, scalars = self.velocity.estimate(state, draws)
+        state = state.with_velocity(v)
+        state = state.with_velocity(self.guidance.guide(target, state))
+        online = FlowMap(net, self.parameterization, schedule)
+        prediction, aim = self.limit.regress(self, online, target, state, step)
+        assert not aim.requires_grad, "a target carries no graph"
+        distance = self.distance(prediction, aim, state)
+        weighted, extra = self.weighting.weigh(distance, state, net.log_variance)
+        assert weighted.shape == (len(batch.x0),), f"a loss is (B,), got {tuple(weighted.shape)}"
+        share = state.times.fm.to(distance.dtype).mean()
+        scalars = {"distance": distance.detach().mean(), "velocity_share": share} | scalars | extra
+        return Loss(weighted, scalars)
+
+    def state(self, schedule: Schedule, batch: Batch, draws: Draws, step: int, total_steps: int) -> State:
+        """Times, noise, noisy states, conditional velocities and dropped labels of a batch."""
+        n = len(batch.x0)
+        times = self.time_sampler.sample(
+            n, draws, schedule=schedule, noise_std=self.noise_std, step=step, total_steps=total_steps
+        )
+        noise = self.noise_std * draws.normal("noise", *batch.x0.shape)
+        x, v = schedule.interpolate(batch.x0, noise, times.t)
+        y = batch.y
+        if y is not None:  # the labels always reach the network, also with dropout 0 (defect D19)
+            dropped = draws.uniform("dropout.label", n) < self.label_dropout
+            if self.time_sampler.label_rows == "fm":
+                dropped &= times.fm
+            y = torch.where(dropped, batch.num_classes, y)
+        return State(
+            schedule=schedule,
+            noise_std=self.noise_std,
+            x0=batch.x0,
+            noise=noise,
+            x=x,
+            v=v,
+            times=times,
+            labels=batch.y,
+            y=y,
+            null=batch.num_classes,
+        )
+
+    def distance(self, prediction: Tensor, aim: Tensor, state: State) -> Tensor:
+        """Unweighted distance per row, (B,)."""
+        times = state.times
+        reach = self.parameterization.jump(state.schedule, times.t, times.r).move.abs()
+        scale = self.parameterization.output_scale(times.t)
+        reach = reach if scale is None else reach * scale
+        distance = self.metric.distance(prediction, aim, group=times.group, reach=reach)
+        assert distance.shape == times.t.shape, f"a distance is (B,), got {tuple(distance.shape)}"
+        return distance
+
+
+def _merged(row: Any, override: Any) -> Any:
+    """The row's choice for a slot with an override: merged where the name is absent or the same, else replaced."""
+    if isinstance(override, Component) or not isinstance(row, str | dict):
+        return override
+    base = {"name": row} if isinstance(row, str) else row
+    fields = {"name": override} if isinstance(override, str) else override
+    if not isinstance(fields, dict):
+        return override
+    return base | fields if fields.get("name", base["name"]) == base["name"] else fields

@@ -1,0 +1,102 @@
+"""What one training step knows about its batch; the argument the slots have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ablate_core.schedules.base import Schedule
+from ablate_core.time_samplers.base import TimeSample
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of data.
+
+    Attributes:
+        x0: samples, (B, *shape), floating.
+        y: class index, (B,) int64 in 0 .. num_classes - 1, or None for unlabelled data.
+        num_classes: number of real classes, and so the index of the null class; 0 for unlabelled data.
+    """
+
+    x0: Tensor
+    y: Tensor | None = None
+    num_classes: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.y is None) != (self.num_classes == 0):
+            raise ValueError(f"labels and num_classes = {self.num_classes} do not fit: give both or neither")
+
+
+@dataclass(frozen=True)
+class State:
+    """Noisy states of a batch and everything that belongs to them; all leading axes are B.
+
+    Attributes:
+        schedule: the flow path.
+        noise_std: standard deviation s0 of the noise.
+        x0: data, (B, *shape).
+        noise: noise, (B, *shape), standard deviation `noise_std`.
+        x: state x_t, (B, *shape).
+        v: velocity the targets use, (B, *shape); conditional until a slot replaces it.
+        times: r, s, t.
+        labels: true classes, (B,) int64, or None for unlabelled data.
+        y: what the network is told, `labels` with the dropped ones replaced by `null`; or None.
+        null: index of the null class.
+    """
+
+    schedule: Schedule
+    noise_std: float
+    x0: Tensor
+    noise: Tensor
+    x: Tensor
+    v: Tensor
+    times: TimeSample
+    labels: Tensor | None
+    y: Tensor | None
+    null: int
+
+    @property
+    def kept(self) -> Tensor:
+        """True where the network is told the class, (B,) bool; raises ValueError for unlabelled data."""
+        if self.y is None:
+            raise ValueError("guidance needs labelled data; set objective.guidance: none for this data set")
+        return self.y != self.null
+
+    def with_velocity(self, v: Tensor) -> State:
+        assert v.shape == self.x.shape
+        return replace(self, v=v)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a batch that learn a jump: what the two-step target is computed from. All leading axes are R <= B."""
+
+    x: Tensor
+    v: Tensor
+    r: Tensor
+    s: Tensor
+    t: Tensor
+    y: Tensor | None
+    ladder_bottom: Tensor | None
+    null: int
+
+
+def jump_rows(state: State) -> tuple[Tensor, Rows]:
+    """Indices (R,) int64 of the rows that are not flow matching, and those rows."""
+    times = state.times
+    index = torch.nonzero(~times.fm).squeeze(1)
+    bottom = None if times.ladder_bottom is None else times.ladder_bottom[index]
+    y = None if state.y is None else state.y[index]
+    return index, Rows(
+        x=state.x[index],
+        v=state.v[index],
+        r=times.r[index],
+        s=times.s[index],
+        t=times.t[index],
+        y=y,
+        ladder_bottom=bottom,
+        null=state.null,
+    )

@@ -1,0 +1,70 @@
+"""The axis `tangent`: how the tangent of a continuous target is shaped (design-space 2.8, 2.13)."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from ablate_core.component import Component
+from ablate_core.schedules.base import expand
+
+
+@dataclass(frozen=True)
+class Slope:
+    """The parts of dX_{t,r}(x_t)/dt = move' V + keep v + (keep' x_t + move dV/dt), for R rows, without a graph.
+
+    Attributes:
+        raw: F^-, (R, *shape); V = c_out F.
+        output_scale: c_out, (R,), or None where it is 1.
+        d_move: move', (R,).
+        straight: keep v, (R, *shape).
+        curved: keep' x_t + move dV/dt, (R, *shape): what the warm-up multiplies.
+        alpha: alpha(t) of the path, (R,).
+    """
+
+    raw: Tensor
+    output_scale: Tensor | None
+    d_move: Tensor
+    straight: Tensor
+    curved: Tensor
+    alpha: Tensor
+
+
+class Tangent(Component):
+    """From a slope to the regression target of F."""
+
+    name: str
+    shapes: ClassVar[bool] = False
+    """True where it changes the continuous target; such a choice has no meaning elsewhere (C15)."""
+
+    @property
+    def normalizes(self) -> bool:
+        """True where the tangent's length is normalised (C14)."""
+        return False
+
+    @property
+    def ramp_steps(self) -> int:
+        """Optimiser steps of its warm-up; 0: none."""
+        return 0
+
+    @abc.abstractmethod
+    def target(self, slope: Slope, step: int) -> Tensor:
+        """Target of the raw output F, (R, *shape)."""
+
+
+def unnormalized(slope: Slope, warmup: float, weight: Tensor | None = None) -> Tensor:
+    """F^- + w [move' c_out F^- + keep v + warmup (keep' x + move dV/dt)] with w = `weight` / c_out (None: 1 / c_out).
+
+    The coefficient of F^- is formed first: for an average velocity it is 1 - 1 = 0 exactly, and the target is
+    v - warmup (t - r) du/dt bit for bit.
+    """
+    coefficient = 1 + (slope.d_move if weight is None else weight * slope.d_move)
+    rest = slope.straight + (slope.curved if warmup == 1 else warmup * slope.curved)
+    if weight is not None:
+        rest = expand(weight, rest) * rest
+    if slope.output_scale is not None:
+        rest = rest / expand(slope.output_scale, rest)
+    return expand(coefficient, rest) * slope.raw + rest

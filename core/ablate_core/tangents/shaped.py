@@ -1,0 +1,59 @@
+"""Warm-up, normalisation and pre-weight of the tangent (sCM, arXiv 2410.11081; ESC, arXiv 2512.11831)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from ablate_core.schedules.base import expand
+from ablate_core.tangents.base import Slope, Tangent, unnormalized
+from ablate_core.tangents.none import NoTangent
+
+
+class Shaped(Tangent):
+    """F_target = F^- + normalise(w [move' V + keep v + rho (keep' x_t + move dV/dt)]), rho = min(1, step / warmup_steps).
+
+    Warm-up 0 is off (the reference divides by it, defect D5). ``rms`` gives g / (||g|| / sqrt(D) + c), ``l2`` gives
+    g / (||g|| + c), ``clip`` clamps every entry to +-1.
+    """
+
+    name: Literal["shaped"] = "shaped"
+    warmup_steps: int = Field(10_000, ge=0, description="optimiser steps until rho = 1; 0 is off")
+    normalize: Literal["none", "rms", "l2", "clip"] = Field("none", description="how its length is bounded")
+    c: float = Field(0.1, gt=0, description="added to the length before dividing; for rms and l2")
+    weight: Literal["one", "alpha"] = Field("one", description="w: one: 1 / c_out; alpha: alpha(t), as in sCM")
+    shapes: ClassVar[bool] = True
+
+    @property
+    def normalizes(self) -> bool:
+        return self.normalize in ("rms", "l2")
+
+    @property
+    def ramp_steps(self) -> int:
+        return self.warmup_steps
+
+    def simplest(self) -> Tangent:
+        if self.warmup_steps == 0 and self.normalize == "none" and self.weight == "one":
+            return NoTangent()
+        return self if self.normalizes else self.model_copy(update={"c": Shaped.model_fields["c"].default})
+
+    def rho(self, step: int) -> float:
+        """Share of the curved part at `step`."""
+        return min(1.0, step / self.warmup_steps) if self.warmup_steps else 1.0
+
+    def target(self, slope: Slope, step: int) -> Tensor:
+        weight = None
+        if self.weight == "alpha":
+            weight = slope.alpha if slope.output_scale is None else slope.alpha * slope.output_scale
+        target = unnormalized(slope, self.rho(step), weight)
+        if self.normalize == "none":
+            return target
+        g = target - slope.raw
+        if self.normalize == "clip":
+            return slope.raw + g.clamp(-1, 1)
+        length = g.flatten(1).norm(dim=1)
+        if self.normalize == "rms":
+            length = length / g[0].numel() ** 0.5
+        return slope.raw + g / expand(length + self.c, g)

@@ -1,0 +1,81 @@
+"""Continuous-time limit s -> t: regression on F^- + g, g along dX/dt (sCM arXiv 2410.11081, MeanFlow arXiv 2505.13447).
+
+With X_{t,r}(x) = keep x + move V and V = c_out F, the total derivative along (v, 1) is
+dX/dt = move' V + keep v + (keep' x + move dV/dt) on every path and in every parameterisation; the whole preconditioner
+is inside the differentiated function, so d(c_in)/dt and d(c_out)/dt are part of dV/dt. Only rows that are not flow
+matching are differentiated, and without a graph (defect D20).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ablate_core.flow_map import FlowMap
+from ablate_core.schedules.base import expand
+from ablate_core.state import Rows, State, jump_rows
+from ablate_core.tangents.base import Slope
+from ablate_core.targets.base import Limit
+
+if TYPE_CHECKING:
+    from ablate_core.objective import Objective
+
+
+class Continuous(Limit):
+    """Raw outputs are compared: F against v / c_out on flow matching rows, against F^- + g on the others."""
+
+    name: Literal["continuous"] = "continuous"
+    jvp_backend: Literal["forward_ad", "finite_diff"] = Field("forward_ad", description="how dV/dt is computed")
+    h: float = Field(5e-3, gt=0, description="step of the central difference; for finite_diff, float32 only")
+    shapes_tangent: ClassVar[bool] = True
+
+    @property
+    def needs_forward_ad(self) -> bool:
+        return self.jvp_backend == "forward_ad"
+
+    def simplest(self) -> Limit:
+        return self if self.jvp_backend == "finite_diff" else Continuous()
+
+    def regress(
+        self, slots: Objective, online: FlowMap, target: FlowMap, state: State, step: int
+    ) -> tuple[Tensor, Tensor]:
+        times = state.times
+        prediction = online.raw(state.x, times.r, times.t, state.y)
+        regressand = online.unscaled(state.v, times.t)
+        index, rows = jump_rows(state)
+        if len(index):
+            with torch.no_grad():
+                aim = slots.tangent.target(self.slope(target, rows), step)
+            regressand = regressand.index_copy(0, index, aim)
+        return prediction, regressand
+
+    def slope(self, target: FlowMap, rows: Rows) -> Slope:
+        """The parts of dX/dt of `rows`. Call it without gradients."""
+        velocity, d_velocity = self.derivative(target, rows)
+        jump = target.parameterization.jump(target.schedule, rows.t, rows.r)
+        d_jump = target.parameterization.d_jump(target.schedule, rows.t, rows.r)
+        return Slope(
+            raw=target.unscaled(velocity, rows.t),
+            output_scale=target.parameterization.output_scale(rows.t),
+            d_move=d_jump.move,
+            straight=expand(jump.keep, rows.v) * rows.v,
+            curved=expand(d_jump.keep, rows.x) * rows.x + expand(jump.move, rows.x) * d_velocity,
+            alpha=target.schedule.at(rows.t).alpha,
+        )
+
+    def derivative(self, target: FlowMap, rows: Rows) -> tuple[Tensor, Tensor]:
+        """V and its total derivative along (x, t) -> (x + v dt, t + dt) with r fixed, each (R, *shape)."""
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            return target.velocity(x, rows.r, t, rows.y)
+
+        if self.jvp_backend == "forward_ad":
+            tangents = (rows.v, torch.ones_like(rows.t))
+            value, slope = torch.func.jvp(velocity, (rows.x, rows.t), tangents)
+            return value, slope
+        ahead = velocity(rows.x + self.h * rows.v, rows.t + self.h)
+        behind = velocity(rows.x - self.h * rows.v, rows.t - self.h)
+        return velocity(rows.x, rows.t), (ahead - behind) / (2 * self.h)

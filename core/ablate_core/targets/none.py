@@ -1,0 +1,27 @@
+"""No two-step target: every row regresses on the velocity (flow matching, arXiv 2210.02747)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from torch import Tensor
+
+from ablate_core.flow_map import FlowMap
+from ablate_core.state import State
+from ablate_core.targets.base import Limit
+
+if TYPE_CHECKING:
+    from ablate_core.objective import Objective
+
+
+class NoLimit(Limit):
+    """F(x_t, r, t) against v / c_out."""
+
+    name: Literal["none"] = "none"
+    learns_jumps: ClassVar[bool] = False
+
+    def regress(
+        self, slots: Objective, online: FlowMap, target: FlowMap, state: State, step: int
+    ) -> tuple[Tensor, Tensor]:
+        times = state.times
+        return online.raw(state.x, times.r, times.t, state.y), online.unscaled(state.v, times.t)

@@ -1,0 +1,99 @@
+"""The axis `time_sampler`: the distribution of the times r <= s <= t (design-space 2.4)."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ablate_core.component import Component
+from ablate_core.random import Draws
+from ablate_core.schedules.base import Schedule
+
+
+@dataclass(frozen=True)
+class TimeSample:
+    """Times of one batch. All tensors are (B,).
+
+    Attributes:
+        r: landing time.
+        s: intermediate time of the two-step target; equal to t for continuous limits.
+        t: start time, 0 <= r <= s <= t <= 1.
+        fm: True on rows that regress on the velocity itself (flow matching), whatever r is.
+        group: number of neighbouring rows that share (r, s, t).
+        ladder_bottom: True on rows with the smallest jump of a dyadic ladder; all False elsewhere.
+    """
+
+    r: Tensor
+    s: Tensor
+    t: Tensor
+    fm: Tensor
+    group: int = 1
+    ladder_bottom: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        assert self.r.shape == self.s.shape == self.t.shape == self.fm.shape and self.t.ndim == 1
+
+
+class TimeSampler(Component):
+    """A distribution of (r, s, t). Its capabilities are attributes; legality is decided on them, never on names."""
+
+    name: str
+    intermediate: ClassVar[bool] = False
+    """True where s lies strictly between on the rows that are not flow matching: made for the discrete limit."""
+    jumps: ClassVar[bool] = True
+    """False where every row is flow matching, r = s = t."""
+    random_landing_time: ClassVar[bool] = True
+    """False where r is 0 on every row that learns a jump: few-step sampling must then restart from noise."""
+    label_rows: ClassVar[Literal["all", "fm"]] = "all"
+    """The rows on which label dropout acts."""
+    straight_only: ClassVar[bool] = False
+    """True where the method is defined on straight paths only."""
+
+    @property
+    def velocity_share(self) -> float:
+        """Expected share of the rows that train u(x, t, t), the velocity."""
+        return 0.0
+
+    @property
+    def group_size(self) -> int:
+        """Number of neighbouring rows that share their times."""
+        return 1
+
+    @property
+    def ramp_steps(self) -> int:
+        """Optimiser steps until the distribution stops changing, where it is given in steps; 0: no such ramp."""
+        return 0
+
+    def batch_problem(self, batch_size: int) -> tuple[str, str] | None:
+        """Why `batch_size` rows cannot be drawn and the nearest legal choice, or None."""
+        return None
+
+    def allows_nfe(self, nfe: int) -> bool:
+        """Whether a model trained on these times can be sampled in `nfe` equal steps."""
+        return True
+
+    def start_time(self, schedule: Schedule, noise_std: float) -> float:
+        """The largest t that is trained, where sampling may start; the state there is taken to be pure noise."""
+        return 1.0
+
+    @abc.abstractmethod
+    def sample(
+        self, n: int, draws: Draws, *, schedule: Schedule, noise_std: float, step: int, total_steps: int
+    ) -> TimeSample:
+        """Times of `n` rows at optimiser step `step` of `total_steps` (counted from 0)."""
+
+
+def logit_normal(z: Tensor, mu: float, sd: float) -> Tensor:
+    """LN(mu, sd) = sigmoid(mu + sd z) from standard normal `z`; at least float32, since bf16 saturates at |z| > 6."""
+    assert z.dtype in (torch.float32, torch.float64)
+    return torch.sigmoid(mu + sd * z)
+
+
+def meet(r: Tensor, t: Tensor, equal: Tensor) -> TimeSample:
+    """Times of a continuous limit: s = t, and r := t where `equal`; those rows are flow matching."""
+    r = torch.where(equal, t, r)
+    return TimeSample(r=r, s=t, t=t, fm=r == t)

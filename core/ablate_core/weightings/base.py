@@ -1,0 +1,30 @@
+"""The axis `weighting`: what the per-row loss is multiplied with (design-space 2.12)."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import ClassVar
+
+from torch import Tensor
+
+from ablate_core.component import Component
+from ablate_core.state import State
+
+
+class Weighting(Component):
+    """A weight per row, fixed or learned."""
+
+    name: str
+    needs_log_variance: ClassVar[bool] = False
+    """True where the network must have a log-variance head (C12)."""
+    per_row: ClassVar[bool] = False
+    """True where rows of one group may get different weights (C6)."""
+    between: ClassVar[bool] = False
+    """True where it divides by t - s (needs the discrete limit)."""
+
+    @abc.abstractmethod
+    def weigh(
+        self, loss: Tensor, state: State, log_variance: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted loss (B,) from the loss (B,), and scalars for the log; `log_variance` maps t (B,) to (B,)."""
