@@ -40,7 +40,13 @@ class AblateError(Exception):
 
 
 class SpaceError(AblateError):
-    """The space file is not valid; the message begins with ``file:line:column``."""
+    """The space file is not valid; the message begins with ``file:line:column``, `problems` has a line for each."""
+
+    def __init__(
+        self, message: str, exit_code: ExitCode | None = None, *, problems: tuple[str, ...] | None = None
+    ) -> None:
+        super().__init__(message, exit_code)
+        self.problems = problems or (str(self),)
 
 
 class StoreError(AblateError):

@@ -1,0 +1,39 @@
+"""The design space: a YAML file, its expansion into a plan of arms and trials, and their content keys.
+
+    space = load_space("spaces/objectives.yaml")
+    plan = expand(space, fidelity="smoke")
+    for trial in plan.trials: ...
+"""
+
+from ablate.space.estimate import Estimate, estimate
+from ablate.space.expand import expand
+from ablate.space.fair import arm_diff
+from ablate.space.json_schema import space_json_schema
+from ablate.space.keys import TRAINING_SEMANTICS, arm_id, eval_key, train_key
+from ablate.space.loader import builtin_folder, builtin_names, find_space, load_space, space_from_text
+from ablate.space.plan import Arm, Membership, Metric, Plan, Skip, Trial
+from ablate.space.schema import Space
+
+__all__ = [
+    "TRAINING_SEMANTICS",
+    "Arm",
+    "Estimate",
+    "Membership",
+    "Metric",
+    "Plan",
+    "Skip",
+    "Space",
+    "Trial",
+    "arm_diff",
+    "arm_id",
+    "builtin_folder",
+    "builtin_names",
+    "estimate",
+    "eval_key",
+    "expand",
+    "find_space",
+    "load_space",
+    "space_from_text",
+    "space_json_schema",
+    "train_key",
+]

@@ -1,0 +1,66 @@
+"""Content keys: what is the same arm, the same trial, the same measurement.
+
+A key is a hash of the canonical JSON of what can change a result, so it is equal for a short form and its long
+form, for any order of keys, and for ``1`` and ``1.0`` where a float is meant (pydantic has made them one).
+Fields marked ``nuisance`` and the objective's name, which is only a label of its slots, stay outside.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from ablate_core.config import TrialConfig
+from ablate_core.identity import content_id
+
+TRAINING_SEMANTICS = 1
+"""Raise this when the same config trains to something else (a fixed defect in the trainer, a new random-number
+layout): every trained result is then trained again. A refactor that leaves results bit-identical must not."""
+
+KEY_LENGTH = 16
+
+
+def arm_id(config: TrialConfig) -> str:
+    """16 hex digits: everything that affects training, except the seed."""
+    return _key({"arm": _training(config)})
+
+
+def train_key(config: TrialConfig) -> str:
+    """16 hex digits: the arm and its seed; a store trains each train key at most once."""
+    return _key({"arm": _training(config), "seed": config.seed})
+
+
+def eval_key(config: TrialConfig) -> str:
+    """16 hex digits: the trained network and everything in ``eval`` that affects a measured number."""
+    return _key({"train": train_key(config), "eval": essential(config.eval)})
+
+
+def essential(value: Any) -> Any:
+    """`value` as plain types, without the fields marked as nuisance at any depth."""
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        return {name: essential(getattr(value, name)) for name in fields if not is_nuisance(value, name)}
+    if isinstance(value, dict):
+        return {str(k): essential(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [essential(v) for v in value]
+    return value
+
+
+def is_nuisance(model: BaseModel, name: str) -> bool:
+    """True where a field is declared unable to change any result."""
+    extra = type(model).model_fields[name].json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("nuisance"))
+
+
+def _training(config: TrialConfig) -> dict[str, Any]:
+    parts: dict[str, Any] = {
+        name: essential(getattr(config, name)) for name in TrialConfig.model_fields if name not in ("eval", "seed")
+    }
+    parts["objective"].pop("name", None)
+    return parts
+
+
+def _key(content: dict[str, Any]) -> str:
+    return content_id({"training_semantics": TRAINING_SEMANTICS, **content}, KEY_LENGTH)

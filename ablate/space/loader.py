@@ -1,0 +1,192 @@
+"""Finds and reads a space file, with what it extends, and checks everything that needs no expansion."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+import ablate
+from ablate.errors import SpaceError
+from ablate.space.checks import reference_problems
+from ablate.space.describe import Loc, model_fields_at, problems_of
+from ablate.space.problems import Mark, Problem, nearest, refuse
+from ablate.space.schema import Space
+from ablate.space.source import Place, Source, Where, read_file, read_text
+from ablate.space.written import Written
+
+OWN_KEYS = ("name", "question", "extends")
+"""What a file does not pass on to the files that extend it."""
+
+
+def load_space(path_or_builtin_name: str | Path, *, overrides: Sequence[str] = ()) -> Space:
+    """Read a space file, or a built-in space by its bare name.
+
+    Args:
+        path_or_builtin_name: a YAML file, or one of `builtin_names`.
+        overrides: ``path=value`` pairs laid over every arm last (``train.steps=200``); they change the keys.
+
+    Raises:
+        SpaceError: with one line ``file:line:column: ...`` for the first mistake; all of them are its `problems`.
+    """
+    path = find_space(path_or_builtin_name)
+    shown = str(path_or_builtin_name) if Path(path_or_builtin_name) == path else str(path)
+    return _validated(_with_parents(read_file(path, shown), path, (path.resolve(),)), path.stem, overrides)
+
+
+def space_from_text(text: str, *, name: str = "space", overrides: Sequence[str] = ()) -> Space:
+    """A space from YAML text, for notebooks and tests; `extends:` is refused, since there is no folder."""
+    source = read_text(text, f"<{name}>")
+    if source.data.get("extends"):
+        refuse([Problem(source.mark(("extends",), key=True), "extends: needs a file; text has no folder")])
+    return _validated(source, name, overrides)
+
+
+def builtin_folder() -> Path | None:
+    """The folder of the built-in spaces: beside the package in a clone, under share/ when installed."""
+    beside = Path(ablate.__file__).resolve().parent.parent / "spaces"
+    for folder in (beside, Path(sys.prefix) / "share" / "ablate" / "spaces"):
+        if folder.is_dir():
+            return folder
+    return None
+
+
+def builtin_names() -> list[str]:
+    """Names of the built-in spaces, usable in place of a path."""
+    folder = builtin_folder()
+    return sorted(p.stem for p in folder.glob("*.yaml")) if folder else []
+
+
+def find_space(path_or_name: str | Path) -> Path:
+    """The file meant by a path or a built-in name. Raises SpaceError naming the nearest built-in ones."""
+    path = Path(path_or_name)
+    if path.exists() and not (path.is_dir() and str(path_or_name) in builtin_names()):
+        return path
+    folder, name = builtin_folder(), str(path_or_name)
+    if folder and name in builtin_names():
+        return folder / f"{name}.yaml"
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        raise SpaceError(f"{name}: no such file")
+    raise SpaceError(f"{name}: no such file, and {nearest('built-in space', name, builtin_names())}")
+
+
+def _validated(source: Source, stem: str, overrides: Sequence[str]) -> Space:
+    data: dict[str, Any] = {"name": stem, **source.data}
+
+    def show(loc: Loc) -> Loc:
+        return source.within(loc)
+
+    def fields(loc: Loc) -> list[str]:
+        return model_fields_at(Space, loc)
+
+    try:
+        space = Space.model_validate(data)
+    except ValidationError as error:
+        refuse(problems_of(error, lambda loc, key: source.mark(loc, key=key), fields, show))
+        raise AssertionError from error
+    space._source, space._overrides = source, tuple(overrides)
+    refuse(reference_problems(space))
+    return space
+
+
+def _with_parents(child: Source, path: Path, chain: tuple[Path, ...]) -> Source:
+    named = child.data.get("extends", [])
+    names = [named] if isinstance(named, str) else named
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        refuse([Problem(child.mark(("extends",)), "extends: a file, or a list of files")])
+    merged: Source | None = None
+    for i, name in enumerate(names):
+        mark = child.mark(("extends", i))
+        parent_path = path.parent / name
+        if parent_path.resolve() in chain:
+            names_seen = " -> ".join(p.name for p in (*chain, parent_path))
+            refuse([Problem(mark, f"extends: a file cannot extend itself ({names_seen})")])
+        if not parent_path.is_file():
+            refuse([Problem(mark, f"extends: no such file: {parent_path}")])
+        source = _with_parents(read_file(parent_path), parent_path, (*chain, parent_path.resolve()))
+        merged = source if merged is None else merge(merged, source)
+    if merged is None:
+        return child
+    both = merge(merged, child)
+    both.text = _dump(both.data)
+    return both
+
+
+def merge(parent: Source, child: Source) -> Source:
+    """Lay one file over another: mappings merge, everything else is replaced, overrides merge as overrides do."""
+    merged = Source(child.file, child.text, {})
+    sides = {"parent": parent, "child": child}
+    for key in OWN_KEYS:
+        if key in child.data:
+            _take(merged, merged.data, (key,), child)
+    _merge(merged, merged.data, (), sides)
+    return merged
+
+
+def _merge(merged: Source, into: dict[str, Any], at: Where, sides: dict[str, Source]) -> None:
+    below, above = (_dig(side.data, at) for side in sides.values())
+    for key in dict.fromkeys([*below, *above]):
+        where = (*at, key)
+        if key in OWN_KEYS and not at:
+            continue
+        if key not in above:
+            _take(merged, into, where, sides["parent"])
+        elif not _both_merge(where, below.get(key), above[key]):
+            _take(merged, into, where, sides["child"])
+        elif _is_overrides(where):
+            _merge_overrides(merged, into, where, sides)
+        else:
+            into[key] = {}
+            merged.places[where] = sides["child"].places[where]
+            _merge(merged, into[key], where, sides)
+
+
+def _both_merge(where: Where, below: Any, above: Any) -> bool:
+    mappings = isinstance(below, dict) and isinstance(above, dict)
+    return mappings and not (len(where) == 2 and where[0] == "plans" and below.get("kind") != above.get("kind"))
+
+
+def _is_overrides(where: Where) -> bool:
+    return (
+        where == ("base",) or (len(where) == 2 and where[0] == "presets") or (where[:2] == ("fidelity", "levels") and len(where) == 3)
+    )
+
+
+def _merge_overrides(merged: Source, into: dict[str, Any], where: Where, sides: dict[str, Source]) -> None:
+    written = Written()
+    for name, side in sides.items():
+        for key, value in _dig(side.data, where).items():
+            written.lay(tuple(key.split(".")), value, (name, *where, key))
+    into[where[-1]] = written.data  # type: ignore[index]
+    merged.places[where] = sides["child"].places[where]
+    for path, origin in written.origins.items():
+        merged.places[(*where, *path)] = sides[str(origin[0])].places[origin[1:]]
+
+
+def _take(merged: Source, into: dict[str, Any], where: Where, side: Source) -> None:
+    into[where[-1]] = _dig(side.data, where)  # type: ignore[index]
+    for place, marks in side.places.items():
+        if place[: len(where)] == where:
+            merged.places[place] = marks
+
+
+def _dig(data: Any, where: Where) -> Any:
+    for part in where:
+        data = data[part]
+    return data
+
+
+def _dump(data: dict[str, Any]) -> str:
+    stream = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.dump(data, stream)
+    return stream.getvalue()
+
+
+__all__ = ["Mark", "Place", "builtin_folder", "builtin_names", "find_space", "load_space", "merge", "space_from_text"]

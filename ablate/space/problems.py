@@ -1,0 +1,49 @@
+"""What is wrong with a space, and where: every problem is one line that begins with ``file:line:column``."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ablate.errors import SpaceError
+
+
+@dataclass(frozen=True, order=True)
+class Mark:
+    """A place a person can put the cursor on. Lines and columns count from 1; 0 is "the file as a whole"."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: where it was written and what is wrong with it."""
+
+    mark: Mark
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.mark}: {' '.join(self.message.split())}"
+
+
+def refuse(problems: Iterable[Problem]) -> None:
+    """Raise SpaceError for the problems, sorted by place: the first is the message, all of them its `problems`."""
+    found = sorted(dict.fromkeys(problems), key=lambda p: (p.mark, p.message))
+    if found:
+        lines = tuple(str(p) for p in found)
+        more = f" (+{len(lines) - 1} more)" if len(lines) > 1 else ""
+        raise SpaceError(lines[0] + more, problems=lines)
+
+
+def nearest(what: str, name: object, known: Iterable[str]) -> str:
+    """One sentence for a misspelt name: the nearest known ones, or all of them when none is near."""
+    names = list(dict.fromkeys(known))
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names) or 'none'}"
+    return f"no {what} is named {str(name)!r}; {hint}"

@@ -1,0 +1,164 @@
+"""From choices to configs: base, then levels, then fidelity, then ``--set``, validated as one `TrialConfig`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from ablate.errors import SpaceError
+from ablate.space.describe import Loc, model_fields_at, problems_of, unknown_part
+from ablate.space.expressions import Expression, ExpressionError
+from ablate.space.levels import Levels
+from ablate.space.problems import Mark, Problem, refuse
+from ablate.space.schema import Space
+from ablate.space.source import Where, parse_value
+from ablate.space.written import Path, Written, component_name, leaves
+from ablate_core.config import TrialConfig
+
+FIRST_LOOK: dict[str, Any] = {
+    "schedule": "linear",
+    "architecture": {"name": "sit", "size": "tiny/2"},
+    "data": "digits",
+    "train": {"steps": 1000, "batch_size": 128, "lr": 1e-3},
+}
+"""What stands where a base says nothing: minutes on a CPU, enough to see whether a space does what was meant."""
+
+FIRST_LOOK_EVAL: dict[str, dict[str, Any]] = {
+    "digits": {"metric": "fd_digits", "samples": 2000},
+    "gaussians": {"metric": "energy_distance", "samples": 4000},
+}
+"""How data that comes with the package is measured when the base does not say."""
+
+SET = "--set"
+
+
+@dataclass
+class Resolved:
+    """A choice made into a config, or the problems that stopped it.
+
+    Attributes:
+        choice: the active levels; inactive conditional axes have collapsed.
+        inactive: conditional axes that were chosen and do not apply.
+        touched: paths laid over the base by levels and the arm's own overrides.
+    """
+
+    config: TrialConfig | None
+    written: Written
+    choice: dict[str, str]
+    inactive: list[str] = field(default_factory=list)
+    touched: set[Path] = field(default_factory=set)
+    problems: list[Problem] = field(default_factory=list)
+
+
+class Resolver:
+    """Resolves the choices of one space at one fidelity."""
+
+    def __init__(self, space: Space, levels: Levels, fidelity: str | None) -> None:
+        self.space, self.levels, self.fidelity = space, levels, fidelity
+        self.settings = [_setting(text) for text in space.overrides]
+        self.when = {name: Expression(axis.when) for name, axis in space.axes.items() if axis.when is not None}
+        self.base = Written()
+        for key, value in FIRST_LOOK.items():
+            self.base.lay((key,), value, ("base",))
+        self._lay(self.base, space.base, ("base",))
+        self._evaluation()
+
+    def _evaluation(self) -> None:
+        written = self.base.data.get("eval", {})
+        if not isinstance(written, dict):
+            return  # validation says so
+        defaults = dict(FIRST_LOOK_EVAL.get(component_name(self.base.data["data"]) or "", {}))
+        if self.space.metric.name is not None:
+            defaults["metric"] = self.space.metric.name
+        if written.get("metric", defaults.get("metric")) != defaults.get("metric"):
+            defaults = {}  # another metric than the data's usual one: its sample count is not ours to guess
+        for key, value in defaults.items():
+            if key not in written:
+                where: Where = ("metric",) if key == "metric" and self.space.metric.name is not None else ("base",)
+                self.base.lay(("eval", key), value, where)
+        if self.space.stop.loss_above is not None:
+            self.base.lay(("train", "diverged_above"), self.space.stop.loss_above, ("stop", "loss_above"))
+
+    def resolve(self, choice: Mapping[str, str], own: dict[str, Any] | None = None, where: Where = ()) -> Resolved:
+        """The config of a choice of levels plus an arm's own overrides, written at `where`."""
+        written, touched = self.base.copy(), set[Path]()
+        order = [a for a in self.space.axes if a in choice and a not in self.when]
+        for axis in order:
+            touched |= self._level(written, axis, choice[axis])
+        touched |= self._lay(written, own or {}, where)
+        active, inactive = {a: choice[a] for a in order}, list[str]()
+        for axis in (a for a in self.space.axes if a in choice and a in self.when):
+            config, problems = self._validate(written)
+            if config is None:
+                return Resolved(None, written, dict(choice), problems=problems)
+            if self._applies(axis, config):
+                touched |= self._level(written, axis, choice[axis])
+                active[axis] = choice[axis]
+            else:
+                inactive.append(axis)
+        config, problems = self._finished(written)
+        return Resolved(config, written, active, inactive, touched, problems)
+
+    def _applies(self, axis: str, config: TrialConfig) -> bool:
+        try:
+            return self.when[axis](config.resolved())
+        except ExpressionError as error:
+            refuse([Problem(self.space.source.mark(("axes", axis, "when")), str(error))])
+            raise AssertionError from error
+
+    def _finished(self, written: Written) -> tuple[TrialConfig | None, list[Problem]]:
+        """Fidelity, then ``--set``, over whatever the arm is."""
+        if self.fidelity is not None:
+            level = self.space.fidelity.levels[self.fidelity]
+            self._lay(written, level or {}, ("fidelity", "levels", self.fidelity))
+        for i, (key, value) in enumerate(self.settings):
+            self._lay(written, {key: value}, (SET, i))
+        return self._validate(written)
+
+    def _level(self, written: Written, axis: str, level: str) -> set[Path]:
+        chosen = self.levels.of[axis][level]
+        return self._lay(written, chosen.overrides, chosen.where, single=chosen.by_path)
+
+    def _lay(self, written: Written, overrides: dict[str, Any], where: Where, *, single: bool = False) -> set[Path]:
+        touched = set[Path]()
+        for key, value in overrides.items():
+            if key == "preset":
+                for name in value if isinstance(value, list) else [value]:
+                    touched |= self._lay(written, self.space.presets[name], ("presets", name))
+                continue
+            path = tuple(key.split("."))
+            written.lay(path, value, where if single else (*where, key))
+            merges = isinstance(value, dict) and component_name(value) is None
+            touched |= {leaf for leaf, _ in leaves(value, path)} if merges else {path}
+        return touched
+
+    def _validate(self, written: Written) -> tuple[TrialConfig | None, list[Problem]]:
+        try:
+            return TrialConfig.model_validate(written.data), []
+        except ValidationError as error:
+
+            def fields(loc: Loc) -> list[str]:
+                return model_fields_at(TrialConfig, loc, written.data)
+
+            return None, problems_of(error, lambda loc, key: self.mark(written.origin(loc), key=key), fields)
+
+    def mark(self, where: Where, *, key: bool = False) -> Mark:
+        """The place of something written in the file or on the command line."""
+        if where[:1] == (SET,) and isinstance(where[1], int):
+            return Mark(f"{SET} {self.space.overrides[where[1]]}")
+        return self.space.source.mark(where, key=key)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise SpaceError(f"{SET} {text}: write path=value, e.g. train.steps=200")
+    if key != "preset" and (reason := unknown_part(TrialConfig, tuple(key.split(".")))):
+        raise SpaceError(f"{SET} {text}: {reason}")
+    if key.split(".")[0] == "seed":
+        raise SpaceError(f"{SET} {text}: the seed is not part of a config here; use the seeds option")
+    return key, parse_value(value)

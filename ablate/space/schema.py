@@ -1,0 +1,256 @@
+"""`Space`: the space file, schema version 1, as pydantic. Short forms become long forms here and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+from ablate.space.source import Source
+
+SCHEMA_VERSION = 1
+Overrides = dict[str, Any]
+OnNeeds = Literal["skip", "pull_in", "drop_dependents"]
+LATER_KINDS = ("fractional", "optuna")
+"""Plan kinds that the design names and this version does not have."""
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+
+class Axis(Part):
+    """One thing that varies. Written ``[a, b]`` for short: the path is then the axis' own name."""
+
+    path: str | None = Field(None, description="dotted path of the config that the levels are values of")
+    levels: list[Any] | dict[str, Any] = Field(
+        description="values, or level -> value (with `path`), or level -> overrides (`preset:` names a preset)"
+    )
+    baseline: str | None = Field(None, description="the level that equals base; default: the one that does")
+    label: dict[str, str] = Field({}, description="level -> how it is called in tables and figures")
+    when: str | None = Field(None, description="expression on the config; false: the axis is inactive and collapses")
+    needs: dict[str, list[Any]] = Field({}, description="other axis -> its levels that this axis' levels require")
+    not_yet: dict[str, str] = Field({}, description="level -> why it cannot run yet; shown and refused")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"levels": value} if isinstance(value, list) else value
+
+    @field_validator("needs", mode="before")
+    @classmethod
+    def _one_level(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {axis: levels if isinstance(levels, list) else [levels] for axis, levels in value.items()}
+
+
+class Constraint(Part):
+    """A combination that is never run, and why; the reason is shown beside the cell."""
+
+    forbid: str = Field(description="safe expression on the resolved config, e.g. schedule == 'cosine01'")
+    because: str = Field(min_length=1)
+
+
+class ListPlan(Part):
+    """Named arms, in the order of the table they make."""
+
+    kind: Literal["list"]
+    arms: dict[str, Overrides | None] = Field(
+        description="arm -> {axis: level, preset: name, dotted.path: value, label: text, not_yet: reason}"
+    )
+
+
+class GridPlan(Part):
+    """Every combination of the levels."""
+
+    kind: Literal["grid"]
+    axes: list[str] | dict[str, list[Any]] | None = Field(None, description="default: all axes; axis -> some levels")
+
+
+class OfatPlan(Part):
+    """One factor at a time around the baseline."""
+
+    kind: Literal["ofat"]
+    axes: list[str] | dict[str, list[Any]] | None = Field(None, description="default: all axes; axis -> some levels")
+    on_needs: OnNeeds = "skip"
+
+
+class LeaveOneOutPlan(Part):
+    """The full combination, and the full combination without each of its parts."""
+
+    kind: Literal["leave_one_out"]
+    full: dict[str, Any] = Field(description="axis -> level")
+    on_needs: Literal["skip", "drop_dependents"] = "skip"
+
+
+class CumulativePlan(Part):
+    """A walk from the baseline: +A, +A+B, +A+B+C."""
+
+    kind: Literal["cumulative"]
+    order: list[dict[str, Any]] = Field(description="steps, each {axis: level}")
+    on_needs: OnNeeds = "skip"
+
+
+class RandomPlan(Part):
+    """`n` distinct legal combinations, the same ones for the same seed."""
+
+    kind: Literal["random"]
+    n: int = Field(gt=0)
+    seed: int = Field(0, ge=0)
+    axes: list[str] | dict[str, list[Any]] | None = Field(None, description="default: all axes; axis -> some levels")
+
+
+AnyPlan = ListPlan | GridPlan | OfatPlan | LeaveOneOutPlan | CumulativePlan | RandomPlan
+KINDS = tuple(str(get_args(kind.model_fields["kind"].annotation)[0]) for kind in get_args(AnyPlan))
+
+
+class Seeds(Part):
+    """Repeats of every arm. Written ``3`` or ``[0, 1, 2]`` for short."""
+
+    list_: list[Annotated[int, Field(ge=0)]] = Field([0, 1, 2], alias="list", min_length=1)
+    paired: bool = Field(True, description="the same seeds in every arm, so differences are paired")
+    extra: dict[str, list[Annotated[int, Field(ge=0)]]] = Field({}, description="arm -> further seeds")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            if value < 1:
+                raise ValueError(f"a number of seeds is at least 1, got {value}")
+            return {"list": list(range(value))}
+        return {"list": value} if isinstance(value, list) else value
+
+    @field_validator("list_")
+    @classmethod
+    def _distinct(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError(f"seeds are distinct, got {seeds}")
+        return seeds
+
+
+class AtStep(Part):
+    step: int = Field(gt=0)
+
+
+class MetricChoice(Part):
+    """The number the study is about. Written ``fid`` for short."""
+
+    name: str | None = Field(None, description="default: eval.metric of the base")
+    mode: Literal["min", "max"] = "min"
+    at: Literal["last", "best"] | AtStep = "last"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class Fidelity(Part):
+    """Named sizes of the same study: overrides laid over the base and every arm, after their own."""
+
+    run: str | None = Field(None, description="the level that runs when none is asked for")
+    levels: dict[str, Overrides | None] = {}
+
+
+class Stop(Part):
+    """The only stop allowed across arms: divergence, which is a result."""
+
+    kind: Literal["diverged"] = "diverged"
+    nan: Literal[True] = True
+    loss_above: float | None = Field(None, gt=0, description="sets train.diverged_above")
+
+
+class Fair(Part):
+    """What must be equal in every arm unless it is what the study varies."""
+
+    match: list[str] = ["train.steps", "train.batch_size", "eval.samples", "eval.nfe"]
+    except_: list[str] = Field([], alias="except", description="paths of `match` that may differ")
+    on_mismatch: Literal["error", "warn"] = "error"
+
+
+class Budget(Part):
+    gpu_hours: float | None = Field(None, gt=0)
+    cpu_hours: float | None = Field(None, gt=0)
+    trials: int | None = Field(None, gt=0)
+    on_exhausted: Literal["finish_running", "stop"] = "finish_running"
+
+
+class Resources(Part):
+    """What one trial is given."""
+
+    gpus: float | None = Field(None, ge=0)
+    cpus: float | None = Field(None, gt=0)
+    gpu_mem: str | None = None
+    per_arm: dict[str, dict[str, Any]] = Field({}, description="expression on the config -> other resources")
+    retries: dict[Literal["oom", "crash", "preempt"], Annotated[int, Field(ge=0)] | Literal["unlimited"]] = {}
+    timeout: str | int | None = None
+
+
+class Compare(Part):
+    """How arms are compared; reports read it."""
+
+    baseline: str = Field("base", description="an arm; base is the config everything starts from")
+    margin: float = Field(0.02, gt=0, description="relative difference that would matter")
+    alpha: float = Field(0.05, gt=0, lt=1)
+    intervals: Literal["dunnett", "bonferroni", "none"] = "dunnett"
+
+
+class Published(Part):
+    """A number somebody else reported for an arm; shown beside, never mixed into a comparison."""
+
+    arm: str
+    metric: str
+    value: float
+    source: str
+    note: str | None = None
+
+
+class Space(Part):
+    """A design space: what is the baseline, what varies, which combinations run, how they are compared."""
+
+    ablate: int = Field(SCHEMA_VERSION, description="version of this schema")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)
+    question: str | None = Field(None, description="what the study answers, in one sentence")
+    extends: str | list[str] = Field([], description="other space files laid below this one, the last one on top")
+    base: Overrides = Field(description="the baseline config; only `objective` is required")
+    presets: dict[str, Overrides] = Field({}, description="named partial overrides")
+    axes: dict[str, Axis] = {}
+    constraints: list[Constraint] = []
+    plans: dict[str, Annotated[AnyPlan, Field(discriminator="kind")]] = Field(
+        {}, description="the run is their union; default: one grid over all axes"
+    )
+    seeds: Seeds = Seeds()
+    metric: MetricChoice = MetricChoice()
+    fidelity: Fidelity = Fidelity()
+    stop: Stop = Stop()
+    fair: Fair = Fair()
+    budget: Budget = Budget()
+    resources: Resources = Resources()
+    compare: Compare = Compare()
+    claims: list[str | dict[str, Any]] = Field([], description="what the study sets out to show, declared before it runs")
+    published: list[Published] = []
+
+    _source: Source = PrivateAttr()
+    _overrides: tuple[str, ...] = PrivateAttr(default=())
+
+    @field_validator("ablate")
+    @classmethod
+    def _version(cls, version: int) -> int:
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"schema version {version} is not known; this program reads version {SCHEMA_VERSION}")
+        return version
+
+    @property
+    def source(self) -> Source:
+        """The text it was read from, with the places of everything in it."""
+        return self._source
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """``--set`` overrides, laid over every arm last."""
+        return self._overrides
+
+    def plans_or_grid(self) -> dict[str, AnyPlan]:
+        """The declared plans, or the grid that stands for none."""
+        return dict(self.plans) or {"grid": GridPlan(kind="grid")}
