@@ -35,7 +35,7 @@ _PER_TRIAL = "Guidance is off by default, so that all rows can be compared; {nam
 METHODS: dict[str, Method] = {
     "fm": Method(
         title="Flow matching: the velocity only, many sampling steps",
-        paper="Lipman et al., Flow Matching for Generative Modeling, arXiv 2210.02747; times of Esser et al., 2403.03206",
+        paper="Lipman et al., Flow Matching for Generative Modeling, arXiv 2210.02747; times of 2403.03206",
         differs="Times are LN(-0.4, 1) rather than LN(0, 1), those of the MeanFlow rows.",
         slots=_COMMON
         | _NO_TWO_STEPS
@@ -43,7 +43,7 @@ METHODS: dict[str, Method] = {
             "parameterization": "u",
             "time_sampler": "logit_normal",
             "limit": "none",
-            "target_network": "none",
+            "target_network": "stop_gradient",
             "metric": "l2_mean",
             "label_dropout": 0.1,
         },
@@ -52,9 +52,9 @@ METHODS: dict[str, Method] = {
         title="Consistency training",
         paper="Song et al., Consistency Models, arXiv 2303.01469",
         differs=(
-            "DDIM parameterisation with sigma_data 1 in place of EDM's, so that it runs on every path; the grid in sigma is"
-            " mapped to the path by equal log-SNR (the ESC code's map keeps t below 0.5); l2 in place of LPIPS, which"
-            " needs downloaded weights; lands at t = 0 rather than at sigma_min."
+            "DDIM parameterisation with sigma_data 1 in place of EDM's, so that it runs on every path; the grid in"
+            " sigma is mapped to the path by equal log-SNR (the map of the ESC code keeps t below 0.5); l2 for LPIPS,"
+            " which needs downloaded weights; lands at t = 0 rather than at sigma_min."
         ),
         slots=_COMMON
         | {
@@ -72,8 +72,8 @@ METHODS: dict[str, Method] = {
         title="Shortcut models (self-consistency distillation from scratch)",
         paper="Frans et al., One Step Diffusion via Shortcut Models, arXiv 2410.12557",
         differs=(
-            "A quarter of the batch learns jumps (the ESC code's choice; 1/8 in the original), with t anywhere on the 1/M"
-            " grid; the network sees t - r instead of log2 of the jump; bootstrap guidance is off by default."
+            "A quarter of the batch learns jumps (the ESC code's choice; 1/8 in the original), with t anywhere on the"
+            " 1/M grid; the network sees t - r instead of log2 of the jump; bootstrap guidance is off by default."
         ),
         slots=_COMMON
         | {
@@ -91,8 +91,8 @@ METHODS: dict[str, Method] = {
         title="Inductive moment matching",
         paper="Zhou et al., Inductive Moment Matching, arXiv 2503.07565",
         differs=(
-            "Time is fed in [0, 1] as to all rows (1000 t in the original; an option of the architecture). The kernel is"
-            " evaluated per group and s >= r, both of which the ESC code misses."
+            "Time is fed in [0, 1] as to all rows (1000 t in the original; an option of the architecture). The kernel"
+            " is evaluated per group and s >= r, both of which the ESC code misses."
         ),
         slots=_COMMON
         | {
@@ -111,8 +111,8 @@ METHODS: dict[str, Method] = {
         title="Continuous-time consistency training (sCM)",
         paper="Lu and Song, Simplifying, Stabilizing and Scaling Continuous-Time Consistency Models, arXiv 2410.11081",
         differs=(
-            "One formula for every path: on cosine01 it is TrigFlow's (velocity per unit t), on linear the same noise levels."
-            " c_out is applied to the velocity and to its derivative, which the ESC code forgets."
+            "One formula for every path: on cosine01 it is TrigFlow's (velocity per unit t), on linear the same noise"
+            " levels. c_out is applied to the velocity and to its derivative, which the ESC code forgets."
         ),
         slots=_COMMON
         | _NO_TWO_STEPS
@@ -147,7 +147,7 @@ METHODS: dict[str, Method] = {
     "meanflow": Method(
         title="MeanFlow",
         paper="Geng et al., Mean Flows for One-step Generative Modeling, arXiv 2505.13447",
-        differs=f"c = 1e-3 in the adaptive metric, as in the CIFAR and ESC code (1e-2 in the ImageNet code). {_PER_TRIAL}",
+        differs=f"c = 1e-3 in the adaptive metric, as in the CIFAR and ESC code (ImageNet code: 1e-2). {_PER_TRIAL}",
         slots=_COMMON
         | _NO_TWO_STEPS
         | {
@@ -163,8 +163,8 @@ METHODS: dict[str, Method] = {
         title="Explicit shortcut model (ESC)",
         paper="ESC, arXiv 2512.11831; EDAPINENUT/ExplicitShortCut loss/esc_loss.py",
         differs=(
-            "The log-variance is (B,), not broadcast to one number. Warm-up 10000 follows the paper; the released commands"
-            f" pass 0. Plug-in probability 0.5 is the B/2 setting (XL/2: 0.2). {_PER_TRIAL}"
+            "The log-variance is (B,), not broadcast to one number. Warm-up 10000 follows the paper; the released"
+            f" commands pass 0. Plug-in probability 0.5 is the B/2 setting (XL/2: 0.2). {_PER_TRIAL}"
         ),
         slots=_COMMON
         | _NO_TWO_STEPS

@@ -12,7 +12,7 @@ The loss knows no method by name; a method is a row of choices in `methods.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
@@ -34,6 +34,7 @@ from ablate_core.state import Batch as Batch
 from ablate_core.state import State
 from ablate_core.tangents import Tangent
 from ablate_core.target_networks import TargetNetwork
+from ablate_core.target_networks.none import NoTargetNetwork
 from ablate_core.targets import Limit
 from ablate_core.time_samplers import TimeSampler
 from ablate_core.velocities import Velocity
@@ -95,6 +96,17 @@ class Objective(BaseModel):
     @classmethod
     def _simplest(cls, value: Any) -> Any:
         return value.simplest() if isinstance(value, Component) else value
+
+    @model_validator(mode="after")
+    def _drop_unused_target_network(self) -> Self:
+        if not self.uses_target_network:  # equal computations, equal configs
+            self.__dict__["target_network"] = NoTargetNetwork()
+        return self
+
+    @property
+    def uses_target_network(self) -> bool:
+        """True where a target or a guided velocity is computed with a network."""
+        return self.limit.learns_jumps or self.guidance.needs_velocity
 
     @property
     def random_landing_time(self) -> bool:

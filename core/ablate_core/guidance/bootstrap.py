@@ -1,4 +1,4 @@
-"""Guidance of shortcut models: on the smallest jumps only (arXiv 2410.12557; shortcut-models targets_shortcut.py:48)."""
+"""Guidance of shortcut models: on the smallest jumps only (arXiv 2410.12557; targets_shortcut.py:48-69)."""
 
 from __future__ import annotations
 

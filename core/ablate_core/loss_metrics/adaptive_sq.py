@@ -1,4 +1,4 @@
-"""The adaptive metric on L^2 (zhuyu-cs/MeanFlow loss.py:222; ESC consistency and sCM losses, under the name "adaptive").
+"""The adaptive metric on L^2 (zhuyu-cs/MeanFlow loss.py:222; "adaptive" in the ESC consistency and sCM losses).
 
 Its gradient at p = 1 is 2L / (L^2 + c): twice that of `adaptive` for L >> .03, far smaller below (defect D14).
 """

@@ -48,7 +48,7 @@ class Schedule(Component):
 
     @abc.abstractmethod
     def time_of_ratio(self, ratio: Tensor) -> Tensor:
-        """The time t in [0, 1] at which sigma(t) / alpha(t) equals `ratio` >= 0: the equal-log-SNR map between paths."""
+        """The time t in [0, 1] at which sigma(t) / alpha(t) equals `ratio` >= 0: the map of equal log-SNR."""
 
     def ratio(self, t: Tensor) -> Tensor:
         """Noise-to-signal ratio sigma(t) / alpha(t), in [0, inf]; ``log_snr = -2 log(ratio)``."""

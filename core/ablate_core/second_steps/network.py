@@ -1,4 +1,4 @@
-"""The target network's own jump from s to r, with the coefficients of s (defect D9 of the reference used those of t)."""
+"""The target network's own jump from s to r, with the coefficients of s (defect D9 of the reference: those of t)."""
 
 from __future__ import annotations
 

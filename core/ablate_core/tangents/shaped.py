@@ -13,10 +13,10 @@ from ablate_core.tangents.none import NoTangent
 
 
 class Shaped(Tangent):
-    """F_target = F^- + normalise(w [move' V + keep v + rho (keep' x_t + move dV/dt)]), rho = min(1, step / warmup_steps).
+    """F_target = F^- + normalise(w [move' V + keep v + rho (keep' x_t + move dV/dt)]).
 
-    Warm-up 0 is off (the reference divides by it, defect D5). ``rms`` gives g / (||g|| / sqrt(D) + c), ``l2`` gives
-    g / (||g|| + c), ``clip`` clamps every entry to +-1.
+    rho = min(1, step / warmup_steps). Warm-up 0 is off (the reference divides by it, defect D5). ``rms`` gives
+    g / (||g|| / sqrt(D) + c), ``l2`` gives g / (||g|| + c), ``clip`` clamps every entry to +-1.
     """
 
     name: Literal["shaped"] = "shaped"

@@ -35,7 +35,7 @@ class TimeSample:
     ladder_bottom: Tensor | None = None
 
     def __post_init__(self) -> None:
-        assert self.r.shape == self.s.shape == self.t.shape == self.fm.shape and self.t.ndim == 1
+        assert self.r.shape == self.s.shape == self.t.shape == self.fm.shape == (len(self.t),)
 
 
 class TimeSampler(Component):
@@ -50,6 +50,8 @@ class TimeSampler(Component):
     """False where r is 0 on every row that learns a jump: few-step sampling must then restart from noise."""
     label_rows: ClassVar[Literal["all", "fm"]] = "all"
     """The rows on which label dropout acts."""
+    ladder: ClassVar[bool] = False
+    """True where some rows carry the smallest jump of a dyadic ladder."""
     straight_only: ClassVar[bool] = False
     """True where the method is defined on straight paths only."""
 
@@ -67,6 +69,10 @@ class TimeSampler(Component):
     def ramp_steps(self) -> int:
         """Optimiser steps until the distribution stops changing, where it is given in steps; 0: no such ramp."""
         return 0
+
+    def scales(self) -> tuple[int, int] | None:
+        """(s0, s1): intervals of its grid at the start and at the end, where it is refined while training."""
+        return None
 
     def batch_problem(self, batch_size: int) -> tuple[str, str] | None:
         """Why `batch_size` rows cannot be drawn and the nearest legal choice, or None."""

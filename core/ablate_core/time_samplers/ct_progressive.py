@@ -35,6 +35,9 @@ class CtProgressive(TimeSampler):
         """N(k), the number of grid points at `step`; at least 2."""
         return ct_scale(step, total_steps, self.s0, self.s1) + 1
 
+    def scales(self) -> tuple[int, int]:
+        return self.s0, self.s1
+
     def start_time(self, schedule: Schedule, noise_std: float) -> float:
         return float(schedule.time_of_ratio(torch.tensor(self.sigma_max / noise_std)))
 

@@ -30,6 +30,7 @@ class Dyadic(TimeSampler):
     grid: Literal["any", "multiples"] = Field("any", description="t on the 1/M grid, or on multiples of its own jump")
     intermediate: ClassVar[bool] = True
     label_rows: ClassVar[Literal["all", "fm"]] = "fm"
+    ladder: ClassVar[bool] = True
     straight_only: ClassVar[bool] = True
 
     @field_validator("M")

@@ -39,6 +39,9 @@ class Ict(TimeSampler):
         """N(k), the number of grid points at `step`."""
         return ict_scale(step, total_steps, self.s0, self.s1) + 1
 
+    def scales(self) -> tuple[int, int]:
+        return self.s0, self.s1
+
     def start_time(self, schedule: Schedule, noise_std: float) -> float:
         return float(schedule.time_of_ratio(torch.tensor(self.sigma_max / noise_std)))
 

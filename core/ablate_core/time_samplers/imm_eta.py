@@ -18,7 +18,7 @@ from ablate_core.time_samplers.base import TimeSample, TimeSampler
 
 
 class ImmEta(TimeSampler):
-    """t ~ U(t_min, t_max), r ~ U(t_min, t); s lies one fixed decrement of eta = sigma / alpha below t, but not below r."""
+    """t ~ U(t_min, t_max), r ~ U(t_min, t); s is one decrement of eta = sigma / alpha below t, but not below r."""
 
     name: Literal["imm_eta"] = "imm_eta"
     t_max: float = Field(0.994, gt=0, lt=1, description="largest start time")

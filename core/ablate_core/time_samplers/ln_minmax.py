@@ -1,4 +1,4 @@
-"""Two logit-normal times, ordered (MeanFlow, arXiv 2505.13447; EDAPINENUT/ExplicitShortCut loss/meanflow_loss.py:93)."""
+"""Two logit-normal times, ordered (MeanFlow, arXiv 2505.13447; ESC loss/meanflow_loss.py:93)."""
 
 from __future__ import annotations
 
