@@ -28,7 +28,7 @@ JOURNAL_VERSION = 1
 STATE_CHANGES = frozenset(
     "study arm study_arm trial attempt_started attempt_ended env metric_def eval_cond measurement artifact".split()
 )
-"""Kinds that are fsynced at once; the others (scalar, heartbeat) at least every `SYNC_SECONDS` while events come."""
+"""Kinds that are fsynced at once; the others (scalar) at least every `SYNC_SECONDS` while events come."""
 SYNC_SECONDS = 5.0
 _RESERVED = frozenset({"v", "uid", "kind", "at"})
 

@@ -79,6 +79,12 @@ CREATE VIEW attempt AS
     FROM attempt_started s FULL JOIN ends e ON e.started_uid = s.uid)
   SELECT *, row_number() OVER (PARTITION BY trial_id ORDER BY started_at, uid) AS number FROM joined;
 
+-- How far each trial has come.
+CREATE VIEW trial_step AS
+  SELECT trial_id, max(step) AS step FROM (
+    SELECT trial_id, step FROM attempt_ended UNION ALL SELECT trial_id, resumed_from_step FROM attempt_started
+    UNION ALL SELECT trial_id, step FROM scalar_point UNION ALL SELECT trial_id, step FROM measurement) GROUP BY trial_id;
+
 -- The number of each finished trial under each metric identity and condition: the last step that has a value, mean over draws.
 CREATE VIEW final_measurement AS
   WITH last AS (

@@ -1,0 +1,68 @@
+"""`ablate db check`: what the database does not enforce, said in lines a person can act on."""
+
+from __future__ import annotations
+
+from ablate.store.paths import StorePaths
+from ablate.store.reader import reading, rows
+
+_CHECKS: tuple[tuple[str, str], ...] = (
+    (
+        "{} measurement(s) of trial {}, which no plan has recorded; run its space again to record it",
+        "SELECT count(*), trial_id FROM measurement ANTI JOIN trial USING (trial_id) GROUP BY ALL ORDER BY 2",
+    ),
+    (
+        "{} attempt(s) at trial {}, which no plan has recorded; run its space again to record it",
+        "SELECT count(*), trial_id FROM attempt ANTI JOIN trial USING (trial_id) GROUP BY ALL ORDER BY 2",
+    ),
+    (
+        "{} trial(s) of arm {}, whose config is not recorded; run its space again to record it",
+        "SELECT count(*), arm_id FROM trial ANTI JOIN arm USING (arm_id) GROUP BY ALL ORDER BY 2",
+    ),
+    (
+        "{} measurement(s) under metric {}, which is not defined; they cannot be compared with anything",
+        "SELECT count(*), metric_id FROM measurement ANTI JOIN metric_def USING (metric_id) GROUP BY ALL ORDER BY 2",
+    ),
+    (
+        "{} measurement(s) under condition {}, which is not defined; they cannot be compared with anything",
+        "SELECT count(*), cond_id FROM measurement ANTI JOIN eval_cond USING (cond_id) GROUP BY ALL ORDER BY 2",
+    ),
+    (
+        "{} measurement(s) of trial {} used another number of samples than metric {} is defined for; evaluate it again",
+        "SELECT count(*), m.trial_id, m.metric_id FROM measurement m JOIN metric_def d USING (metric_id) "
+        "WHERE m.n_samples <> d.n_samples GROUP BY ALL ORDER BY ALL",
+    ),
+    (
+        "event {} ({}) was refused: {}",
+        "SELECT uid, kind, reason FROM refused ORDER BY uid",
+    ),
+    (
+        "journal {}: {} torn line(s), left by a crash in the middle of a write; nothing acknowledged is lost",
+        "SELECT journal, torn FROM ingest WHERE torn > 0 ORDER BY journal",
+    ),
+)
+
+
+def check(paths: StorePaths) -> list[str]:
+    """Problems of the store, one line each; empty when all is well or there is no store.
+
+    Raises:
+        StoreError: the store was written by a newer version.
+    """
+    if not paths.journals() and not paths.snapshot.exists():
+        return []
+    with reading(paths) as con:
+        problems = [message.format(*row) for message, sql in _CHECKS for row in rows(con, sql)]
+        ingested = rows(con, "SELECT journal, byte_offset FROM ingest ORDER BY journal")
+        artifacts = rows(con, "SELECT DISTINCT trial_id, path FROM artifact ORDER BY ALL")
+    sizes = {file.name: file.stat().st_size for file in paths.journals()}
+    for journal, offset in ingested:
+        if journal not in sizes:
+            problems.append(f"journal {journal} is gone; a rebuild would lose its events: restore it")
+        elif sizes[journal] < offset:
+            problems.append(
+                f"journal {journal} is shorter than what was read from it; restore it, or `ablate db rebuild`"
+            )
+    for trial, path in artifacts:
+        if not paths.absolute(path).is_file():
+            problems.append(f"artifact {path} of trial {trial} is missing; restore it or evaluate the trial again")
+    return problems

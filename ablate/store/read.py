@@ -1,0 +1,107 @@
+"""What the other rooms ask a store: what is finished, what is measured, which studies there are, what a step costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ablate.store.paths import StorePaths
+from ablate.store.reader import attempt_facts, reading, rows
+from ablate.store.status import FINISHED, TrialState, trial_state
+
+if TYPE_CHECKING:
+    pass
+
+
+def finished(paths: StorePaths) -> dict[str, str]:
+    """Trial key -> ``done`` or ``diverged``, for the trials that need no further training. Empty without a store."""
+    if not paths.journals():
+        return {}
+    with reading(paths) as con:
+        found = rows(
+            con,
+            "SELECT trial_id, min_by(status, list_position(?, status)) FROM attempt "
+            "WHERE list_contains(?, status) AND task <> 'eval' GROUP BY trial_id",
+            [list(FINISHED), list(FINISHED)],
+        )
+    return dict(found)
+
+
+def measured(paths: StorePaths) -> set[tuple[str, str]]:
+    """(trial key, eval key) of every evaluation that was carried out to its end. Empty without a store."""
+    if not paths.journals():
+        return set()
+    with reading(paths) as con:
+        found = rows(
+            con,
+            "SELECT trial_id, eval_key FROM attempt WHERE status = 'done' AND eval_key IS NOT NULL UNION "
+            "SELECT m.trial_id, m.eval_key FROM measurement m JOIN attempt a USING (trial_id, attempt) "
+            "WHERE a.status = 'done' AND m.eval_key IS NOT NULL",
+        )
+    return {(str(trial), str(key)) for trial, key in found}
+
+
+def states(paths: StorePaths) -> dict[str, TrialState]:
+    """Trial key -> its state with the counts a retry policy needs, for every trial that was planned or attempted."""
+    if not paths.journals():
+        return {}
+    with reading(paths) as con:
+        facts = attempt_facts(con)
+        known = {str(key) for (key,) in rows(con, "SELECT trial_id FROM trial")} | facts.keys()
+    return {key: trial_state(list(facts.get(key, {}).values())) for key in sorted(known)}
+
+
+def studies(paths: StorePaths) -> list[dict[str, Any]]:
+    """One dict per study of the store, the newest first.
+
+    Returns:
+        name, study_id, question, created_at (UTC), fidelity, space_sha256, arms, trials, and `statuses`, a count of
+        trials by status. Of a study that was run with several versions of its space: the newest.
+    """
+    if not paths.journals():
+        return []
+    with reading(paths) as con:
+        facts = attempt_facts(con)
+        found = []
+        for study, name, question, at, fidelity, sha in rows(con, _STUDIES):
+            trials = [str(key) for (key,) in rows(con, _STUDY_TRIALS, [study])]
+            arms = rows(con, "SELECT count(DISTINCT arm_id) FROM study_arm WHERE study_id = ?", [study])[0][0]
+            statuses: dict[str, int] = {}
+            for key in trials:
+                status = trial_state(list(facts.get(key, {}).values())).status
+                statuses[status] = statuses.get(status, 0) + 1
+            found.append(
+                {
+                    "name": name,
+                    "study_id": study,
+                    "question": question,
+                    "created_at": at,
+                    "fidelity": fidelity,
+                    "space_sha256": sha,
+                    "arms": arms,
+                    "trials": len(trials),
+                    "statuses": statuses,
+                }
+            )
+    return found
+
+
+_STUDIES = """
+SELECT study_id, name, question, written_at, fidelity, space_sha256 FROM study
+QUALIFY row_number() OVER (PARTITION BY name ORDER BY written_at DESC, uid) = 1 ORDER BY written_at DESC, uid"""
+_STUDY_TRIALS = """
+SELECT trial_id FROM trial WHERE arm_id IN (SELECT arm_id FROM study_arm WHERE study_id = ?) ORDER BY trial_id"""
+
+
+def throughput(paths: StorePaths) -> dict[str, float]:
+    """Arm id -> wall seconds per optimiser step, evaluation included, over all its attempts that ended."""
+    if not paths.journals():
+        return {}
+    with reading(paths) as con:
+        found = rows(
+            con,
+            "SELECT t.arm_id, sum(a.wall_seconds) / sum(a.step - coalesce(a.resumed_from_step, 0)) "
+            "FROM attempt a JOIN trial t USING (trial_id) WHERE a.task <> 'eval' AND a.wall_seconds > 0 "
+            "AND a.status IN ('done', 'interrupted', 'diverged') AND a.step > coalesce(a.resumed_from_step, 0) "
+            "GROUP BY t.arm_id",
+        )
+    return {str(arm): float(seconds) for arm, seconds in found}
