@@ -1,1 +1,14 @@
-"""Frames in, verdicts, tables, figures and one offline HTML page out."""
+"""Frames in, verdicts, tables, figures and one offline HTML page out.
+
+    frames = StudyFrames.from_mapping(parts)
+    Path("report.html").write_text(render_html(frames), encoding="utf-8")
+"""
+
+from __future__ import annotations
+
+from ablate_reports.analysis import Analysis, analyse
+from ablate_reports.data import StudyFrames
+from ablate_reports.emitters import render_csv, render_json, render_markdown
+from ablate_reports.html import render_html
+
+__all__ = ["Analysis", "StudyFrames", "analyse", "render_csv", "render_html", "render_json", "render_markdown"]

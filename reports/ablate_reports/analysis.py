@@ -1,0 +1,367 @@
+"""From frames to an `Analysis`: which values may be compared, what they say, arm by arm.
+
+Values of different ``metric_id`` or ``cond_id`` never meet: the study's own metric under its commonest condition is the
+primary group, every other group is described beside it with the fields in which it differs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ablate_reports import formats, power
+from ablate_reports.data import DIVERGED, DONE, FAILED, StudyFrames, definition, field_diff, final_values, metric_title
+from ablate_reports.statistics import NO_SPREAD, ONE_SEED, Contrast, Mean, Model, fit
+from ablate_reports.verdicts import Compared, Situation, Verdict, headline, judge, marker, remarks
+
+SAMPLE_FIELDS = ("samples", "num_samples", "n_samples")
+
+
+@dataclass(frozen=True)
+class Group:
+    """All values of one metric identity under one condition."""
+
+    metric_id: str
+    cond_id: str
+    name: str
+    metric: dict[str, Any]
+    condition: dict[str, Any]
+    rows: pd.DataFrame = field(repr=False)
+    values: pd.DataFrame = field(repr=False)
+    refused: int = 0
+    lower_is_better: bool = True
+
+    @property
+    def title(self) -> str:
+        """The metric's right name."""
+        return metric_title(self.name, self.metric)
+
+    def by_arm(self) -> dict[str, dict[int, float]]:
+        """arm -> seed -> value, finite values only."""
+        out: dict[str, dict[int, float]] = {}
+        for row in self.values.itertuples():
+            if math.isfinite(row.value) and math.isfinite(row.seed):
+                out.setdefault(row.arm_id, {})[int(row.seed)] = float(row.value)
+        return out
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """One line of the arms table. Values are on the metric's own scale, `contrast` on the model's."""
+
+    arm_id: str
+    label: str
+    baseline: bool
+    planned: int
+    done: int
+    diverged: int
+    failed: int
+    n: int
+    value: float | None
+    low: float | None
+    high: float | None
+    seeds: dict[int, float]
+    note: str
+    contrast: Contrast | None
+    verdict: Verdict | None
+    tied_best: bool
+    cpu_seconds: float
+    gpu_seconds: float
+    num_parameters: float | None
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Everything a report says, before it is put into words or drawn."""
+
+    frames: StudyFrames
+    groups: list[Group]
+    primary: Group | None
+    scale: str
+    model: Model | None
+    rows: list[ArmRow]
+    situation: Situation
+    detectable: float | None
+    notes: list[str]
+
+    @property
+    def headline(self) -> str:
+        """The verdict sentence."""
+        return headline(self.situation)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What stands beside it."""
+        return remarks(self.situation)
+
+    @property
+    def alpha(self) -> float:
+        """Family-wise error of the simultaneous intervals."""
+        return float(self.frames.study["alpha"])
+
+    @property
+    def level(self) -> str:
+        """``95%``."""
+        return formats.percent(1 - self.alpha)
+
+    @property
+    def margin(self) -> float | None:
+        """Half-width of equivalence on the model's scale; None when it cannot be applied."""
+        return _margin(self.frames, self.scale)
+
+    @property
+    def lower_is_better(self) -> bool:
+        """The metric's direction."""
+        return self.frames.lower_is_better
+
+    @cached_property
+    def by_id(self) -> dict[str, ArmRow]:
+        """arm_id -> row."""
+        return {r.arm_id: r for r in self.rows}
+
+    @property
+    def metric_axis(self) -> str:
+        """A short axis title: the metric's plain name and its direction."""
+        name = self.primary.name if self.primary else str(self.frames.study["metric"]["name"])
+        return f"{name} ({'lower' if self.lower_is_better else 'higher'} is better)"
+
+    def back(self, y: float | None) -> float | None:
+        """From the model's scale to the metric's."""
+        return None if y is None else (math.exp(min(y, 700.0)) if self.scale == "log" else y)
+
+    def marker(self, verdict: Verdict) -> str:
+        """The sign of a verdict."""
+        return marker(verdict, lower_is_better=self.lower_is_better)
+
+    def judge(self, contrast: Contrast) -> Verdict:
+        """The verdict on a contrast."""
+        return judge(contrast.low, contrast.high, self.margin, lower_is_better=self.lower_is_better)
+
+
+def analyse(frames: StudyFrames) -> Analysis:
+    """Compute every number and verdict of a report."""
+    groups = _groups(frames)
+    name = frames.study["metric"]["name"]
+    mine = [g for g in groups if name in (g.name, g.metric_id)] if name else groups
+    primary = max(mine, key=lambda g: _rank(g, frames)) if mine else None
+    values = primary.by_arm() if primary else {}
+    flat = [v for seeds in values.values() for v in seeds.values()]
+    scale = "log" if all(v > 0 for v in flat) else "linear"
+    ordered = {a: values[a] for a in frames.arms["arm_id"] if a in values}
+    transform = math.log if scale == "log" else float
+    model = fit({a: {s: transform(v) for s, v in seeds.items()} for a, seeds in ordered.items()})
+    rows = _rows(frames, model, scale, ordered)
+    detectable = _detectable(frames, model)
+    situation = _situation(frames, primary, scale, model, rows, detectable)
+    return Analysis(
+        frames, groups, primary, scale, model, rows, situation, detectable, _notes(frames, primary, scale, model, flat)
+    )
+
+
+def _rank(group: Group, frames: StudyFrames) -> tuple[bool, int, str, str]:
+    arms = group.by_arm()
+    return (frames.baseline in arms, sum(map(len, arms.values())), group.metric_id, group.cond_id)
+
+
+def _groups(frames: StudyFrames) -> list[Group]:
+    defs = {r.metric_id: r for r in frames.metric_defs.itertuples()}
+    conditions = {r.cond_id: definition(r.definition) for r in frames.conditions.itertuples()}
+    groups = []
+    for (metric_id, cond_id), rows in frames.measurements.groupby(["metric_id", "cond_id"], sort=True):
+        metric = definition(defs[metric_id].definition) if metric_id in defs else {}
+        name = str(defs[metric_id].name if metric_id in defs else rows["metric_name"].iloc[0])
+        declared = next((metric[k] for k in SAMPLE_FIELDS if isinstance(metric.get(k), int)), None)
+        wrong = pd.Series(False, index=rows.index) if declared is None else rows["n_samples"] != declared
+        higher = metric_id in defs and defs[metric_id].higher_is_better
+        kept = rows[~wrong]
+        values = final_values(frames, kept)
+        groups.append(
+            Group(metric_id, cond_id, name, metric, conditions.get(cond_id, {}), kept, values, int(wrong.sum()), not (higher is True or higher == 1))
+        )
+    return groups
+
+
+def _margin(frames: StudyFrames, scale: str) -> float | None:
+    margin = float(frames.study["margin"])
+    return math.log1p(margin) if scale == "log" and margin > 0 else None
+
+
+def _rows(frames: StudyFrames, model: Model | None, scale: str, values: Mapping[str, dict[int, float]]) -> list[ArmRow]:
+    alpha, base = float(frames.study["alpha"]), frames.baseline
+    others = [a for a in values if a != base]
+    contrasts: dict[str, Contrast] = {}
+    if model is not None and base in values:
+        contrasts = {c.arm: c for c in model.compare([(a, str(base)) for a in others], alpha)} if others else {}
+    means = {a: model.mean(a, alpha) for a in values} if model else {}
+    tied = _tied(frames, model, means, alpha)
+    margin = _margin(frames, scale)
+    rows = []
+    for arm in frames.arms.itertuples():
+        trials = frames.trials[frames.trials["arm_id"] == arm.arm_id]
+        mean, contrast = means.get(arm.arm_id), contrasts.get(arm.arm_id)
+        verdict = None if contrast is None else judge(contrast.low, contrast.high, margin, lower_is_better=frames.lower_is_better)
+        rows.append(_row(frames, arm, trials, mean, scale, values.get(arm.arm_id, {}), contrast, verdict, arm.arm_id in tied))
+    return rows
+
+
+def _row(
+    frames: StudyFrames,
+    arm: Any,
+    trials: pd.DataFrame,
+    mean: Mean | None,
+    scale: str,
+    seeds: dict[int, float],
+    contrast: Contrast | None,
+    verdict: Verdict | None,
+    tied: bool,
+) -> ArmRow:
+    back = (lambda y: None if y is None else math.exp(min(y, 700.0))) if scale == "log" else (lambda y: y)
+    status = trials["status"]
+    lost = int((status == DONE).sum()) - len(seeds)
+    notes = [mean.note if mean else "", f"{lost} finished without a usable value" if lost > 0 else ""]
+    return ArmRow(
+        arm_id=arm.arm_id,
+        label=frames.label(arm.arm_id),
+        baseline=arm.arm_id == frames.baseline,
+        planned=len(trials),
+        done=int((status == DONE).sum()),
+        diverged=int((status == DIVERGED).sum()),
+        failed=int(status.isin(FAILED).sum()),
+        n=len(seeds),
+        value=back(mean.mean) if mean else None,
+        low=back(mean.low) if mean else None,
+        high=back(mean.high) if mean else None,
+        seeds=seeds,
+        note="; ".join(n for n in notes if n),
+        contrast=contrast,
+        verdict=verdict,
+        tied_best=tied,
+        cpu_seconds=float(trials["cpu_seconds"].sum()),
+        gpu_seconds=float(trials["gpu_seconds"].sum()),
+        num_parameters=float(arm.num_parameters) if math.isfinite(arm.num_parameters) else None,
+    )
+
+
+def _tied(frames: StudyFrames, model: Model | None, means: Mapping[str, Mean], alpha: float) -> set[str]:
+    """Arms that cannot be told from the best one; empty when nothing can be told from anything."""
+    judged = {a: m for a, m in means.items() if m.low is not None}
+    if model is None or len(judged) < 2:
+        return set()
+    best = (min if frames.lower_is_better else max)(judged, key=lambda a: judged[a].mean)
+    found = model.compare([(a, best) for a in judged if a != best], alpha)
+    tied = {best} | {c.arm for c in found if c.low is None or c.high is None or c.low <= 0 <= c.high}
+    return tied if len(tied) < len(judged) else set()
+
+
+def _detectable(frames: StudyFrames, model: Model | None, power_level: float = 0.8) -> float | None:
+    """Smallest difference to the baseline this study finds with 80 % power, for its median contrast."""
+    if model is None or not model.sigma or frames.baseline not in model.pooled:
+        return None
+    pairs = [(a, str(frames.baseline)) for a in model.pooled if a != frames.baseline]
+    if not pairs:
+        return None
+    alpha = float(frames.study["alpha"])
+    critical = model.family_critical(pairs, alpha)
+    errors = [c.se for c in model.compare(pairs, alpha) if c.se is not None]
+    assert critical is not None
+    return power.detectable(float(np.median(errors)), model.df, critical, power_level)
+
+
+def _situation(
+    frames: StudyFrames, primary: Group | None, scale: str, model: Model | None, rows: list[ArmRow], detectable: float | None
+) -> Situation:
+    status = frames.trials["status"]
+    with_value = [r for r in rows if r.value is not None]
+    base = next((r for r in rows if r.baseline), None)
+    best = (min if frames.lower_is_better else max)(with_value, key=lambda r: r.value or 0.0) if with_value else None
+    compared = [
+        Compared(
+            formats.short(r.label),
+            r.verdict or "inconclusive",
+            r.contrast.estimate,
+            formats.change(r.contrast.estimate, scale),
+            formats.interval(r.contrast.low, r.contrast.high, scale),
+            r.n,
+            r.contrast.n_reference,
+        )
+        for r in rows
+        if r.contrast is not None
+    ]
+    final = int(status.isin([DONE, DIVERGED, *FAILED]).sum())
+    return Situation(
+        metric=_spoken(primary, frames),
+        baseline=formats.short(base.label) if base else None,
+        baseline_problem=_baseline_problem(base),
+        planned=len(status),
+        final=final,
+        done=int((status == DONE).sum()),
+        diverged=int((status == DIVERGED).sum()),
+        failed=int(status.isin(FAILED).sum()),
+        measured=sum(r.n for r in rows),
+        arms_measured=len(with_value),
+        lowest=(formats.short(best.label), formats.number(best.value)) if best else None,
+        compared=compared,
+        no_spread=bool(model and model.no_spread and not model.own),
+        level=formats.percent(1 - float(frames.study["alpha"])),
+        margin=f"±{formats.percent(float(frames.study['margin']))}" if _margin(frames, scale) else None,
+        resolution=formats.magnitude(detectable, scale) if detectable else None,
+        tied=[formats.short(r.label) for r in rows if r.tied_best],
+        lower_is_better=frames.lower_is_better,
+    )
+
+
+def _spoken(primary: Group | None, frames: StudyFrames) -> str:
+    name = primary.name if primary else str(frames.study["metric"]["name"])
+    return metric_title(name)
+
+
+def _baseline_problem(base: ArmRow | None) -> str:
+    if base is None or base.value is not None:
+        return ""
+    if base.planned and base.failed + base.diverged == base.planned:
+        return "failed or diverged in every trial"
+    return "has no value" if base.done else "has not finished yet"
+
+
+def _notes(frames: StudyFrames, primary: Group | None, scale: str, model: Model | None, flat: list[float]) -> list[str]:
+    """Caveats the reader must see beside the numbers."""
+    found = []
+    labels = frames.labels
+    if scale == "linear":
+        bad = sum(v <= 0 for v in flat)
+        found.append(
+            f"{bad} of {len(flat)} values are not positive, so the analysis is on the metric's own scale: differences are "
+            "absolute, means are arithmetic, and the relative margin cannot be applied."
+        )
+    if primary and primary.refused:
+        found.append(f"{primary.refused} measurements were refused: their sample count is not the one their metric declares.")
+    if frames.study["metric"]["at"] == "best":
+        found.append("Values are each trial's best over its measured steps, which flatters noisy arms.")
+    if primary and primary.lower_is_better != frames.lower_is_better:
+        found.append("The study declares the opposite direction of its metric's definition; the study's is used.")
+    if model and model.own:
+        names = ", ".join(f"{formats.short(labels[a])} ({r:.1f} times)" for a, r in model.own.items())
+        found.append(f"Spread out of line with the other arms, tested with its own variance (Welch, Holm): {names}.")
+    if model and model.no_spread:
+        found.append(f"{NO_SPREAD[0].upper()}{NO_SPREAD[1:]}. Check that the seed reaches the training.")
+    ones = [formats.short(labels[a]) for a, seeds in (model.values if model else {}).items() if len(seeds) == 1]
+    if ones:
+        found.append(f"{ONE_SEED[0].upper()}{ONE_SEED[1:]} for {', '.join(ones)}.")
+    return found
+
+
+def identity_diff(a: Group, b: Group) -> list[tuple[str, Any, Any]]:
+    """Field by field, why two groups are not comparable."""
+    metric = [(f"metric.{k}", x, y) for k, x, y in field_diff(a.metric, b.metric)]
+    if a.metric_id != b.metric_id and not metric:
+        metric = [("metric_id", a.metric_id, b.metric_id)]
+    condition = [(f"condition.{k}", x, y) for k, x, y in field_diff(a.condition, b.condition)]
+    if a.cond_id != b.cond_id and not condition:
+        condition = [("cond_id", a.cond_id, b.cond_id)]
+    return metric + condition

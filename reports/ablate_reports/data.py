@@ -1,0 +1,236 @@
+"""`StudyFrames`: everything a report is made of, as plain pandas frames.
+
+The store fills it, the tests simulate it, nothing here knows where it came from. A frame may be empty (a run that has
+only just begun) and may carry further columns; a missing column or an unknown status is an error with one line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "arms": ("arm_id", "label", "config", "num_parameters"),
+    "study_arms": ("arm_id", "plan", "kind", "position", "label", "axis", "level", "choice"),
+    "trials": (
+        "trial_id", "arm_id", "seed", "status", "reason", "steps_planned", "steps_done", "wall_seconds", "cpu_seconds",
+        "gpu_seconds", "peak_mem_mb", "attempts",
+    ),
+    "measurements": (
+        "trial_id", "arm_id", "seed", "metric_id", "metric_name", "cond_id", "step", "draw", "n_samples", "value",
+        "wall_seconds",
+    ),
+    "curves": ("trial_id", "arm_id", "seed", "step", "name", "value"),
+    "artifacts": ("trial_id", "arm_id", "seed", "kind", "step", "path", "mime", "width", "height", "rows", "cols"),
+    "metric_defs": ("metric_id", "name", "definition", "higher_is_better"),
+    "conditions": ("cond_id", "definition"),
+    "environments": ("env_id", "definition"),
+    "attempts": ("trial_id", "attempt", "host", "device", "started_at", "ended_at", "status", "error_head"),
+    "skips": ("plan", "label", "reason"),
+}  # fmt: skip
+"""The columns each frame must have."""
+
+NUMERIC = frozenset(
+    "num_parameters position seed steps_planned steps_done wall_seconds cpu_seconds gpu_seconds peak_mem_mb attempts step draw"
+    " n_samples value width height rows cols attempt".split()
+)
+
+DONE = "done"
+FAILED = ("failed", "lost")
+DIVERGED = "diverged"
+STATUSES = (DONE, DIVERGED, *FAILED, "interrupted", "running", "planned")
+"""Every status a trial may have, as the store writes it; the last three are not final."""
+
+METRIC_NAMES = {
+    "fid": "Frechet Inception distance (FID)",
+    "fd_digits": "Frechet distance on digit-classifier features (fd_digits), not FID",
+    "energy_distance": "energy distance to the data (energy_distance)",
+}
+"""A metric under its right name. An unknown one is called what its definition calls it."""
+
+
+@dataclass(frozen=True)
+class StudyFrames:
+    """One study, as the report reads it.
+
+    Attributes:
+        study: ``name, question, baseline_arm_id, metric {name, mode, at}, margin, alpha, space_yaml, created_at,
+            version``; what is missing gets a default (mode ``min``, at ``last``, margin 0.02, alpha 0.05).
+        published: numbers other people published, shown apart from ours; free-form mappings.
+
+    Raises:
+        ValueError: a frame lacks a column, a status is unknown, or a setting is out of range.
+    """
+
+    study: Mapping[str, Any]
+    arms: pd.DataFrame
+    study_arms: pd.DataFrame
+    trials: pd.DataFrame
+    measurements: pd.DataFrame
+    curves: pd.DataFrame
+    artifacts: pd.DataFrame
+    metric_defs: pd.DataFrame
+    conditions: pd.DataFrame
+    environments: pd.DataFrame
+    attempts: pd.DataFrame
+    skips: pd.DataFrame
+    published: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "study", _checked_study(self.study))
+        for name in COLUMNS:
+            object.__setattr__(self, name, _checked_frame(name, getattr(self, name)))
+        unknown = sorted(set(self.trials["status"]) - set(STATUSES))
+        if unknown:
+            raise ValueError(f"trials.status has {unknown[0]!r}; it is one of {', '.join(STATUSES)}")
+        for name in ("arms", "trials"):
+            key = self.__dict__[name][f"{name[:-1]}_id"]
+            if key.duplicated().any():
+                raise ValueError(f"{name} lists {key[key.duplicated()].iloc[0]!r} twice")
+
+    @classmethod
+    def from_mapping(cls, parts: Mapping[str, Any]) -> StudyFrames:
+        """Build from a mapping of the field names; frames that are missing or None are empty.
+
+        Raises:
+            ValueError: as for the class, or a part is not one of its fields.
+        """
+        names = {f.name for f in fields(cls)}
+        if unknown := sorted(set(parts) - names):
+            raise ValueError(f"a study has no part {unknown[0]!r}; its parts are {', '.join(sorted(names))}")
+        frames = {name: parts.get(name) for name in COLUMNS}
+        full = {k: pd.DataFrame(columns=COLUMNS[k]) if v is None else v for k, v in frames.items()}
+        return cls(study=parts.get("study") or {}, published=list(parts.get("published") or []), **full)
+
+    @property
+    def lower_is_better(self) -> bool:
+        """True when a smaller value of the study's metric is the better one."""
+        return bool(self.study["metric"]["mode"] == "min")
+
+    @property
+    def baseline(self) -> str | None:
+        """The arm all others are compared with, or None when the study names none that exists."""
+        arm = self.study.get("baseline_arm_id")
+        return str(arm) if arm is not None and (self.arms["arm_id"] == arm).any() else None
+
+    def label(self, arm_id: str) -> str:
+        """An arm's label; its id when it has none or the label is shared by two arms."""
+        return self.labels.get(arm_id, arm_id)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """``arm_id -> label``, all different."""
+        raw = {a: str(lb) if isinstance(lb, str) and lb.strip() else str(a) for a, lb in self.arms[["arm_id", "label"]].values}
+        counts = pd.Series(list(raw.values())).value_counts() if raw else {}
+        return {a: lb if counts[lb] == 1 else f"{lb} ({a[:6]})" for a, lb in raw.items()}
+
+    def axes(self, plan: str, kind: str) -> pd.DataFrame:
+        """The rows of one plan of one kind, by position."""
+        rows = self.study_arms
+        return rows[(rows["plan"] == plan) & (rows["kind"] == kind)].sort_values("position", kind="stable")
+
+
+def _checked_study(study: Mapping[str, Any]) -> dict[str, Any]:
+    full = {"name": "study", "question": "", "baseline_arm_id": None, "margin": 0.02, "alpha": 0.05, "space_yaml": ""}
+    full |= {"created_at": None, "version": None}
+    full |= {k: v for k, v in study.items() if v is not None}
+    metric = full.get("metric") or {}
+    metric = {"name": metric} if isinstance(metric, str) else dict(metric)
+    full["metric"] = {"name": "", "mode": "min", "at": "last"} | {k: v for k, v in metric.items() if v is not None}
+    if full["metric"]["mode"] not in ("min", "max"):
+        raise ValueError(f"study.metric.mode is 'min' or 'max', got {full['metric']['mode']!r}")
+    at = full["metric"]["at"]
+    if at not in ("last", "best") and not (isinstance(at, Mapping) and isinstance(at.get("step"), int)):
+        raise ValueError(f"study.metric.at is 'last', 'best' or {{step: N}}, got {at!r}")
+    if not 0 < float(full["alpha"]) < 0.5:
+        raise ValueError(f"study.alpha lies between 0 and 0.5, got {full['alpha']!r}")
+    if float(full["margin"]) < 0:
+        raise ValueError(f"study.margin is not negative (0: no equivalence verdicts), got {full['margin']!r}")
+    return full
+
+
+def _checked_frame(name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    if missing := [c for c in COLUMNS[name] if c not in frame.columns]:
+        raise ValueError(f"the frame {name} lacks the column {missing[0]!r}; it needs {', '.join(COLUMNS[name])}")
+    frame = frame.reset_index(drop=True).copy()
+    for column in COLUMNS[name]:
+        if column in NUMERIC:
+            frame[column] = pd.to_numeric(frame[column], errors="coerce").astype("float64")
+        elif column.endswith("_id"):
+            frame[column] = [str(v) for v in frame[column]]
+    return frame
+
+
+def definition(text: Any) -> dict[str, Any]:
+    """A definition as a mapping, whether it came as JSON text or as one; what is neither becomes ``{"text": ...}``."""
+    if isinstance(text, Mapping):
+        return dict(text)
+    try:
+        parsed = json.loads(text)
+    except (TypeError, ValueError):
+        return {"text": str(text)}
+    return parsed if isinstance(parsed, dict) else {"text": str(text)}
+
+
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings with dotted keys: ``{"a": {"b": 1}} -> {"a.b": 1}``; lists stay whole."""
+    out: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping) and value:
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out
+
+
+def field_diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Field by field, where two definitions differ: ``(dotted name, in a, in b)``, sorted; an absent field is None."""
+    left, right = flat(a), flat(b)
+    return [(k, left.get(k), right.get(k)) for k in sorted({*left, *right}) if left.get(k) != right.get(k)]
+
+
+def metric_title(name: str, defined: Mapping[str, Any] | None = None) -> str:
+    """The name to print: never "FID" for anything but FID."""
+    title = METRIC_NAMES.get(name, name or "the metric")
+    samples = (defined or {}).get("samples", (defined or {}).get("num_samples", (defined or {}).get("n_samples")))
+    return f"{title}, {samples:,} samples" if isinstance(samples, int) else title
+
+
+def final_values(frames: StudyFrames, rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per finished trial: the value that counts, by the study's ``metric.at``.
+
+    Draws of one step are averaged on the log scale (arithmetically when one is not positive). A value of None or NaN
+    at the step that counts stays NaN: an earlier, better-looking step never stands in for it.
+
+    Args:
+        frames: the study.
+        rows: its measurements of one ``(metric_id, cond_id)``.
+
+    Returns:
+        ``trial_id, arm_id, seed, step, value``.
+    """
+    done = set(frames.trials.loc[frames.trials["status"] == DONE, "trial_id"])
+    rows = rows[rows["trial_id"].isin(done)]
+    at = frames.study["metric"]["at"]
+    if isinstance(at, Mapping):
+        rows = rows[rows["step"] == at["step"]]
+    elif at == "last":
+        rows = rows[rows["step"] == rows.groupby("trial_id")["step"].transform("max")]
+    grouped = rows.groupby(["trial_id", "arm_id", "seed", "step"], sort=True)["value"]
+    values = grouped.agg(_mean_of_draws).reset_index()
+    if at == "best" and len(values):
+        order = values.sort_values("value", ascending=frames.lower_is_better, kind="stable", na_position="last")
+        values = order.groupby("trial_id", sort=True).head(1).sort_values("trial_id")
+    return values.reset_index(drop=True)
+
+
+def _mean_of_draws(values: Iterable[float]) -> float:
+    drawn = np.asarray(list(values), dtype=np.float64)
+    if not np.isfinite(drawn).all():
+        return float("nan")
+    return float(np.exp(np.log(drawn).mean()) if (drawn > 0).all() else drawn.mean())

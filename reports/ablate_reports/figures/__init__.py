@@ -1,0 +1,18 @@
+"""One file per figure; each turns an `Analysis` into a `Figure`: plain data, a caption, a table, or None if it has
+nothing to show. Plotly itself is not imported: a spec is JSON, and ``plotly.graph_objects.Figure(figure.spec)`` reads it.
+"""
+
+from __future__ import annotations
+
+from ablate_reports.analysis import Analysis
+from ablate_reports.figures import cumulative, curves, effects, heatmap
+from ablate_reports.figures.base import Figure, Table
+
+BUILDERS = (effects.build, cumulative.build, heatmap.build, curves.build)
+
+__all__ = ["BUILDERS", "Figure", "Table", "all_figures"]
+
+
+def all_figures(analysis: Analysis) -> list[Figure]:
+    """Every figure this study has, in page order, with distinct ids."""
+    return [figure for build in BUILDERS for figure in build(analysis)]

@@ -1,0 +1,98 @@
+"""What figures share: the `Figure` itself, colours (Okabe-Ito), layout, and JSON-safe numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+GREY = "#7f7f7f"
+COLOURS = {"better": "#0072B2", "worse": "#D55E00", "equivalent": "#009E73", "inconclusive": GREY}
+SYMBOLS = {"better": "triangle-down", "worse": "triangle-up", "equivalent": "square", "inconclusive": "circle-open"}
+CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#9467bd", "#8c6d31")
+DASHES = ("solid", "dash", "dot", "dashdot")
+
+
+@dataclass(frozen=True)
+class Table:
+    """The numbers of a figure: the same content for those who cannot or do not want to see it."""
+
+    head: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure as data.
+
+    Attributes:
+        id: unique on the page, ``[a-z0-9-]+``.
+        title: what it shows.
+        caption: what to read from it; also its accessible name.
+        spec: ``{"data": [...], "layout": {...}}`` for Plotly.
+        table: its numbers.
+        notes: what must be said with it.
+    """
+
+    id: str
+    title: str
+    caption: str
+    spec: dict[str, Any] = field(repr=False)
+    table: Table = field(repr=False)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def height(self) -> int:
+        """Drawn height in CSS pixels."""
+        return int(self.spec["layout"]["height"])
+
+
+def layout(height: int, **more: Any) -> dict[str, Any]:
+    """The common layout: transparent, small type, legend above; text and grid colours come from the page's theme."""
+    base: dict[str, Any] = {
+        "height": height,
+        "margin": {"l": 56, "r": 16, "t": 12, "b": 48},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12.5},
+        "hoverlabel": {"align": "left", "namelength": -1},
+        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0, "xanchor": "left"},
+        "dragmode": False,
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#8b949e", "activecolor": "#0072B2"},
+    }
+    return base | more
+
+
+def axis(title: str | None = None, **more: Any) -> dict[str, Any]:
+    """An axis without a zero line; `title` is ours, never the user's unescaped text."""
+    base: dict[str, Any] = {"zeroline": False, "automargin": True, "ticks": "outside", "ticklen": 4}
+    return base | ({"title": {"text": title, "standoff": 8}} if title else {}) | more
+
+
+def plain(values: Iterable[float | None], digits: int = 6) -> list[float | None]:
+    """Numbers for JSON: rounded to significant digits, None where they are not finite."""
+    return [None if v is None or not math.isfinite(v) else float(f"{v:.{digits}g}") for v in values]
+
+
+def rgba(colour: str, alpha: float) -> str:
+    """``#0072B2`` with an opacity."""
+    return f"rgba({int(colour[1:3], 16)},{int(colour[3:5], 16)},{int(colour[5:7], 16)},{alpha})"
+
+
+def row_label(text: str, y: float, colour: str | None = None) -> dict[str, Any]:
+    """A label above a row of marks, at the left edge: readable on a phone, where a wide margin is not."""
+    font = {"size": 12.5} | ({"color": colour} if colour else {})
+    return {
+        "text": text, "x": 0, "xref": "paper", "xanchor": "left", "y": y, "yref": "y", "yanchor": "middle",
+        "yshift": 15, "showarrow": False, "align": "left", "font": font,
+    }  # fmt: skip
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers (1, 2, 5 times powers of ten) inside a positive range, at least two."""
+    start, end = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    ticks = [m * 10.0**e for e in range(start, end + 1) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
+    if len(ticks) > 9:
+        ticks = [t for t in ticks if math.isclose(10 ** round(math.log10(t)), t)]
+    return ticks if len(ticks) > 1 else [low, high]

@@ -1,0 +1,106 @@
+"""Learning curves: the metric by training step, with a band over seeds."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ablate_reports import formats
+from ablate_reports.analysis import Analysis, ArmRow
+from ablate_reports.figures.base import CYCLE, DASHES, GREY, Figure, Table, axis, layout, log_ticks, plain, rgba
+
+MOST_ARMS = 12
+
+
+def build(analysis: Analysis) -> list[Figure]:
+    """The metric by step, when it was measured at two steps or more in some arm."""
+    if analysis.primary is None:
+        return []
+    table = bands(analysis)
+    arms = [r for r in _ordered(analysis) if (table["arm_id"] == r.arm_id).sum() > 1]
+    if not arms:
+        return []
+    shown = arms[:MOST_ARMS]
+    mean = "geometric mean" if analysis.scale == "log" else "mean"
+    caption = (
+        f"Line: {mean} over seeds; band: {analysis.level} t interval of the mean at that step alone (two seeds or more). "
+        "Only finished and running trials that were measured at a step count there."
+    )
+    left = len(arms) - len(shown)
+    notes = [f"Shown: the baseline and the {len(shown) - 1} best arms; {left} more are in the table."] if left else []
+    return [Figure("curves", f"{analysis.primary.name} while training", caption, _spec(analysis, table, shown), _table(table, arms), notes)]
+
+
+def bands(analysis: Analysis) -> pd.DataFrame:
+    """``arm_id, step, n, mean, low, high`` of the primary group; the interval is NaN with one seed."""
+    assert analysis.primary is not None
+    rows = analysis.primary.rows[["arm_id", "seed", "step", "value"]]
+    rows = rows[np.isfinite(rows["value"]) & ((rows["value"] > 0) | (analysis.scale == "linear"))]
+    rows = rows.assign(y=np.log(rows["value"]) if analysis.scale == "log" else rows["value"])
+    seeds = rows.groupby(["arm_id", "step", "seed"])["y"].mean().reset_index()
+    out = seeds.groupby(["arm_id", "step"])["y"].agg(["mean", "std", "count"]).reset_index()
+    n = out["count"].to_numpy()
+    half = stats.t.isf(analysis.alpha / 2, np.maximum(n - 1, 1)) * out["std"].to_numpy() / np.sqrt(n)
+    half = np.where(n > 1, half, np.nan)
+    back = np.exp if analysis.scale == "log" else np.asarray
+    centre = out["mean"].to_numpy()
+    with np.errstate(over="ignore"):
+        table = {"mean": back(centre), "low": back(centre - half), "high": back(centre + half)}
+    return pd.DataFrame({"arm_id": out["arm_id"], "step": out["step"].astype("int64"), "n": n, **table})
+
+
+def _ordered(analysis: Analysis) -> list[ArmRow]:
+    """The baseline, then the other arms from best to worst, then those without a final value."""
+    sign = 1 if analysis.lower_is_better else -1
+    return sorted(analysis.rows, key=lambda r: (not r.baseline, r.value is None, sign * (r.value or 0.0)))
+
+
+def _spec(analysis: Analysis, table: pd.DataFrame, arms: list[ArmRow]) -> dict[str, Any]:
+    data: list[dict[str, Any]] = []
+    looks = iter([(c, d) for d in DASHES for c in CYCLE])
+    for r in arms:
+        colour, dash = (GREY, "solid") if r.baseline else next(looks)
+        data += _traces(r, table[table["arm_id"] == r.arm_id], colour, dash)
+    shown = table[table["arm_id"].isin([r.arm_id for r in arms])]
+    low, high = float(shown["mean"].min()), float(shown["mean"].max())
+    log = analysis.scale == "log" and high > 2 * low
+    name = formats.safe(analysis.metric_axis, 60)
+    y = axis(name)
+    if log:
+        y = axis(f"{name}, log scale", type="log", tickvals=plain(log_ticks(low / 1.2, high * 1.2)))
+        y["range"] = plain([math.log10(low / 1.25), math.log10(high * 1.25)])
+    return {"data": data, "layout": layout(430, xaxis=axis("training step", rangemode="tozero"), yaxis=y, margin={"l": 56, "r": 16, "t": 56, "b": 48})}
+
+
+def _traces(r: ArmRow, rows: pd.DataFrame, colour: str, dash: str) -> list[dict[str, Any]]:
+    band = rows[np.isfinite(rows["low"]) & np.isfinite(rows["high"])]
+    traces: list[dict[str, Any]] = []
+    if len(band) > 1:
+        x = band["step"].tolist()
+        outline = {"x": x + x[::-1], "y": plain([*band["high"], *band["low"][::-1]], 5)}
+        fill = {"fill": "toself", "fillcolor": rgba(colour, 0.16), "line": {"width": 0}, "hoverinfo": "skip"}
+        traces.append({"type": "scatter", "mode": "lines", "showlegend": False, "legendgroup": r.arm_id} | outline | fill)
+    name = formats.safe(r.label, 32) + (" (baseline)" if r.baseline else "")
+    line = {"color": colour, "width": 3 if r.baseline else 2, "dash": dash}
+    traces.append({
+        "type": "scatter", "mode": "lines+markers", "name": name, "legendgroup": r.arm_id, "x": rows["step"].tolist(),
+        "y": plain(rows["mean"], 5), "line": line, "marker": {"size": 4, "color": colour},
+        "hovertemplate": "step %{x}: %{y}<extra>" + name + "</extra>",
+    })  # fmt: skip
+    return traces
+
+
+def _table(table: pd.DataFrame, arms: list[ArmRow]) -> Table:
+    """At most a dozen steps per arm: the whole curve is in the CSV of the study."""
+    body = []
+    for r in arms:
+        rows = table[table["arm_id"] == r.arm_id]
+        picked = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(12, len(rows))).astype(int))]
+        for row in picked.itertuples():
+            both = f"{formats.number(row.low)} to {formats.number(row.high)}" if math.isfinite(row.low) else "one seed"
+            body.append([formats.short(r.label, 80), f"{row.step:,}", formats.number(row.mean), both, str(row.n)])
+    return Table(["Arm", "Step", "Mean", "Interval", "Seeds"], body)

@@ -1,0 +1,67 @@
+"""Numbers and labels as the reader sees them."""
+
+from __future__ import annotations
+
+import html
+import math
+
+MINUS = "\u2212"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Significant digits without exponents for everyday sizes: ``12.34``, ``0.00123``, ``1.2e-07``; None is a dash."""
+    if value is None or not math.isfinite(value):
+        return "—"
+    if value == 0:
+        return "0"
+    size = math.floor(math.log10(abs(value)))
+    if size < -4 or size > 6:
+        return f"{value:.{digits - 1}e}".replace("-", MINUS)
+    return f"{value:,.{max(0, digits - 1 - size)}f}".replace("-", MINUS)
+
+
+def change(delta: float | None, scale: str = "log") -> str:
+    """A difference on the model's scale: a percentage for logs (a factor beyond +200 %), signed units otherwise."""
+    if delta is None or not math.isfinite(delta):
+        return "—"
+    if scale != "log":
+        return ("+" if delta > 0 else "") + number(delta, 3)
+    percent = 100 * math.expm1(min(delta, 700.0))
+    if percent > 200:
+        return f"×{math.exp(min(delta, 700.0)):,.1f}"
+    digits = 1 if abs(percent) < 99 else 2
+    text = f"{percent:+.{digits}f}%"
+    return text.replace("-", MINUS)
+
+
+def interval(low: float | None, high: float | None, scale: str = "log") -> str | None:
+    """An interval of differences: ``−8.3% to −5.5%``."""
+    return None if low is None or high is None else f"{change(low, scale)} to {change(high, scale)}"
+
+
+def magnitude(delta: float, scale: str = "log") -> str:
+    """An unsigned difference: ``2.4%``."""
+    return f"{100 * math.expm1(delta):.1f}%" if scale == "log" else number(delta, 2)
+
+
+def hours(seconds: float) -> str:
+    """Seconds as hours, minutes below one hour: ``3.2 h``, ``12 min``, ``40 s``."""
+    if seconds >= 3600:
+        return f"{seconds / 3600:,.1f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def percent(p: float) -> str:
+    """``0.95 -> 95%``."""
+    return f"{100 * p:g}%"
+
+
+def short(text: str, length: int = 48) -> str:
+    """A label cut to a length, control characters made harmless."""
+    clean = " ".join("".join(ch if ch.isprintable() else " " for ch in str(text)).split())
+    return clean if len(clean) <= length else clean[: length - 1].rstrip() + "…"
+
+
+def safe(text: str, length: int = 48) -> str:
+    """A label for Plotly, which reads a subset of HTML: escaped, cut, and isolated from its neighbours' direction."""
+    return f"\u2068{html.escape(short(text, length))}\u2069"

@@ -1,0 +1,87 @@
+"""The methods paragraph, written from what was done."""
+
+from __future__ import annotations
+
+from ablate_reports import formats
+from ablate_reports.analysis import Analysis
+from ablate_reports.power import upper_sigma
+from ablate_reports.simultaneous import MaxT
+from ablate_reports.verdicts import count
+
+
+def paragraph(analysis: Analysis) -> str:
+    """How the numbers of this report came to be, in sentences that hold for exactly this study."""
+    if analysis.model is None or analysis.primary is None:
+        return "Nothing was measured, so no statistics were computed."
+    return " ".join([_data(analysis), *_model(analysis), *_contrasts(analysis)])
+
+
+def _data(analysis: Analysis) -> str:
+    at = analysis.frames.study["metric"]["at"]
+    when = {"last": "at its last step", "best": "at its best measured step"}.get(at) if isinstance(at, str) else None
+    when = when or f"at step {at['step']:,}"
+    scale = "analysed as natural logarithms" if analysis.scale == "log" else "analysed on their own scale"
+    s = analysis.situation
+    return (
+        f"Each finished trial contributes one value of the {s.metric}, {when}; the {count(s.measured, 'value')} of "
+        f"{count(s.arms_measured, 'arm')} are {scale}."
+    )
+
+
+def _model(analysis: Analysis) -> list[str]:
+    m = analysis.model
+    assert m is not None
+    if not m.sigma:
+        return ["There is no variation over seeds to estimate, so values are given without intervals."]
+    blocks = "arms and seed blocks" if m.blocked else "arms"
+    parts = [
+        f"The model is y = {blocks.replace(' and ', ' + ')} + noise, with one pooled residual standard deviation of "
+        f"{m.sigma:.3g} ({m.df:g} degrees of freedom; {m.block_note})."
+    ]
+    marginal = " for new seeds (Satterthwaite degrees of freedom)" if m.blocked else ""
+    mean = "Geometric means" if analysis.scale == "log" else "Means"
+    parts.append(f"{mean} carry {analysis.level} t intervals{marginal} from the pooled variance.")
+    if m.brown_forsythe_p is not None:
+        parts.append(f"Brown-Forsythe test of equal variances: p = {m.brown_forsythe_p:.2g}.")
+    if m.own:
+        parts.append(f"{count(len(m.own), 'arm')} with a spread out of line is tested with its own variance by Welch's t and Holm's correction.")
+    return parts
+
+
+def _contrasts(analysis: Analysis) -> list[str]:
+    m, base = analysis.model, analysis.frames.baseline
+    judged = [r.contrast for r in analysis.rows if r.contrast is not None and r.contrast.low is not None]
+    if m is None or not judged:
+        return []
+    pairs = [(c.arm, c.reference) for c in judged if c.method == "pooled"]
+    critical = m.family_critical(pairs, analysis.alpha) if pairs else None
+    law = _law(analysis, pairs)
+    way = "numerical integration" if law is None or law.exact else "a seeded quasi-random simulation"
+    label = formats.short(analysis.frames.label(str(base)))
+    parts = [f"Differences to {label} are contrasts of this model, so they are paired by seed where seeds are blocks."]
+    if not m.blocked:
+        parts = [f"Differences to {label} are contrasts of this model."]
+    if critical is not None:
+        parts.append(
+            f"Their {analysis.level} intervals hold for all {len(judged)} comparisons at once "
+            f"(largest |t|, Dunnett; critical value {critical:.3f} by {way})."
+        )
+    if analysis.margin:
+        parts.append(
+            f"An arm is better or worse when its interval excludes no change, equivalent when the interval lies within the declared margin "
+            f"of {analysis.situation.margin}, inconclusive otherwise."
+        )
+    else:
+        parts.append("An arm is better or worse when its interval excludes no change, inconclusive otherwise; no margin of equivalence applies.")
+    if analysis.detectable:
+        assert m.sigma is not None
+        parts.append(
+            f"With 80% power this study detects a difference of {formats.magnitude(analysis.detectable, analysis.scale)}; "
+            f"for planning, the residual standard deviation may be as large as {upper_sigma(m.sigma, m.df):.3g} (upper 80% limit)."
+        )
+    return parts
+
+
+def _law(analysis: Analysis, pairs: list[tuple[str, str]]) -> MaxT | None:
+    assert analysis.model is not None
+    return analysis.model.family_law(pairs) if pairs else None

@@ -1,0 +1,95 @@
+"""Sample grids as data URIs: one picture per trial, of its last step, drawn from noise and labels common to all arms."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+from ablate_reports.analysis import Analysis
+
+KINDS = ("samples", "gallery")
+MAGIC = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff", "image/webp": b"RIFF"}
+BUDGET = 8_000_000
+"""Bytes of pictures embedded at most; what is left out is said."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One embedded sample grid."""
+
+    arm_id: str
+    label: str
+    seed: int
+    step: int
+    uri: str
+    rows: int
+    cols: int
+    caption: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The pictures of a study.
+
+    Attributes:
+        first: one per arm, of the lowest seed.
+        rest: those of the other seeds.
+        problems: what could not be shown, one line each.
+    """
+
+    first: list[Picture]
+    rest: list[Picture]
+    problems: list[str]
+
+
+def gallery(analysis: Analysis, budget: int = BUDGET) -> Gallery:
+    """Read and embed the sample grids; a missing or foreign file becomes a line in `problems`, never an error."""
+    rows = analysis.frames.artifacts
+    rows = rows[rows["kind"].isin(KINDS)].sort_values(["seed", "step", "path"], kind="stable")
+    newest = rows[rows["step"] == rows.groupby("trial_id")["step"].transform("max")].drop_duplicates("trial_id")
+    order = {r.arm_id: i for i, r in enumerate(analysis.rows)}
+    newest = newest[newest["arm_id"].isin(list(order))]
+    ranked = sorted(newest.itertuples(), key=lambda r: (r.seed, order[r.arm_id]))
+    lowest = {r.arm_id: r.seed for r in reversed(ranked)}
+    ranked.sort(key=lambda r: r.seed != lowest[r.arm_id])
+    first: list[Picture] = []
+    rest: list[Picture] = []
+    problems: list[str] = []
+    used = left = 0
+    for row in ranked:
+        data = _read(row.path, str(row.mime))
+        label = analysis.frames.label(row.arm_id)
+        if data is None:
+            problems.append(f"The samples of {label}, seed {row.seed:.0f}, are missing or not an image.")
+        elif used + len(data) > budget:
+            left += 1
+        else:
+            used += len(data)
+            picture = _picture(analysis, row, label, data)
+            (first if row.seed == lowest[row.arm_id] else rest).append(picture)
+    if left:
+        problems.append(f"{left} sample grids are left out: the page embeds at most {budget / 1e6:g} MB of pictures.")
+    first.sort(key=lambda p: order[p.arm_id])
+    return Gallery(first, rest, problems)
+
+
+def _picture(analysis: Analysis, row: object, label: str, data: bytes) -> Picture:
+    arm = analysis.by_id[row.arm_id]  # type: ignore[attr-defined]
+    seed, step = int(row.seed), int(row.step)  # type: ignore[attr-defined]
+    value = arm.seeds.get(seed)
+    name = analysis.primary.name if analysis.primary else ""
+    caption = f"seed {seed}, step {step:,}" + (f", {name} {value:.4g}" if value is not None else "")
+    uri = f"data:{row.mime};base64,{base64.b64encode(data).decode('ascii')}"  # type: ignore[attr-defined]
+    shape = [int(v) if v == v else 0 for v in (row.rows, row.cols)]  # type: ignore[attr-defined]
+    return Picture(arm.arm_id, label, seed, step, uri, shape[0], shape[1], caption)
+
+
+def _read(path: object, mime: str) -> bytes | None:
+    if mime not in MAGIC or not isinstance(path, str):
+        return None
+    try:
+        data = Path(path).read_bytes()
+    except OSError:
+        return None
+    return data if data.startswith(MAGIC[mime]) else None

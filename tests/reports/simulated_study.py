@@ -1,0 +1,101 @@
+"""SYNTHETIC studies for tests and benchmarks: drawn from a random generator, results of no model whatever."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ablate_reports.data import COLUMNS, StudyFrames
+
+EFFECTS = {"fm": 0.0, "ct": -1.1, "scd": -1.0, "imm": -1.25, "sct": -1.3, "meanflow": -1.6, "esc": -1.75}
+METRIC = {"name": "fd_digits", "extractor": "digits_classifier", "weights_sha256": "synthetic", "samples": 1797, "dtype": "float64"}
+CONDITION = {"nfe": 1, "guidance": 1.0, "sampler": "auto", "ema": 0.999}
+
+
+def png(width: int, height: int, seed: int) -> bytes:
+    """A grey-scale PNG of random blobs."""
+    rng = np.random.default_rng(seed)
+    image = (np.kron(rng.random((height // 8, width // 8)), np.ones((8, 8))) * 255).astype(np.uint8)
+    raw = b"".join(b"\0" + row.tobytes() for row in image)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+
+
+def study(
+    effects: dict[str, float] | None = None,
+    seeds: int = 3,
+    *,
+    noise: float = 0.05,
+    seed_noise: float = 0.05,
+    level: float = 120.0,
+    steps: int = 2000,
+    points: int = 40,
+    every: int = 500,
+    labels: dict[str, str] | None = None,
+    status: dict[tuple[str, int], str] | None = None,
+    pictures: Path | None = None,
+    rng_seed: int = 11,
+    **study_fields: Any,
+) -> StudyFrames:
+    """A synthetic study: arm k has ``log(value) = log(level) + effect + seed effect + noise``; the first arm is the baseline."""
+    rng = np.random.default_rng(rng_seed)
+    effects = EFFECTS if effects is None else effects
+    status, labels, base = status or {}, labels or {}, next(iter(effects))
+    of_seed = rng.normal(0, seed_noise, seeds)
+    arms, members, trials, measured, curves, pieces, attempts = [], [], [], [], [], [], []
+    for position, (name, effect) in enumerate(effects.items()):
+        arm = f"arm-{name}"
+        label = labels.get(name, name)
+        arms.append((arm, label, json.dumps({"objective": {"name": name}}), 123_456))
+        members.append((arm, "methods", "list", position, label, "objective", name, json.dumps({"objective": name})))
+        for s in range(seeds):
+            trial, state = f"trial-{name}-{s}", status.get((name, s), "done")
+            value = level * np.exp(effect + of_seed[s] + rng.normal(0, noise))
+            done = steps if state == "done" else 0 if state == "planned" else steps // 2
+            reason = {"failed": "RuntimeError: out of memory", "diverged": "loss is not finite at step 900"}.get(state)
+            cost = 0.0 if state == "planned" else float(20 + rng.random())
+            trials.append((trial, arm, s, state, reason, steps, done, cost, 1.9 * cost, 0.0, 310.0, int(state != "planned")))
+            if state == "planned":
+                continue
+            attempts.append((trial, 0, "synthetic-host", "cpu", "2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z", state, reason))
+            for step in range(every, done + 1, every):
+                v = value * (1 + 2.5 * np.exp(-step / (0.3 * steps)))
+                measured.append((trial, arm, s, "mid000000001", "fd_digits", "cid000000001", step, 0, 1797, v, 1.0))
+            at = np.linspace(1, max(done, 1), points).round()
+            loss = (1 + position) * (0.2 + np.exp(-at / (0.2 * steps))) * np.exp(rng.normal(0, 0.05, points))
+            curves.append(pd.DataFrame({"trial_id": trial, "arm_id": arm, "seed": s, "step": at, "name": "loss", "value": loss}))
+            if pictures is not None:
+                path = pictures / f"{trial}.png"
+                path.write_bytes(png(64, 64, position * 100))
+                pieces.append((trial, arm, s, "samples", done, str(path), "image/png", 64, 64, 8, 8))
+
+    def frame(name: str, rows: list[Any]) -> pd.DataFrame:
+        return pd.DataFrame(rows, columns=list(COLUMNS[name]))
+
+    fields = {
+        "name": "objectives (synthetic)", "question": "Which one-step objective is best on synthetic numbers?",
+        "baseline_arm_id": f"arm-{base}", "metric": {"name": "fd_digits", "mode": "min", "at": "last"}, "margin": 0.02,
+        "alpha": 0.05, "space_yaml": "ablate: 1\nname: objectives\n", "created_at": "2026-01-01T00:00:00Z", "version": "0.1.0",
+    }  # fmt: skip
+    return StudyFrames(
+        study=fields | study_fields,
+        arms=frame("arms", arms), study_arms=frame("study_arms", members), trials=frame("trials", trials),
+        measurements=frame("measurements", measured),
+        curves=pd.concat(curves, ignore_index=True) if curves else frame("curves", []),
+        artifacts=frame("artifacts", pieces),
+        metric_defs=frame("metric_defs", [("mid000000001", "fd_digits", json.dumps(METRIC), False)]),
+        conditions=frame("conditions", [("cid000000001", json.dumps(CONDITION))]),
+        environments=frame("environments", [("env-1", json.dumps({"torch": "synthetic", "git": {"sha": "0" * 40, "dirty": False}}))]),
+        attempts=frame("attempts", attempts),
+        skips=frame("skips", [("methods", "imm on cosine", "the method is derived for the linear path")]),
+        published=[],
+    )  # fmt: skip
