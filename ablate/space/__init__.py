@@ -5,7 +5,7 @@
     for trial in plan.trials: ...
 """
 
-from ablate.space.estimate import Estimate, estimate
+from ablate.space.estimate import estimate
 from ablate.space.expand import expand
 from ablate.space.fair import arm_diff
 from ablate.space.json_schema import space_json_schema
@@ -17,7 +17,6 @@ from ablate.space.schema import Space
 __all__ = [
     "TRAINING_SEMANTICS",
     "Arm",
-    "Estimate",
     "Membership",
     "Metric",
     "Plan",

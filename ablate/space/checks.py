@@ -77,7 +77,8 @@ class _Checks:
             if top[0] == "seed":
                 yield self.at((*where, key), "the seed is not part of a config here; use `seeds:`", key=True)
             elif wrong is not None:
-                yield self.at((*where, key, *wrong[len(top) :]), f"{'.'.join(wrong)}: {unknown_part(TrialConfig, wrong)}", key=True)
+                message = f"{'.'.join(wrong)}: {unknown_part(TrialConfig, wrong)}"
+                yield self.at((*where, key, *wrong[len(top) :]), message, key=True)
 
     def preset(self, value: Any, where: Where) -> Iterator[Problem]:
         for name in value if isinstance(value, list) else [value]:

@@ -58,8 +58,8 @@ def _message(detail: ErrorDetails) -> str:
         case "union_tag_not_found":
             return f"a plan needs `kind:`, one of {', '.join(KINDS)}"
         case "literal_error":
-            known = [word.strip().strip("'") for word in str(context.get("expected", "")).replace(" or ", ", ").split(",")]
-            return nearest("choice", given, known)
+            words = str(context.get("expected", "")).replace(" or ", ", ").split(",")
+            return nearest("choice", given, [word.strip().strip("'") for word in words])
     message = detail["msg"]
     message = message[0].lower() + message[1:]
     shown = repr(given)

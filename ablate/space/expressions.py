@@ -110,7 +110,8 @@ def _check(node: ast.expr) -> None:
             _check(right)
         case ast.Compare(left=left, ops=ops, comparators=rights):
             if bad := next((op for op in ops if isinstance(op, ast.Is | ast.IsNot)), None):
-                raise ExpressionError(f"{type(bad).__name__} is not allowed; compare with == or !=", node.col_offset + 1)
+                kind = type(bad).__name__
+                raise ExpressionError(f"{kind} is not allowed; compare with == or !=", node.col_offset + 1)
             for part in (left, *rights):
                 _check(part)
         case ast.Attribute():

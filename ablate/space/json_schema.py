@@ -37,14 +37,16 @@ def space_json_schema() -> Schema:
     definitions["ListPlan"]["properties"]["arms"]["additionalProperties"] = arm
     definitions["ListPlan"]["properties"]["arms"]["minProperties"] = 1
     _allow(definitions, "Axis", {"type": "array", "minItems": 1, "maxItems": MAX_CELLS})
-    _allow(definitions, "Seeds", {"type": "integer", "minimum": 1}, {"type": "array", "items": {"type": "integer", "minimum": 0}})
+    seed = {"type": "integer", "minimum": 0}
+    _allow(definitions, "Seeds", {"type": "integer", "minimum": 1}, {"type": "array", "items": seed})
     _allow(definitions, "MetricChoice", {"type": "string"})
     schema["required"] = ["base"]  # the name defaults to that of the file
     return {"$schema": DIALECT, **schema, "title": "ablate space, version 1"}
 
 
 def _allow(definitions: Schema, name: str, *short_forms: Schema) -> None:
-    definitions[name] = {"description": definitions[name].get("description", ""), "anyOf": [*short_forms, definitions[name]]}
+    long_form = definitions[name]
+    definitions[name] = {"description": long_form.get("description", ""), "anyOf": [*short_forms, long_form]}
 
 
 class _Builder:
@@ -55,7 +57,8 @@ class _Builder:
 
     def config(self) -> Schema:
         """A partial config: every part optional, dotted keys and `preset:` allowed."""
-        parts = {name: self.kind(field.annotation) for name, field in TrialConfig.model_fields.items() if name != "seed"}
+        fields = {name: field for name, field in TrialConfig.model_fields.items() if name != "seed"}
+        parts = {name: self.kind(field.annotation) for name, field in fields.items()}
         preset = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
         self.definitions["Config"] = {
             "type": "object",

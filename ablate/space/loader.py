@@ -152,9 +152,8 @@ def _both_merge(where: Where, below: Any, above: Any) -> bool:
 
 
 def _is_overrides(where: Where) -> bool:
-    return (
-        where == ("base",) or (len(where) == 2 and where[0] == "presets") or (where[:2] == ("fidelity", "levels") and len(where) == 3)
-    )
+    named = (len(where) == 2 and where[0] == "presets") or (len(where) == 3 and where[:2] == ("fidelity", "levels"))
+    return named or where == ("base",)
 
 
 def _merge_overrides(merged: Source, into: dict[str, Any], where: Where, sides: dict[str, Source]) -> None:

@@ -52,6 +52,12 @@ class Resolved:
     touched: set[Path] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
 
+    @property
+    def valid(self) -> TrialConfig:
+        """The config, where there is one."""
+        assert self.config is not None, self.problems
+        return self.config
+
 
 class Resolver:
     """Resolves the choices of one space at one fidelity."""

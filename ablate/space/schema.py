@@ -228,7 +228,7 @@ class Space(Part):
     budget: Budget = Budget()
     resources: Resources = Resources()
     compare: Compare = Compare()
-    claims: list[str | dict[str, Any]] = Field([], description="what the study sets out to show, declared before it runs")
+    claims: list[str | dict[str, Any]] = Field([], description="what the study sets out to show, before it runs")
     published: list[Published] = []
 
     _source: Source = PrivateAttr()

@@ -88,10 +88,10 @@ def read_file(path: Path, shown: str | None = None) -> Source:
 def read_text(text: str, file: str) -> Source:
     """Read YAML text whose top level is a mapping; `file` is the name shown in errors."""
     node = _compose(text, file)
-    if node is None:
-        refuse([Problem(Mark(file), "is empty; a space needs at least `base:` and `axes:`")])
     if not isinstance(node, MappingNode):
-        refuse([Problem(Mark(file, 1, 1), "the top level of a space is a mapping (`base:`, `axes:`, ...)")])
+        what = "is empty" if node is None else "the top level of a space is a mapping"
+        refuse([Problem(Mark(file, 1, 1), f"{what}; a space has at least `base:` and `axes:`")])
+        raise AssertionError
     source = Source(file, text, {})
     reader = _Reader(source)
     source.data = reader.value(node, ())
@@ -166,7 +166,7 @@ class _Reader:
         return made
 
     def scalar(self, node: ScalarNode) -> Any:
-        text, kind = str(node.value), node.tag.removeprefix(_CORE)
+        text, kind = str(node.value), str(node.tag).removeprefix(_CORE)
         if node.style is None and kind in ("null", "bool", "int", "float"):
             try:
                 return _plain(text, kind)
@@ -183,7 +183,7 @@ class _Reader:
         return Mark(self.source.file, node.start_mark.line + 1, node.start_mark.column + 1)
 
 
-def _plain(text: str, kind: str) -> None | bool | int | float | str:
+def _plain(text: str, kind: str) -> bool | int | float | str | None:
     """A plain scalar by the YAML 1.2 core schema (digits may be grouped: 600_000)."""
     lower = text.lower()
     if kind == "null":

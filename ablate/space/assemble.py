@@ -1,0 +1,197 @@
+"""From gathered arms to a plan: labels, the baseline, fairness, seeds and trials."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from ablate.errors import SpaceError
+from ablate.space import fair
+from ablate.space.draft import BASE, Draft
+from ablate.space.keys import eval_key, train_key
+from ablate.space.levels import axis_path
+from ablate.space.plan import Arm, Membership, Metric, Plan, Skip, Trial
+from ablate.space.problems import Problem, nearest, refuse
+from ablate.space.resolve import Resolver
+from ablate.space.schema import AtStep, Space
+from ablate.space.source import Where
+
+if TYPE_CHECKING:
+    from ablate.space.expand import Gathered
+
+
+def assemble(
+    space: Space,
+    resolver: Resolver,
+    gathered: Gathered,
+    *,
+    wanted: Sequence[str],
+    complete: bool,
+    seeds: list[int] | None,
+    only: list[str] | None,
+) -> Plan:
+    """The plan of gathered arms; arguments as in `expand`, `complete` where no plan was left out.
+
+    Raises:
+        SpaceError: as `expand`.
+    """
+    arms = _arms(gathered.drafts)
+    baseline = _baseline(space, arms, gathered.skips)
+    if not arms[0].memberships[1:] and baseline.id != arms[0].id:
+        arms = arms[1:]  # the base is in no plan and nothing is compared with it
+    warnings = dict(gathered.warnings)
+    _check_fair(space, resolver, gathered.drafts, arms, baseline, warnings)
+    if complete:
+        _check_mentioned(space, arms, gathered.skips)
+    trials = [_trial(arm, seed) for arm in _chosen(arms, only) for seed in _seeds(space, arm, seeds)]
+    if space.budget.trials is not None and len(trials) > space.budget.trials:
+        warnings[f"{len(trials)} trials are more than the budget of {space.budget.trials}"] = []
+    dump: dict[str, Any] = space.model_dump(mode="json", by_alias=True)
+    at = space.metric.at.step if isinstance(space.metric.at, AtStep) else space.metric.at
+    return Plan(
+        name=space.name,
+        question=space.question,
+        space_yaml=space.source.text,
+        space_sha256=hashlib.sha256(space.source.text.encode()).hexdigest(),
+        baseline=baseline,
+        arms=tuple(arms),
+        trials=tuple(trials),
+        skips=tuple(gathered.skips),
+        metric=Metric(baseline.config.eval.metric, space.metric.mode, at),
+        fidelity=resolver.fidelity,
+        warnings=tuple(f"{text} ({', '.join(labels)})" if labels else text for text, labels in warnings.items()),
+        overrides=space.overrides,
+        compare=dump["compare"],
+        resources=dump["resources"],
+        budget=dump["budget"],
+        stop=dump["stop"],
+        claims=tuple(dump["claims"]),
+        published=tuple({**row, "arm_id": _id(arms, row["arm"])} for row in dump["published"]),
+    )
+
+
+def _arms(drafts: dict[str, Draft]) -> list[Arm]:
+    """Arms with distinct labels, the base first; where two plans use one label, the later one says its plan."""
+    labels: dict[str, str] = {}
+    for identity, draft in drafts.items():
+        label = draft.label()
+        if label in labels.values():
+            label = f"{draft.memberships[-1].plan}.{label}"
+        labels[identity] = label
+    base = labels[next(iter(drafts))]
+
+    def renamed(m: Membership, is_base: bool) -> Membership:
+        """A membership with the base called by the name it got."""
+        label = base if is_base and m.label == BASE else m.label
+        return replace(m, label=label, baseline_label=base if m.baseline_label == BASE else m.baseline_label)
+
+    arms = []
+    for identity, draft in drafts.items():
+        places = tuple(renamed(m, draft.is_base) for m in draft.memberships)
+        arms.append(Arm(identity, labels[identity], draft.config, dict(draft.choice), places))
+    return arms
+
+
+def _names(arm: Arm) -> list[str]:
+    """Everything an arm may be called by."""
+    in_plans = [name for m in arm.memberships for name in (m.label, f"{m.plan}.{m.label}")]
+    base = [BASE] if any(m.kind == BASE for m in arm.memberships) else []
+    return list(dict.fromkeys([arm.label, *base, *in_plans, arm.id]))
+
+
+def _id(arms: Iterable[Arm], name: str) -> str | None:
+    found = list(arms)
+    exact = next((arm.id for arm in found if arm.label == name), None)
+    return exact or next((arm.id for arm in found if name in _names(arm)), None)
+
+
+def _shown(arms: Iterable[Arm]) -> list[str]:
+    return [arm.label for arm in arms]
+
+
+def _baseline(space: Space, arms: Sequence[Arm], skips: Iterable[Skip]) -> Arm:
+    name = space.compare.baseline
+    identity = arms[0].id if name == BASE else _id(arms, name)
+    if identity is None:
+        skipped = next((s for s in skips if name in (s.label, f"{s.plan}.{s.label}")), None)
+        message = f"arm {name!r} cannot run: {skipped.reason}" if skipped else nearest("arm", name, _shown(arms))
+        refuse([Problem(space.source.mark(("compare", "baseline")), f"compare.baseline: {message}")])
+    return next(arm for arm in arms if arm.id == identity)
+
+
+def _check_fair(
+    space: Space,
+    resolver: Resolver,
+    drafts: dict[str, Draft],
+    arms: Sequence[Arm],
+    baseline: Arm,
+    warnings: dict[str, list[str]],
+) -> None:
+    """Nothing may differ from the baseline but what is declared; see `fair`."""
+    varied = {path for name, axis in space.axes.items() if (path := axis_path(name, axis))}
+    problems: list[Problem] = []
+    for arm in arms:
+        draft = drafts[arm.id]
+        touched = draft.resolved.touched | drafts[baseline.id].resolved.touched
+        found = [
+            (path, f"arm {arm.label!r} differs from the baseline in {path} ({a!r}, not {b!r}), which nothing declares")
+            for path, a, b in fair.undeclared(arm.config, baseline.config, touched)
+        ] + [
+            (path, f"arm {arm.label!r} has {path} {a!r}, the baseline {b!r}; if that is meant, list it in fair.except")
+            for path, a, b in fair.unmatched(arm.config, baseline.config, space.fair, varied)
+        ]
+        for path, message in found:
+            origin = draft.resolved.written.origin(tuple(path.split(".")))
+            where: Where = draft.where if origin[0] == "base" else origin
+            problems.append(Problem(resolver.mark(where), message))
+    if space.fair.on_mismatch == "error":
+        refuse(problems)
+    warnings.update({problem.message: [] for problem in problems})
+
+
+def _check_mentioned(space: Space, arms: Sequence[Arm], skips: Iterable[Skip]) -> None:
+    """Arms that `seeds.extra` and `published` name must exist, if only as skipped ones."""
+    known = {BASE, *(name for arm in arms for name in _names(arm))}
+    known |= {name for s in skips for name in (s.label, f"{s.plan}.{s.label}")}
+    mentions: list[tuple[Where, str]] = [(("seeds", "extra", arm), arm) for arm in space.seeds.extra]
+    mentions += [(("published", i, "arm"), row.arm) for i, row in enumerate(space.published)]
+    shown = [*_shown(arms), *(s.label for s in skips)]
+    refuse(
+        Problem(space.source.mark(where, key=where[0] == "seeds"), nearest("arm", name, shown))
+        for where, name in mentions
+        if name not in known
+    )
+
+
+def _chosen(arms: Sequence[Arm], only: list[str] | None) -> list[Arm]:
+    if only is None:
+        return list(arms)
+    for pattern in only:
+        if not any(_matches(arm, pattern) for arm in arms):
+            raise SpaceError(f"only {pattern!r}: {nearest('arm', pattern, _shown(arms))}")
+    return [arm for arm in arms if any(_matches(arm, pattern) for pattern in only)]
+
+
+def _matches(arm: Arm, pattern: str) -> bool:
+    return any(pattern == name or fnmatchcase(name, pattern) for name in _names(arm))
+
+
+def _seeds(space: Space, arm: Arm, instead: list[int] | None) -> list[int]:
+    if instead is not None:
+        if not instead or len(set(instead)) != len(instead) or min(instead) < 0:
+            raise SpaceError(f"seeds are distinct numbers from 0, at least one; got {instead}")
+        seeds = list(instead)
+    else:
+        extra = [seed for name, more in space.seeds.extra.items() if name in _names(arm) for seed in more]
+        seeds = list(dict.fromkeys([*space.seeds.list_, *extra]))
+    if space.seeds.paired:
+        return seeds
+    return [int(arm.id[:7], 16) * 1000 + seed for seed in seeds]  # unpaired: no two arms share a seed
+
+
+def _trial(arm: Arm, seed: int) -> Trial:
+    config = arm.config.model_copy(update={"seed": seed})
+    return Trial(train_key(config), eval_key(config), arm.id, seed, config)
