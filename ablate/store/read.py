@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.store.paths import StorePaths
 from ablate.store.reader import attempt_facts, reading, rows
-from ablate.store.status import FINISHED, TrialState, trial_state
+from ablate.store.status import FINISHED, AttemptFact, TrialState, trial_state
 
 if TYPE_CHECKING:
     pass
@@ -34,7 +34,7 @@ def measured(paths: StorePaths) -> set[tuple[str, str]]:
         found = rows(
             con,
             "SELECT trial_id, eval_key FROM attempt WHERE status = 'done' AND eval_key IS NOT NULL UNION "
-            "SELECT m.trial_id, m.eval_key FROM measurement m JOIN attempt a USING (trial_id, attempt) "
+            "SELECT m.trial_id, m.eval_key FROM measurement m JOIN attempt a ON a.uid = m.attempt "
             "WHERE a.status = 'done' AND m.eval_key IS NOT NULL",
         )
     return {(str(trial), str(key)) for trial, key in found}
@@ -51,45 +51,39 @@ def states(paths: StorePaths) -> dict[str, TrialState]:
 
 
 def studies(paths: StorePaths) -> list[dict[str, Any]]:
-    """One dict per study of the store, the newest first.
+    """One dict per study of the store, the newest first; of a study run with several versions of its space, the newest.
 
     Returns:
-        name, study_id, question, created_at (UTC), fidelity, space_sha256, arms, trials, and `statuses`, a count of
-        trials by status. Of a study that was run with several versions of its space: the newest.
+        name, study_id, question, created_at (UTC), fidelity, space_sha256, arms, trials, and of the trials: done,
+        diverged, failed, running, and other (planned, interrupted, lost).
     """
     if not paths.journals():
         return []
     with reading(paths) as con:
         facts = attempt_facts(con)
-        found = []
-        for study, name, question, at, fidelity, sha in rows(con, _STUDIES):
-            trials = [str(key) for (key,) in rows(con, _STUDY_TRIALS, [study])]
-            arms = rows(con, "SELECT count(DISTINCT arm_id) FROM study_arm WHERE study_id = ?", [study])[0][0]
-            statuses: dict[str, int] = {}
-            for key in trials:
-                status = trial_state(list(facts.get(key, {}).values())).status
-                statuses[status] = statuses.get(status, 0) + 1
-            found.append(
-                {
-                    "name": name,
-                    "study_id": study,
-                    "question": question,
-                    "created_at": at,
-                    "fidelity": fidelity,
-                    "space_sha256": sha,
-                    "arms": arms,
-                    "trials": len(trials),
-                    "statuses": statuses,
-                }
-            )
-    return found
+        found = rows(con, _STUDIES)
+        trials: dict[str, list[str]] = {}
+        for study, trial in rows(con, _STUDY_TRIALS):
+            trials.setdefault(study, []).append(trial)
+    names = ("name", "study_id", "question", "created_at", "fidelity", "space_sha256", "arms")
+    return [dict(zip(names, row, strict=True)) | _counts(trials.get(row[1], []), facts) for row in found]
+
+
+def _counts(trials: list[str], facts: dict[str, dict[int, AttemptFact]]) -> dict[str, int]:
+    shown = dict.fromkeys(("done", "diverged", "failed", "running", "other"), 0)
+    for key in trials:
+        status = trial_state(list(facts.get(key, {}).values())).status
+        shown[status if status in shown else "other"] += 1
+    return {"trials": len(trials)} | shown
 
 
 _STUDIES = """
-SELECT study_id, name, question, written_at, fidelity, space_sha256 FROM study
-QUALIFY row_number() OVER (PARTITION BY name ORDER BY written_at DESC, uid) = 1 ORDER BY written_at DESC, uid"""
+SELECT name, study_id, question, strftime(written_at, '%Y-%m-%dT%H:%M:%SZ'), fidelity, space_sha256,
+       (SELECT count(DISTINCT arm_id) FROM study_arm a WHERE a.study_id = s.study_id)
+FROM study s QUALIFY row_number() OVER (PARTITION BY name ORDER BY written_at DESC, uid) = 1
+ORDER BY written_at DESC, uid"""
 _STUDY_TRIALS = """
-SELECT trial_id FROM trial WHERE arm_id IN (SELECT arm_id FROM study_arm WHERE study_id = ?) ORDER BY trial_id"""
+SELECT DISTINCT study_id, trial_id FROM study_arm JOIN trial USING (arm_id) ORDER BY ALL"""
 
 
 def throughput(paths: StorePaths) -> dict[str, float]:

@@ -1,18 +1,23 @@
-"""A plan as journal events."""
+"""A plan and an attempt as journal events: what the launcher calls, so that nobody else spells an event's fields."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import ablate
 from ablate.store.journal import Journal
+from ablate.store.provenance import environment
 from ablate_core.identity import content_id
 
 if TYPE_CHECKING:
     from ablate.space.plan import Plan
 
+EndStatus = Literal["done", "diverged", "failed", "interrupted", "lost"]
 DEFAULT_ALPHA = 0.05
+ERROR_HEAD = 2000
+"""Characters of a traceback kept in the journal; the whole of it is in the trial's log."""
 
 
 def study_id(plan: Plan) -> str:
@@ -65,3 +70,115 @@ def _study(plan: Plan, study: str) -> dict[str, Any]:
         "skips": [asdict(skip) for skip in plan.skips],
         "version": ablate.__version__,
     }
+
+
+class AttemptRecord:
+    """One attempt at one trial. Making it writes ``attempt_started``; ``end`` writes ``attempt_ended``.
+
+    ``report`` takes the trainer's and the evaluation's events as they are. If the process dies in between, readers see
+    that it is gone and call the attempt lost.
+
+    Args:
+        journal: of the process that runs the attempt.
+        trial_id: the train key.
+        eval_key: the key of the evaluation the attempt makes; goes into each measurement.
+        device: ``cpu``, ``cuda:0``, ...
+        resumed_from_step: step of the checkpoint it starts from; None from scratch.
+        task: ``eval`` when a trained trial is only evaluated: that says nothing about its training.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        trial_id: str,
+        *,
+        eval_key: str | None = None,
+        device: str = "cpu",
+        num_gpus: float = 0.0,
+        resumed_from_step: int | None = None,
+        task: Literal["train", "eval"] = "train",
+    ) -> None:
+        self.journal = journal
+        self.trial_id = trial_id
+        self.eval_key = eval_key
+        found = environment()
+        journal.append("env", found, sync=False)
+        self.uid = journal.append(
+            "attempt_started",
+            {
+                "trial_id": trial_id,
+                "device": device,
+                "num_gpus": num_gpus,
+                "env_id": found["env_id"],
+                "resumed_from_step": resumed_from_step,
+                "task": task,
+            },
+        )
+
+    def report(self, event: Mapping[str, Any]) -> None:
+        """Write a scalar, measurement or artifact; progress is for whoever watches, not for the journal."""
+        payload = {key: value for key, value in event.items() if key != "kind"}
+        kind = str(event["kind"])
+        if kind == "progress":
+            return
+        if kind == "measurement" and self.eval_key is not None:
+            payload["eval_key"] = self.eval_key
+        if kind == "artifact":
+            file = self.journal.paths.trial(self.trial_id) / payload["path"]
+            payload["path"] = self.journal.paths.relative(file)
+            payload["bytes"] = file.stat().st_size if file.is_file() else None
+        self.journal.append(kind, {"trial_id": self.trial_id, "attempt": self.uid, **payload})
+
+    def end(self, status: EndStatus, **facts: Any) -> None:
+        """Write ``attempt_ended``; see `end_attempt` for `facts`. One that is done has carried its evaluation out."""
+        key = self.eval_key if status == "done" else None
+        end_attempt(self.journal, self.trial_id, status, attempt=self.uid, eval_key=key, **facts)
+
+
+def end_attempt(
+    journal: Journal,
+    trial_id: str,
+    status: EndStatus,
+    *,
+    attempt: str | None = None,
+    step: int | None = None,
+    reason: str | None = None,
+    wall_seconds: float | None = None,
+    cpu_seconds: float | None = None,
+    gpu_seconds: float | None = None,
+    peak_mem_mb: float | None = None,
+    num_parameters: int | None = None,
+    error_type: str | None = None,
+    error_head: str | None = None,
+    eval_key: str | None = None,
+) -> None:
+    """Say how an attempt ended; the driver says it for a process that can no longer speak.
+
+    Args:
+        attempt: uid of the ``attempt_started`` event; None: the newest attempt at the trial.
+        step: optimiser steps done since the beginning of the trial.
+        reason: one line, for diverged, failed and interrupted.
+        wall_seconds, cpu_seconds, gpu_seconds: of this attempt alone, not of those before it.
+        error_type: the exception's name, or what killed the process.
+        eval_key: of the evaluation the attempt has carried out to its end.
+    """
+    if status not in get_args(EndStatus):
+        raise ValueError(f"an attempt ends {', '.join(get_args(EndStatus))}, not {status!r}")
+    journal.append(
+        "attempt_ended",
+        {
+            "trial_id": trial_id,
+            "attempt": attempt,
+            "status": status,
+            "step": step,
+            "reason": reason,
+            "wall_seconds": wall_seconds,
+            "cpu_seconds": cpu_seconds,
+            "gpu_seconds": gpu_seconds,
+            "peak_mem_mb": peak_mem_mb,
+            "num_parameters": num_parameters,
+            "error_type": error_type,
+            "error_head": error_head[-ERROR_HEAD:] if error_head else error_head,
+            "eval_key": eval_key,
+        },
+    )

@@ -27,12 +27,12 @@ CREATE TABLE trial(                -- trial_id is the train key
   steps_planned BIGINT);
 
 CREATE TABLE attempt_started(
-  uid VARCHAR PRIMARY KEY, written_at TIMESTAMP NOT NULL, journal VARCHAR, trial_id VARCHAR NOT NULL, attempt BIGINT NOT NULL,
-  task VARCHAR, host VARCHAR, pid BIGINT, machine VARCHAR, process_started BIGINT, device VARCHAR, n_gpu DOUBLE,
+  uid VARCHAR PRIMARY KEY, written_at TIMESTAMP NOT NULL, journal VARCHAR, trial_id VARCHAR NOT NULL,
+  task VARCHAR, host VARCHAR, pid BIGINT, machine VARCHAR, process_started BIGINT, device VARCHAR, num_gpus DOUBLE,
   env_id VARCHAR, resumed_from_step BIGINT);
 
 CREATE TABLE attempt_ended(
-  uid VARCHAR PRIMARY KEY, written_at TIMESTAMP NOT NULL, trial_id VARCHAR NOT NULL, attempt BIGINT NOT NULL,
+  uid VARCHAR PRIMARY KEY, written_at TIMESTAMP NOT NULL, trial_id VARCHAR NOT NULL, attempt VARCHAR,
   status VARCHAR NOT NULL CHECK (status IN ('done', 'diverged', 'failed', 'interrupted', 'lost')), reason VARCHAR,
   step BIGINT, wall_seconds DOUBLE, cpu_seconds DOUBLE, gpu_seconds DOUBLE, peak_mem_mb DOUBLE, num_parameters BIGINT,
   error_type VARCHAR, error_head VARCHAR, eval_key VARCHAR);
@@ -47,23 +47,24 @@ CREATE TABLE eval_cond(cond_id VARCHAR PRIMARY KEY, uid VARCHAR, written_at TIME
 
 CREATE TABLE measurement(
   trial_id VARCHAR, metric_id VARCHAR, cond_id VARCHAR, step BIGINT, draw BIGINT, uid VARCHAR, written_at TIMESTAMP,
-  attempt BIGINT, eval_key VARCHAR, n_samples BIGINT NOT NULL, value DOUBLE CHECK (value IS NULL OR isfinite(value)),
+  attempt VARCHAR, eval_key VARCHAR, n_samples BIGINT NOT NULL, value DOUBLE CHECK (value IS NULL OR isfinite(value)),
   sample_seed BIGINT, wall_seconds DOUBLE, extra JSON, UNIQUE (trial_id, metric_id, cond_id, step, draw));
 
 CREATE TABLE scalar_point(         -- training curves; each line of a journal is read exactly once, so no key is needed
-  trial_id VARCHAR, attempt BIGINT, step BIGINT, name VARCHAR, value DOUBLE, wall_seconds DOUBLE, written_at TIMESTAMP);
+  trial_id VARCHAR, attempt VARCHAR, step BIGINT, name VARCHAR, value DOUBLE, wall_seconds DOUBLE, written_at TIMESTAMP);
 
 CREATE TABLE artifact(
   trial_id VARCHAR, kind VARCHAR, step BIGINT, cond_id VARCHAR, path VARCHAR, uid VARCHAR, written_at TIMESTAMP,
   sha256 VARCHAR, bytes BIGINT, mime VARCHAR, width BIGINT, height BIGINT, rows BIGINT, cols BIGINT,
   PRIMARY KEY (trial_id, kind, step, cond_id, path));
 
--- One row per attempt, numbered from 1 in time; status is NULL while nobody has said how it ended. Several ends of one
--- attempt (the process and the driver both spoke): the one that claims most. Attempt numbers come from a file in the
--- trial's folder and start again when somebody deletes it, so an end belongs to the newest start of that number before it.
+-- One row per attempt, numbered from 1 in time; status is NULL while nobody has said how it ended. An end names the uid of
+-- its start, or belongs to the trial's newest start before it. Of several ends of one attempt (the process and the driver
+-- both spoke) the one that claims most counts.
 CREATE VIEW attempt AS
   WITH paired AS (
-    SELECT e.*, s.uid AS started_uid FROM attempt_ended e LEFT JOIN attempt_started s USING (trial_id, attempt)
+    SELECT e.*, s.uid AS started_uid FROM attempt_ended e
+    LEFT JOIN attempt_started s ON s.trial_id = e.trial_id AND (e.attempt IS NULL OR s.uid = e.attempt)
     QUALIFY row_number() OVER (PARTITION BY e.uid ORDER BY s.written_at <= e.written_at DESC,
                                abs(epoch(e.written_at) - epoch(s.written_at)), s.uid) = 1),
   ends AS (
@@ -72,10 +73,10 @@ CREATE VIEW attempt AS
       list_position(['done', 'diverged', 'interrupted', 'failed', 'lost'], status), written_at, uid) = 1),
   joined AS (
     SELECT coalesce(s.trial_id, e.trial_id) AS trial_id, coalesce(s.task, 'train') AS task,
-           coalesce(s.attempt, e.attempt) AS attempt, s.host, s.pid, s.machine, s.process_started, s.device, s.n_gpu,
+           s.host, s.pid, s.machine, s.process_started, s.device, s.num_gpus,
            s.env_id, s.resumed_from_step, s.journal, coalesce(s.written_at, e.written_at) AS started_at,
            e.written_at AS ended_at, e.status, e.reason, e.step, e.wall_seconds, e.cpu_seconds, e.gpu_seconds,
-           e.peak_mem_mb, e.num_parameters, e.error_type, e.error_head, e.eval_key, coalesce(s.uid, e.uid) AS uid
+           e.peak_mem_mb, e.num_parameters, e.error_type, e.error_head, e.eval_key, coalesce(s.uid, e.attempt, e.uid) AS uid
     FROM attempt_started s FULL JOIN ends e ON e.started_uid = s.uid)
   SELECT *, row_number() OVER (PARTITION BY trial_id ORDER BY started_at, uid) AS number FROM joined;
 

@@ -174,8 +174,8 @@ TABLES: dict[str, Table] = {
         "attempt_started",
         ("uid",),
         _columns(
-            "journal! text, trial_id! text, attempt! whole, task text train, host text, pid whole, machine text, "
-            "process_started whole, device text, n_gpu number, env_id text, resumed_from_step whole"
+            "journal! text, trial_id! text, task text train, host text, pid whole, machine text, "
+            "process_started whole, device text, num_gpus number, env_id text, resumed_from_step whole"
         ),
         OLDEST,
     ),
@@ -183,7 +183,7 @@ TABLES: dict[str, Table] = {
         "attempt_ended",
         ("uid",),
         _columns(
-            "trial_id! text, attempt! whole, status! text, reason text, step whole, wall_seconds number, "
+            "trial_id! text, attempt text, status! text, reason text, step whole, wall_seconds number, "
             "cpu_seconds number, gpu_seconds number, peak_mem_mb number, num_parameters whole, error_type text, "
             "error_head text, eval_key text"
         ),
@@ -197,7 +197,7 @@ TABLES: dict[str, Table] = {
             "metric_id! text, name text, higher_is_better flag, n_samples whole, definition! json",
             name="definition.name",
             higher_is_better="definition.higher_is_better",
-            n_samples="definition.n_samples",
+            n_samples="definition.samples",
         ),
         OLDEST,
     ),
@@ -206,7 +206,7 @@ TABLES: dict[str, Table] = {
         "measurement",
         ("trial_id", "metric_id", "cond_id", "step", "draw"),
         _columns(
-            "trial_id! text, metric_id! text, cond_id! text, step! whole, draw whole 0, attempt whole, eval_key text, "
+            "trial_id! text, metric_id! text, cond_id! text, step! whole, draw whole 0, attempt text, eval_key text, "
             "n_samples! whole, value number, sample_seed whole, wall_seconds number, extra json"
         ),
         MEASURED,
@@ -228,7 +228,7 @@ STATUSES = frozenset({"done", "diverged", "failed", "interrupted", "lost"})
 POINTS = pa.schema(
     [
         ("trial_id", pa.string()),
-        ("attempt", pa.int64()),
+        ("attempt", pa.string()),
         ("step", pa.int64()),
         ("name", pa.string()),
         ("value", pa.float64()),
@@ -248,6 +248,6 @@ def points(event: Event) -> list[tuple[Any, ...]]:
     values = event.get("values")
     if event.get("trial_id") is None or event.get("step") is None or not isinstance(values, Mapping):
         raise RefusedError("trial_id, step or values is missing")
-    trial, attempt, step = text(event["trial_id"]), whole(event.get("attempt")), whole(event["step"])
+    trial, attempt, step = text(event["trial_id"]), text(event.get("attempt")), whole(event["step"])
     wall, at = number(event.get("wall_seconds")), moment(event["at"])
     return [(trial, attempt, step, name, number(value), wall, at) for name, value in values.items()]
