@@ -102,7 +102,7 @@ class AttemptRecord:
         self.trial_id = trial_id
         self.eval_key = eval_key
         found = environment()
-        journal.append("env", found, sync=False)
+        journal.append("env", {"env_id": found["env_id"], "definition": found}, sync=False)
         self.uid = journal.append(
             "attempt_started",
             {
