@@ -12,5 +12,7 @@ view         live table, plain lines, JSON lines
 """
 
 from ablate.launch.options import RunOptions, RunSummary
+from ablate.launch.run import run_plan
+from ablate.launch.view import RunView, choose_view
 
-__all__ = ["RunOptions", "RunSummary"]
+__all__ = ["RunOptions", "RunSummary", "RunView", "choose_view", "run_plan"]

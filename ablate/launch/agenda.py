@@ -12,6 +12,7 @@ from ablate.launch.options import Placement, Retry, RunOptions
 
 if TYPE_CHECKING:
     from ablate.space.plan import Plan, Trial
+    from ablate.store.status import TrialState
 
 SHORT_STEPS = 500
 """Trials of at most this many steps take seconds, and Tune starts about five trials a second: they are chunked."""
@@ -29,19 +30,17 @@ class Agenda:
 
 def agenda(
     plan: Plan,
-    finished: Mapping[str, str],
+    states: Mapping[str, TrialState],
     measured: Collection[tuple[str, str]],
     retry: Retry | None = None,
-    causes: Mapping[str, str] | None = None,
 ) -> Agenda:
     """Decide for each trial of the plan: skip it, evaluate it, train it (or go on training it).
 
     Args:
         plan: the expanded space.
-        finished: trial key -> done, diverged or failed; anything else (interrupted, lost, absent) is trained.
+        states: trial key -> its state; what is neither done, diverged nor failed (interrupted, lost) is trained.
         measured: (trial key, eval key) pairs that have their numbers.
         retry: train again what failed before.
-        causes: trial key -> error type of its last failure.
 
     Returns:
         Tasks seed by seed, so that a run that is cut short has compared all arms on the first seeds.
@@ -51,13 +50,14 @@ def agenda(
     labels = {arm.id: arm.label for arm in plan.arms} | {plan.baseline.id: plan.baseline.label}
     position = {seed: i for i, seed in enumerate(dict.fromkeys(trial.seed for trial in plan.trials))}
     for trial in sorted(plan.trials, key=lambda trial: position[trial.seed]):
-        status = finished.get(trial.key)
+        state = states.get(trial.key)
+        status = state.status if state else None
         label = labels.get(trial.arm_id, trial.arm_id)
         if status == "done" and (trial.key, trial.eval_key) not in measured:
             tasks.append(_task(trial, label, "eval"))
         elif status in ("done", "diverged"):
             skipped.append(trial.key)
-        elif status == "failed" and not _again(retry, (causes or {}).get(trial.key, "")):
+        elif status == "failed" and not _again(retry, (state and state.error_type) or ""):
             failed.append(trial.key)
         else:
             tasks.append(_task(trial, label, "train"))

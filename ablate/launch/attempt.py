@@ -28,6 +28,8 @@ EVALUATOR = "ablate_core.evaluation:evaluate_checkpoint"
 LOCK_SECONDS = 30.0
 """How long an attempt waits for another process that still holds the trial, such as one a killed driver left behind."""
 
+HEARTBEAT_SECONDS = 30.0
+
 Send = Callable[[dict[str, Any]], None]
 
 
@@ -68,7 +70,7 @@ class Outcome:
     """How an attempt ended; the `cause` of a failure decides whether it is tried again: oom, crash or error."""
 
     key: str
-    status: Literal["done", "diverged", "failed", "interrupted"]
+    status: Literal["done", "diverged", "failed", "interrupted", "lost"]
     step: int = 0
     reason: str = ""
     cause: str = ""
@@ -156,6 +158,7 @@ class _Attempt:
         self.folder = journal.paths.trial(task.key)
         self.step = 0
         self.sent = 0.0
+        self.beat = time.monotonic()
 
     def run(self) -> Outcome:
         started, cpu = time.monotonic(), time.process_time()
@@ -167,7 +170,8 @@ class _Attempt:
             eval_key=self.task.eval_key,
             device=device,
             num_gpus=self.context.gpus,
-            resumed_from_step=checkpoint_step(self.folder),
+            resumed_from_step=checkpoint_step(self.folder) if self.task.kind == "train" else None,
+            task=self.task.kind,
         )
         self._progress("start", 0, force=True)
         outcome, facts = (self._failed(broken), {}) if broken else self._body(device)
@@ -217,6 +221,9 @@ class _Attempt:
         self.step = max(self.step, int(event.get("step") or 0))
         self.record.report(event)
         self._progress(event.get("phase", "train"), self.step)
+        if time.monotonic() - self.beat >= HEARTBEAT_SECONDS:  # readers on other machines see that this attempt lives
+            self.beat = time.monotonic()
+            self.journal.append("heartbeat", {"trial_id": self.task.key, "attempt": self.record.uid, "step": self.step})
 
     def _progress(self, phase: str, step: int, force: bool = False) -> None:
         now = time.monotonic()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ablate.errors import ExitCode
 from ablate.launch import agenda as agendas
-from ablate.launch.attempt import EVALUATOR, TRAINER, Context, Task
+from ablate.launch.attempt import EVALUATOR, TRAINER, Context, Outcome, Task
 from ablate.launch.options import Placement, RunOptions, RunSummary, place
 from ablate.launch.view import Running, RunState, RunView, choose_view
 from ablate.store.journal import Journal
@@ -60,7 +60,7 @@ def run_plan(
         AblateError: an option out of range.
     """
     from ablate.store.ingest import Ingester
-    from ablate.store.read import finished, measured
+    from ablate.store.read import measured, states
 
     options = options or RunOptions()
     view = view or choose_view()
@@ -69,7 +69,7 @@ def run_plan(
     with Ingester(paths) as ingester, Journal(paths, "driver") as journal:
         record_plan(journal, plan)
         ingester.ingest()
-        todo = agendas.agenda(plan, finished(paths), measured(paths), options.retry)
+        todo = agendas.agenda(plan, states(paths), measured(paths), options.retry)
         state = RunState(plan.name, len(plan.trials), len(todo.skipped), failed=len(todo.failed), started=started)
         driver = Driver(plan, paths, options, view, state, todo.tasks, ingester, journal)
         try:
@@ -231,20 +231,11 @@ class Driver:
             key = self.order[index].key
             if key in self.ended:
                 continue
+            error_head = error or "the Ray worker died"
+            outcome = Outcome(key, "failed", 0, "", "crash", "WorkerDied", error_head)
             if uid := self.attempts.get(key):
-                end_attempt(self.journal, key, "lost", attempt=uid, error_type="WorkerDied", error_head=error)
-            self._account(
-                {
-                    "key": key,
-                    "status": "failed",
-                    "step": 0,
-                    "reason": "",
-                    "cause": "crash",
-                    "error_type": "WorkerDied",
-                    "error_head": error or "the Ray worker died",
-                    "wall_seconds": 0.0,
-                }
-            )
+                end_attempt(self.journal, key, "lost", attempt=uid, **outcome.ended())
+            self._account(outcome.to_dict())
 
     def tick(self) -> None:
         now = time.monotonic()

@@ -82,7 +82,17 @@ def fit(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-class _Stop(tune.Stopper):
+class _Ours:
+    """Tune pickles its own configuration to disk, to be restored some day; what watches it stays in this process."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __deepcopy__(self, _: Any) -> Any:
+        return self
+
+
+class _Stop(_Ours, tune.Stopper):
     def __init__(self, over: Callable[[], bool]) -> None:
         self._over = over
 
@@ -93,7 +103,7 @@ class _Stop(tune.Stopper):
         return self._over()
 
 
-class _Callback(tune.Callback):
+class _Callback(_Ours, tune.Callback):
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
 
