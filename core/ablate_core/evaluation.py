@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ablate_core.architectures.base import Network
+from ablate_core.checkpoint import load_checkpoint, require_same_trial
 from ablate_core.config import TrialConfig
 from ablate_core.datasets.base import Samples
 from ablate_core.fid import MetricError
@@ -24,9 +24,13 @@ from ablate_core.fid.files import atomic, save_npz
 from ablate_core.fid.metrics import Metric, build_metric
 from ablate_core.gallery import Picture, grid_shape, image_grid, png_bytes, point_density
 from ablate_core.identity import content_id
+from ablate_core.preparation import build_network
 from ablate_core.sampling import resolve_sampler, sample_batches
 
 Event = dict[str, Any]
+
+POINTS_SHOWN = 20_000
+"""Points in a density picture; a few dozen, as of images, would show no density."""
 
 LABELS = "balanced: sample i has class i mod number of classes"
 
@@ -52,7 +56,7 @@ def condition(config: TrialConfig, num_classes: int) -> dict[str, Any]:
     """How the samples of a measurement were drawn: what may differ between two numbers only on purpose."""
     return {
         "nfe": config.eval.nfe,
-        "sampler": resolve_sampler(config.objective, config.eval.sampler),
+        "sampler": resolve_sampler(config.objective, config.eval.sampler, config.eval.nfe),
         "guidance": config.eval.guidance,
         "ema": chosen_ema(config),
         "dtype": "float32",
@@ -86,7 +90,8 @@ def evaluate(
 
     Returns:
         A ``measurement`` event and, with ``eval.gallery`` > 0, an ``artifact`` event; plain JSON types. A value that
-        does not exist (samples that are not finite) is None, with the reason in ``extra``.
+        does not exist (samples that are not finite) is None, with the reason in ``extra``. The ``path`` of an artifact
+        counts from `folder`.
 
     Raises:
         MetricError: the metric does not suit the data, or a file it needs is missing or wrong.
@@ -131,12 +136,12 @@ def evaluate_checkpoint(
 
     Raises:
         MetricError: there is no checkpoint, or it kept no such average.
+        ValueError: the checkpoint is another trial's.
     """
-    from ablate_core.checkpoint import load_checkpoint
-
     state = load_checkpoint(folder)
     if state is None:
         raise MetricError(f"no readable checkpoint in {folder}; train the trial before measuring it")
+    require_same_trial(state, config, folder)
     decay = chosen_ema(config)
     averages = state["ema"]
     if decay and repr(decay) not in averages:
@@ -154,13 +159,15 @@ def network_samples(
     config: TrialConfig, weights: Mapping[str, Tensor], data: Samples, device: str | torch.device
 ) -> Iterator[Tensor]:
     """Samples from a network with these weights as `config.eval` says, batch by batch on `device`."""
-    wanted = config.eval
+    wanted, net = config.eval, build_network(config, data, device)
+    net.load_state_dict(weights)
     pairs = sample_batches(
         config.objective,
         config.schedule,
-        _network(config, weights, data).to(device),
+        net.requires_grad_(False),
         wanted.samples,
         data.shape,
+        first=0,
         num_classes=data.num_classes,
         labels=None,
         nfe=wanted.nfe,
@@ -173,18 +180,12 @@ def network_samples(
     return (x for x, _ in pairs)
 
 
-def _network(config: TrialConfig, weights: Mapping[str, Tensor], data: Samples) -> Network:
-    with torch.random.fork_rng(devices=[]):  # building draws initial weights, which are thrown away here
-        net = config.architecture.build(data.shape, data.num_classes, log_variance=config.objective.needs_log_variance)
-    net.load_state_dict(weights)
-    return net.requires_grad_(False).eval()
-
-
 def _score(metric: Metric, batches: Iterable[Tensor], config: TrialConfig) -> tuple[Tensor, str | None]:
     """Feed exactly `eval.samples` samples to the metric; the first ones for the picture, and why it stopped early."""
     seen, first = 0, []
+    shown = POINTS_SHOWN if config.data.kind == "points" else config.eval.gallery
     for x in batches:
-        if seen < max(config.eval.gallery, 1):
+        if seen < max(shown, 1):
             first.append(x.cpu())
         seen += len(x)
         bad = int((~torch.isfinite(x).flatten(1).all(dim=1)).sum())
@@ -205,16 +206,15 @@ def _value(metric: Metric) -> tuple[float | None, str | None]:
 
 
 def _picture(first: Tensor, config: TrialConfig, data: Samples) -> Picture | None:
-    count = min(config.eval.gallery, config.eval.samples, len(first))
+    count = min(config.eval.gallery, len(first))
     if count == 0:
         return None
-    first = torch.nan_to_num(first)
     if config.data.kind == "points":
         return point_density(first, data.x)
     if config.data.kind != "images":
         return None
     rows, cols = grid_shape(count, data.num_classes)
-    return image_grid(config.data.to_uint8(first[: rows * cols]), rows, cols)
+    return image_grid(config.data.to_uint8(torch.nan_to_num(first[: rows * cols])), rows, cols)
 
 
 def _keep(picture: Picture, measurement: Event, folder: Path) -> Event:
@@ -228,7 +228,7 @@ def _keep(picture: Picture, measurement: Event, folder: Path) -> Event:
         "artifact": "samples",
         "step": measurement["step"],
         "cond_id": measurement["cond_id"],
-        "path": str(path),
+        "path": path.name,
         "sha256": hashlib.sha256(content).hexdigest(),
         "mime": "image/png",
         "width": width,

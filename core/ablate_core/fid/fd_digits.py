@@ -117,3 +117,8 @@ class DigitsExtractor:
 def digits_extractor() -> DigitsExtractor:
     """The shipped extractor, loaded and checked once per process."""
     return DigitsExtractor()
+
+
+def weights_sha256() -> str:
+    """The hash of the shipped weights, after the canary was checked."""
+    return digits_extractor().weights_sha256

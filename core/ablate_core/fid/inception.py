@@ -15,6 +15,7 @@ import contextlib
 import shutil
 import tempfile
 import urllib.request
+import warnings
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -115,6 +116,12 @@ def find_weights(path: str | None) -> Path:
     return file
 
 
+def cached_weights() -> Path | None:
+    """Inception weights that an earlier download left in the cache folder, or None; never downloads."""
+    file = cache_dir() / "weights" / WEIGHTS
+    return file if file.is_file() else None
+
+
 def _download(file: Path) -> None:
     from cleanfid.downloads_helper import inception_url
 
@@ -140,7 +147,9 @@ def _load(weights: Path) -> torch.nn.Module:
     with tempfile.TemporaryDirectory() as folder:  # the wrapper opens a fixed name inside a folder
         (Path(folder) / WEIGHTS).symlink_to(weights.resolve())
         try:
-            network: torch.nn.Module = InceptionV3W(folder, download=False, resize_inside=False)
+            with warnings.catch_warnings():  # the file is TorchScript, whatever torch thinks of that by now
+                warnings.simplefilter("ignore", FutureWarning)
+                network: torch.nn.Module = InceptionV3W(folder, download=False, resize_inside=False)
         except (RuntimeError, AttributeError) as error:
             reason = str(error).strip().splitlines()[-1]
             raise MetricError(f"{weights} is not clean-fid's TorchScript Inception ({reason}); {_HOW}") from None
