@@ -1,0 +1,75 @@
+"""Evaluation averages of the weights: several exponential moving averages, kept beside the network while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class EMA:
+    """``average <- d average + (1 - d) weights`` after every optimiser step, one average per decay d.
+
+    Buffers are copied, not averaged and not forgotten (EDAPINENUT/ExplicitShortCut train.py:35-44 leaves them out).
+    """
+
+    def __init__(self, net: nn.Module, decays: Sequence[float]) -> None:
+        parameters = dict(net.named_parameters())
+        self._live = {name: tensor for name, tensor in net.state_dict().items() if name in parameters}
+        self._buffers = {name: tensor for name, tensor in net.state_dict().items() if name not in parameters}
+        self._averages = {d: {name: p.detach().clone() for name, p in self._live.items()} for d in decays}
+
+    @property
+    def decays(self) -> tuple[float, ...]:
+        return tuple(self._averages)
+
+    @torch.no_grad()
+    def update(self, steps: int = 1) -> None:
+        """Move every average towards the weights; `steps` > 1 makes up for updates left out in between."""
+        live = list(self._live.values())
+        for decay, average in self._averages.items():
+            torch._foreach_lerp_(list(average.values()), live, 1 - decay**steps)
+
+    def weights(self, decay: float) -> dict[str, Tensor]:
+        """The average of `decay` as a state dict of the network. 0 gives the raw weights of now.
+
+        Raises:
+            ValueError: no average of that decay is kept.
+        """
+        if decay == 0:
+            return {**self._live, **self._buffers}
+        if decay not in self._averages:
+            kept = ", ".join(map(str, self._averages)) or "none"
+            raise ValueError(f"eval.ema: no average of decay {decay} was kept; there are {kept}, and 0 for raw weights")
+        return {**self._averages[decay], **self._buffers}
+
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """Averages by decay, decays written as text."""
+        return {repr(decay): average for decay, average in self._averages.items()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        for decay, average in self._averages.items():
+            for name, tensor in average.items():
+                tensor.copy_(state[repr(decay)][name])
+
+
+@torch.no_grad()
+def follow(target: nn.Module, net: nn.Module, decay: float) -> None:
+    """``target <- decay target + (1 - decay) net`` for parameters; buffers are copied. Both are the same network."""
+    torch._foreach_lerp_(list(target.parameters()), list(net.parameters()), 1 - decay)
+    for ours, theirs in zip(target.buffers(), net.buffers(), strict=True):
+        ours.copy_(theirs)
+
+
+def decay_of_halflife(halflife_images: float, batch_size: int, images: float, ramp: float = 0.05) -> float:
+    """Decay per step whose average forgets half in `halflife_images`, at most `ramp` of the images seen so far.
+
+    NVlabs/edm training_loop.py: d = 0.5^(B / max(min(halflife, ramp images), 1e-8)). A negative `ramp` is refused;
+    an infinite one turns the ramp off.
+    """
+    if halflife_images <= 0 or batch_size <= 0 or ramp <= 0:
+        raise ValueError(f"half-life, batch and ramp are positive, got {halflife_images}, {batch_size}, {ramp}")
+    half = min(halflife_images, ramp * images) if images < float("inf") else halflife_images
+    return float(0.5 ** (batch_size / max(half, 1e-8)))

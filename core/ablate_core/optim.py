@@ -1,0 +1,48 @@
+"""Optimisers, learning-rate warm-up and gradient clipping, as `TrainConfig` describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from ablate_core.config import TrainConfig
+
+
+def build_optimizer(config: TrainConfig, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """Adam and AdamW run as one fused kernel per step; RAdam has none and loops over lists of tensors."""
+    if config.optimizer == "radam":
+        return torch.optim.RAdam(
+            parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, foreach=True
+        )
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Learning rate of step 0, 1, ...: linear from lr / warmup_steps up to lr, then constant."""
+    if step >= config.lr_warmup_steps:
+        return config.lr
+    return config.lr * (step + 1) / config.lr_warmup_steps
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Sequence[nn.Parameter], largest: float) -> Tensor:
+    """Scale all gradients so that their global norm is at most `largest`; 0 only measures.
+
+    Returns:
+        The norm before clipping, a scalar left on its device: no step waits for it.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients, foreach=True)
+    if largest > 0:
+        nn.utils.clip_grads_with_norm_(parameters, largest, norm, foreach=True)
+    return norm

@@ -1,0 +1,103 @@
+"""What the training loop measures about itself: means of scalars, divergence, time and memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Meter:
+    """Means of training scalars since the last report, and the first step that diverged.
+
+    Everything stays on the device until `means` or `diverged` is called, so that no step waits for a number.
+
+    Args:
+        loss_bound: a mean loss above this counts as divergence.
+        device: where the numbers are computed.
+    """
+
+    def __init__(self, loss_bound: float, device: str | torch.device) -> None:
+        self.loss_bound = loss_bound
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._bad = torch.tensor([-1.0, 0.0, 0.0], dtype=torch.float64, device=device)  # step, loss, gradient norm
+
+    @torch.no_grad()
+    def add(self, step: int, loss: Tensor, grad_norm: Tensor, scalars: Mapping[str, Tensor]) -> None:
+        """Count one step. `loss` and `grad_norm` are scalars on the device, and so are all `scalars`."""
+        for name, value in {"loss": loss, "grad_norm": grad_norm, **scalars}.items():
+            value = value.detach().float()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+        bad = ~(torch.isfinite(loss) & torch.isfinite(grad_norm) & (loss <= self.loss_bound))
+        now = torch.stack([torch.full_like(loss, step), loss, grad_norm]).to(self._bad)
+        self._bad = torch.where(bad & (self._bad[0] < 0), now, self._bad)
+
+    def means(self) -> dict[str, float | None]:
+        """Mean of every scalar since `reset`; None where it is not finite (JSON has no such number)."""
+        if not self._sums:
+            return {}
+        sums = torch.stack(list(self._sums.values())).tolist()
+        means = {name: total / self._counts[name] for name, total in zip(self._sums, sums, strict=True)}
+        return {name: mean if abs(mean) < float("inf") else None for name, mean in means.items()}
+
+    def reset(self) -> None:
+        self._sums, self._counts = {}, {}
+
+    def diverged(self) -> tuple[int, str] | None:
+        """The first step whose loss or gradient was out of bounds, and what was wrong; None while all is well."""
+        step, loss, norm = self._bad.tolist()
+        if step < 0:
+            return None
+        if loss > self.loss_bound:
+            return int(step), f"loss {loss:g} above {self.loss_bound:g} at step {int(step)}"
+        what, value = ("gradient norm", norm) if abs(loss) < float("inf") else ("loss", loss)
+        return int(step), f"{what} {value:g} at step {int(step)}"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": self._sums, "counts": self._counts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+
+
+class Clock:
+    """Wall and CPU seconds of a trial, summed over the attempts whose checkpoints were continued."""
+
+    def __init__(self, device: str | torch.device) -> None:
+        self._cuda = torch.device(device) if torch.device(device).type == "cuda" else None
+        if self._cuda is not None:
+            torch.cuda.reset_peak_memory_stats(self._cuda)
+        self._wall, self._cpu = -time.perf_counter(), -time.process_time()
+        self._lap = time.perf_counter()
+
+    def wall(self) -> float:
+        return self._wall + time.perf_counter()
+
+    def cpu(self) -> float:
+        return self._cpu + time.process_time()
+
+    def lap(self) -> float:
+        """Seconds since the last call, at least a nanosecond."""
+        before, self._lap = self._lap, time.perf_counter()
+        return max(self._lap - before, 1e-9)
+
+    def peak_mem_mb(self) -> float:
+        """Largest memory in MiB: tensors on a GPU, else resident memory of the process, all its trials together."""
+        if self._cuda is not None:
+            return torch.cuda.max_memory_allocated(self._cuda) / 2**20
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+    def state_dict(self) -> dict[str, float]:
+        return {"wall": self.wall(), "cpu": self.cpu()}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self._wall += state["wall"]
+        self._cpu += state["cpu"]

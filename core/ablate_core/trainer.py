@@ -1,0 +1,184 @@
+"""One trial from its config to its measurements: the training loop, without any cluster.
+
+In a notebook::
+
+    from ablate_core.config import TrialConfig
+    from ablate_core.trainer import train
+
+    config = TrialConfig.model_validate({"schedule": "linear", "objective": "meanflow", "architecture": "mlp",
+        "data": "gaussians", "train": {"steps": 1500, "batch_size": 512, "lr": 1e-3},
+        "eval": {"metric": "energy_distance", "samples": 5000}})
+    train(config, Path("runs/notebook"), report=print)
+
+Every random number comes from a named stream and the step number (`ablate_core.random`), so a run that was interrupted
+anywhere and resumed equals the uninterrupted one bit for bit on the same machine and number of threads.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ablate_core.batches import Batches
+from ablate_core.checkpoint import load_checkpoint, require_same_trial, save_checkpoint, training_id
+from ablate_core.config import TrialConfig
+from ablate_core.ema import EMA, follow
+from ablate_core.evaluation import chosen_ema, evaluate
+from ablate_core.fid.metrics import build_metric
+from ablate_core.optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
+from ablate_core.preparation import build_network, load_batch, load_data, require_legal
+from ablate_core.progress import Clock, Meter
+from ablate_core.random import Draws
+
+Event = dict[str, Any]
+Report = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a trial ended. Seconds count all attempts whose checkpoints this one continued."""
+
+    status: Literal["done", "diverged", "interrupted"]
+    step: int
+    reason: str | None
+    wall_seconds: float
+    cpu_seconds: float
+    peak_mem_mb: float
+    num_parameters: int
+
+
+def train(
+    config: TrialConfig,
+    folder: Path,
+    *,
+    device: str | torch.device = "cpu",
+    report: Report | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Result:
+    """Train and measure one trial; continue from `folder` where a checkpoint of the same trial is there.
+
+    Args:
+        config: the trial.
+        folder: where its checkpoints and pictures live; made if missing.
+        device: where it runs. The number of CPU threads is the caller's affair.
+        report: gets events as plain dicts: ``scalar`` and ``progress`` every `train.log_every` steps, ``measurement``
+            and ``artifact`` at every evaluation.
+        should_stop: asked before every step; when true, the trial saves a checkpoint and returns "interrupted".
+
+    Returns:
+        A `Result`. Divergence is a result, not an exception: a loss or gradient that is not finite, or a mean loss
+        above `train.diverged_above`. It is looked for on the device at every step and fetched every `log_every` steps
+        and before every checkpoint (fetching a number makes the host wait for the device), so the step it names is
+        exact and no checkpoint ever holds a diverged network.
+
+    Raises:
+        ValueError: the config is illegal, the data cannot be read or do not suit it, or `folder` holds another trial.
+    """
+    tell = report or (lambda event: None)
+    clock = Clock(device)
+    total, step = config.train.steps, 0
+
+    # Everything that can be wrong with the config, the data or the metric is found here.
+    require_legal(config)
+    data = load_data(config)
+    build_metric(config.eval, config.data, data, str(device))
+    batches = Batches(config.objective.batching, len(data.x), data.y, config.train.batch_size, config.seed)
+
+    net = build_network(config, data, device)
+    parameters = list(net.parameters())
+    optimizer = build_optimizer(config.train, parameters)
+    ema = EMA(net, config.train.ema)
+    has_target = config.objective.target_network.decay(0, total) is not None
+    target = copy.deepcopy(net).requires_grad_(False) if has_target else None
+    meter = Meter(config.train.diverged_above, device)
+
+    def save() -> None:
+        state = {
+            "format": 1, "trial": training_id(config), "step": step, "net": net.state_dict(),
+            "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "meter": meter.state_dict(),
+            "target": None if target is None else target.state_dict(), "clock": clock.state_dict(),
+        }  # fmt: skip
+        save_checkpoint(folder, state)
+
+    def result(status: Literal["done", "diverged", "interrupted"], at: int, reason: str | None = None) -> Result:
+        count = sum(p.numel() for p in net.parameters())
+        return Result(status, at, reason, clock.wall(), clock.cpu(), clock.peak_mem_mb(), count)
+
+    def measure() -> None:
+        for event in evaluate(config, ema.weights(chosen_ema(config)), step, folder, data=data, device=device):
+            tell(event)
+
+    # Continue where an earlier attempt stopped.
+    state = load_checkpoint(folder, device)
+    if state is not None:
+        require_same_trial(state, config, folder)
+        step = state["step"]
+        net.load_state_dict(state["net"])
+        optimizer.load_state_dict(state["optimizer"])
+        ema.load_state_dict(state["ema"])
+        meter.load_state_dict(state["meter"])
+        clock.load_state_dict(state["clock"])
+        if target is not None:
+            target.load_state_dict(state["target"])
+
+    lap_began = step
+    clock.lap()
+    while step < total:
+        if should_stop is not None and should_stop():
+            if (found := meter.diverged()) is not None:
+                return result("diverged", *found)
+            save()
+            return result("interrupted", step)
+
+        # A batch of data, and the random numbers of this step.
+        batch = load_batch(config, data, batches.indices(step), step, device)
+        draws = Draws(config.seed, step, device=device)
+
+        # Loss and gradients. Autocast covers the networks' matrix products; times and the loss stay float32.
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.train.precision == "bf16"):
+            loss = config.objective.loss(net, target or net, config.schedule, batch, draws, step, total)
+        mean_loss = loss.per_sample.mean()
+        mean_loss.backward()  # type: ignore[no-untyped-call]
+        grad_norm = clip_gradients(parameters, config.train.grad_clip)
+
+        # Update of the weights and of everything that follows them.
+        lr = learning_rate(config.train, step)
+        set_learning_rate(optimizer, lr)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        ema.update()
+        decay = config.objective.target_network.decay(step, total)
+        if target is not None and decay is not None:
+            follow(target, net, decay)
+        step += 1
+        meter.add(step, mean_loss.detach(), grad_norm, loss.scalars)
+
+        # Report, and look for divergence, where the host waits for the device anyway.
+        last = step == total
+        save_now = last or step % config.train.checkpoint_every == 0
+        measure_now = last or (config.eval.every > 0 and step % config.eval.every == 0)
+        log_now = last or measure_now or step % config.train.log_every == 0
+        if log_now or save_now:
+            if (found := meter.diverged()) is not None:
+                tell({"kind": "scalar", "step": found[0], "values": meter.means(), "wall_seconds": clock.wall()})
+                return result("diverged", *found)
+        if log_now:
+            rate = config.train.batch_size * (step - lap_began) / clock.lap()
+            values = {**meter.means(), "lr": lr, "images_per_second": rate}
+            tell({"kind": "scalar", "step": step, "values": values, "wall_seconds": clock.wall()})
+            tell({"kind": "progress", "step": step, "steps": total})
+            meter.reset()
+            lap_began = step
+        if measure_now and not last:
+            measure()
+            clock.lap()
+        if save_now:
+            save()
+
+    measure()  # after the last checkpoint: a trial killed here only measures again
+    return result("done", step)
