@@ -10,8 +10,8 @@ from ablate import __version__
 from ablate.cli import components, doctor, ls, plan, report, run, schema, show
 
 EPILOG = (
-    "Exit codes: 0 every planned trial complete; 1 internal error; 2 usage or invalid space; 3 finished with failed trials; "
-    "4 budget or time limit; 5 too many failures; 75 preempted, run again; 130 interrupted."
+    "Exit codes: 0 every planned trial complete; 1 internal error; 2 usage or invalid space; "
+    "3 finished with failed trials; 4 budget or time limit; 5 too many failures; 75 preempted, run again; 130 interrupted."
 )
 
 app = typer.Typer(
@@ -35,5 +35,14 @@ def options(
         raise typer.Exit
 
 
-for command in (run.run, plan.plan, report.report, ls.ls, show.show, components.components, doctor.doctor, schema.schema):
+for command in (
+    run.run,
+    plan.plan,
+    report.report,
+    ls.ls,
+    show.show,
+    components.components,
+    doctor.doctor,
+    schema.schema,
+):
     app.command()(command)

@@ -11,7 +11,9 @@ from ablate.errors import NotHereError
 
 
 def components(
-    action: Annotated[str | None, typer.Argument(help="`show` for one component or method.", show_default=False)] = None,
+    action: Annotated[
+        str | None, typer.Argument(help="`show` for one component or method.", show_default=False)
+    ] = None,
     name: Annotated[str | None, typer.Argument(help="Its name, or axis.name.", show_default=False)] = None,
     json: JsonOption = False,
 ) -> None:
@@ -25,7 +27,9 @@ def components(
     catalogue = _catalogue()
     if json:
         return present.as_json(catalogue)
-    present.table("methods (objective: NAME)", ["name", "is"], [[m["name"], m["summary"]] for m in catalogue["methods"]])
+    present.table(
+        "methods (objective: NAME)", ["name", "is"], [[m["name"], m["summary"]] for m in catalogue["methods"]]
+    )
     for axis, choices in catalogue["axes"].items():
         present.table(axis.replace("_", " "), ["name", "is"], [[c["name"], c["summary"]] for c in choices])
     return None
@@ -57,7 +61,11 @@ def _show(name: str, json: bool) -> None:
         present.line(f"{name}: {row['summary']}", style="bold")
         slots = row.pop("slots")
         present.table("", ["slot", "choice"], [[slot, _inline(choice)] for slot, choice in slots.items()])
-        present.table("", ["", ""], [[k.replace("_", " "), _inline(v)] for k, v in row.items() if k not in ("name", "summary") and v])
+        present.table(
+            "",
+            ["", ""],
+            [[k.replace("_", " "), _inline(v)] for k, v in row.items() if k not in ("name", "summary") and v],
+        )
         return None
     axis_name, _, leaf = name.rpartition(".")
     found = [
@@ -74,7 +82,11 @@ def _show(name: str, json: bool) -> None:
     for axis, cls in found:
         present.line(f"{axis.replace('_', ' ')}: {leaf}", style="bold")
         present.line(_doc(cls))
-        rows = [[field, _inline(_default(info)), info.description or ""] for field, info in cls.model_fields.items() if field != "name"]
+        rows = [
+            [field, _inline(_default(info)), info.description or ""]
+            for field, info in cls.model_fields.items()
+            if field != "name"
+        ]
         if rows:
             present.table("", ["field", "default", "is"], rows)
     return None

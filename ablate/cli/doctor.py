@@ -1,4 +1,4 @@
-"""``ablate doctor``: can this machine run a study? Every line says what was looked at, what was found, how to mend it."""
+"""``ablate doctor``: can this machine run a study? A line says what was looked at, what was found, how to mend it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def doctor(store: StoreOption = None, json: JsonOption = False) -> None:
     if json:
         present.as_json([finding._asdict() for finding in findings])
     else:
-        present.table("", ["", "what", "found", "to mend it"], [[_MARK[f.status], f.what, f.found, f.mend] for f in findings])
+        present.table(
+            "", ["", "what", "found", "to mend it"], [[_MARK[f.status], f.what, f.found, f.mend] for f in findings]
+        )
     if any(finding.status == "error" for finding in findings):
         raise typer.Exit(ExitCode.USAGE)
 
@@ -93,7 +95,9 @@ def _devices() -> Iterator[Finding]:
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             free, total = torch.cuda.mem_get_info(i)
-            yield Finding(f"gpu {i}", "ok", f"{torch.cuda.get_device_name(i)}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free")
+            yield Finding(
+                f"gpu {i}", "ok", f"{torch.cuda.get_device_name(i)}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
+            )
     else:
         yield Finding("gpu", "warning", "none visible to torch", "trials will train on the CPU; toy scale only")
 
@@ -111,7 +115,12 @@ def _evaluation() -> Iterator[Finding]:
         "" if path else "needed for `eval.metric: fid` only: set eval.extractor, or go online once",
     )
     browser = shutil.which("chromium") or shutil.which("google-chrome")
-    yield Finding("browser (tests of the report only)", "ok" if browser else "warning", browser or "none", "" if browser else "install chromium")
+    yield Finding(
+        "browser (tests of the report only)",
+        "ok" if browser else "warning",
+        browser or "none",
+        "" if browser else "install chromium",
+    )
 
 
 def _store(root: Path) -> Iterator[Finding]:
@@ -121,9 +130,16 @@ def _store(root: Path) -> Iterator[Finding]:
     yield Finding("store", "ok", f"{root.resolve()}{'' if there else ' (will be created)'}")
     parent = next(p for p in (root, *root.resolve().parents) if p.exists())
     free = shutil.disk_usage(parent).free / 2**30
-    yield Finding("free disk", "ok" if free > 5 else "warning", f"{free:.0f} GiB", "" if free > 5 else "checkpoints need room")
+    yield Finding(
+        "free disk", "ok" if free > 5 else "warning", f"{free:.0f} GiB", "" if free > 5 else "checkpoints need room"
+    )
     writable = os.access(parent, os.W_OK)
-    yield Finding("store writable", "ok" if writable else "error", "yes" if writable else "no", "" if writable else "choose another --store")
+    yield Finding(
+        "store writable",
+        "ok" if writable else "error",
+        "yes" if writable else "no",
+        "" if writable else "choose another --store",
+    )
     if there:
         for problem in check(StorePaths(root)):
             yield Finding("store integrity", "warning", problem, "ablate db rebuild keeps what the journals hold")

@@ -14,17 +14,27 @@ import typer
 
 from ablate.errors import AblateError
 
-SpaceArgument = Annotated[str, typer.Argument(help="A space file, or the bare name of a built-in space.", show_default=False)]
+SpaceArgument = Annotated[
+    str, typer.Argument(help="A space file, or the bare name of a built-in space.", show_default=False)
+]
 StoreOption = Annotated[
-    Path | None, typer.Option("--store", help="Folder of results [env: ABLATE_HOME; default: runs].", show_default=False)
+    Path | None,
+    typer.Option("--store", help="Folder of results [env: ABLATE_HOME; default: runs].", show_default=False),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON (stable, documented in docs/json.md).")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", "-S", help="Override a config value, e.g. train.steps=200.", show_default=False)
+    list[str] | None,
+    typer.Option("--set", "-S", help="Override a config value, e.g. train.steps=200.", show_default=False),
 ]
-FidelityOption = Annotated[str | None, typer.Option("--fidelity", help="A fidelity level of the space.", show_default=False)]
-SeedsOption = Annotated[str | None, typer.Option("--seeds", help="Seeds instead of the space's, e.g. 0,1,2.", show_default=False)]
-PlanOption = Annotated[list[str] | None, typer.Option("--plan", help="Only these plans of the space.", show_default=False)]
+FidelityOption = Annotated[
+    str | None, typer.Option("--fidelity", help="A fidelity level of the space.", show_default=False)
+]
+SeedsOption = Annotated[
+    str | None, typer.Option("--seeds", help="Seeds instead of the space's, e.g. 0,1,2.", show_default=False)
+]
+PlanOption = Annotated[
+    list[str] | None, typer.Option("--plan", help="Only these plans of the space.", show_default=False)
+]
 OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Only these arms (globs).", show_default=False)]
 
 

@@ -24,7 +24,9 @@ def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]], *, 
     from rich.table import Table
     from rich.text import Text
 
-    out = Table(title=Text(title, style="bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    out = Table(
+        title=Text(title, style="bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for i, name in enumerate(head):
         out.add_column(name, justify="right" if i in right else "left", overflow="fold")
     for row in rows:

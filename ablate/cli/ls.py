@@ -1,0 +1,73 @@
+"""``ablate ls``: what the store holds."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Annotated, Any
+
+import typer
+
+from ablate.cli.options import JsonOption, StoreOption, store_root
+
+
+def ls(
+    study: Annotated[str | None, typer.Argument(help="List the trials of this study.", show_default=False)] = None,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the studies of the store, or the trials of one."""
+    from ablate.cli import present
+    from ablate.cli.report import study_frames, study_name
+    from ablate.store import StorePaths, studies
+
+    paths = StorePaths(store_root(store))
+    if study is None:
+        found = studies(paths)
+        if json:
+            return present.as_json(found)
+        if not found:
+            return present.line(f"{paths.root}: no studies yet; `ablate run objectives` makes one")
+        head = ["study", "arms", "trials", "done", "diverged", "failed", "other", "created"]
+        rows = [
+            [s["name"], s["arms"], s["trials"], s["done"], s["diverged"], s["failed"], s["other"], s["created_at"]]
+            for s in found
+        ]
+        return present.table("", head, rows, right=range(1, 7))
+    frames = study_frames(paths, study_name(paths, study))
+    label = dict(zip(frames.arms["arm_id"], frames.arms["label"], strict=True))
+    last = {m["trial_id"]: m for m in frames.measurements.sort_values("step").to_dict("records")}
+    rows: list[dict[str, Any]] = [_row(t, label, last.get(t["trial_id"])) for t in frames.trials.to_dict("records")]
+    if json:
+        return present.as_json(rows)
+    head = ["trial", "arm", "seed", "status", "steps", "metric", "value", "took", "reason"]
+    shown = [
+        [
+            r["trial"], r["arm"], r["seed"], r["status"], r["steps"], r["metric"],
+            None if r["value"] is None else f"{r['value']:.4g}", present.duration(r["wall_seconds"]), r["reason"],
+        ]
+        for r in rows
+    ]  # fmt: skip
+    present.table("", head, shown, right=(2, 4, 6, 7))
+    return None
+
+
+def _row(trial: dict[Hashable, Any], label: dict[Any, Any], last: dict[Hashable, Any] | None) -> dict[str, Any]:
+    return {
+        "trial": trial["trial_id"],
+        "arm": label.get(trial["arm_id"]),
+        "seed": int(trial["seed"]),
+        "status": trial["status"],
+        "steps": int(_number(trial["steps_done"]) or 0),
+        "metric": last["metric_name"] if last else None,
+        "value": _number(last["value"]) if last else None,
+        "wall_seconds": _number(trial["wall_seconds"]),
+        "reason": trial["reason"] or None,
+    }
+
+
+def _number(value: Any) -> float | None:
+    """A float for JSON; None for missing and NaN."""
+    if value is None:
+        return None
+    number = float(value)
+    return number if number == number else None
