@@ -287,6 +287,8 @@ def checkpoint_step(folder: Path) -> int | None:
 def died(task: Task, step: int, exited: dict[str, Any]) -> Outcome:
     """The outcome of an attempt whose process ended without saying so."""
     name, code = exited["signal"], exited["code"]
+    if name is None and code is None:
+        return Outcome(task.key, "failed", step, "", "crash", "WorkerDied", "the process that forks attempts died")
     if name is None:
         head = f"the process ended with code {code} in the middle of the trial"
         return Outcome(task.key, "failed", step, "", "crash", f"exit {code}", head)

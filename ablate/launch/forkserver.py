@@ -1,13 +1,15 @@
-"""A clean process that has imported torch and the trainer, and forks one fresh process per attempt.
+"""A clean process that has imported torch and the trainer, from which every attempt is forked.
 
 Importing torch takes seconds, forking a process that has imported it takes milliseconds, and a crash of the fork
-(segfault, out of memory, ``os._exit``) ends that attempt alone. The server sets no threads, touches no CUDA and runs no
-torch operation, because none of those survive a fork.
+(segfault, out of memory, ``os._exit``) ends that attempt alone. The warm process sets no threads, touches no CUDA and
+runs no torch operation, because none of those survive a fork.
 
-Nobody outlives the driver: when Ray kills a worker, the server reads end-of-file on its socket, kills its child and
-ends; when the server itself is killed, the kernel kills the child (``PR_SET_PDEATHSIG``): no orphan goes on writing.
+    driver or worker --starts--> warm process (`WarmProcess`): imports once, then forks a server for each slot
+    slot (`ForkServer`) --Unix socket, JSON lines--> its server --fork--> attempt; reports come back the same way
 
-    worker (`ForkServer`) --socket, JSON lines--> server (`main`) --fork--> attempt; its reports come back the same way
+Nobody outlives the driver. A server that reads end-of-file from its slot (Ray kills its workers when the driver dies)
+kills its attempt and ends; so does the warm process when its starter is gone; and the kernel kills the child of a dead
+parent (``PR_SET_PDEATHSIG``). No orphan goes on writing.
 """
 
 from __future__ import annotations
@@ -20,26 +22,34 @@ import importlib
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
 BOOTSTRAP = "import os, sys, json; sys.path[:] = json.loads(os.environ.pop('ABLATE_SYS_PATH')); "
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+CONNECT_SECONDS = 120.0
+PRELOAD = ("ablate_core.trainer", "ablate_core.evaluation", "ablate.launch.attempt")
+WARM = ("ablate.store.provenance:environment",)
+"""Called once before forking, because they cache what every attempt needs (git state, versions of packages)."""
 
 
-class ForkServer:
-    """The worker's end. Not thread-safe; one attempt at a time.
+class WarmProcess:
+    """Starts the warm process and ends it.
 
     Args:
-        body: ``module:function`` called in the fork with the task; it takes ``(task, send, should_stop)``.
-        preload: modules the server imports before it forks.
-        warm: ``module:function``s without arguments that it calls before it forks, to fill their caches.
+        body: ``module:function`` called in a fork with the task; it takes ``(task, send, should_stop)``.
+        preload: modules imported before anything is forked.
+        warm: ``module:function``s without arguments, called before anything is forked, to fill their caches.
         threads: cores of one attempt, given to every math library.
-        sys_path: import path of the server; ``None``: this process' own.
+        sys_path: import path; ``None``: this process' own.
     """
 
     def __init__(
@@ -50,39 +60,80 @@ class ForkServer:
         threads: int = 1,
         sys_path: list[str] | None = None,
     ) -> None:
-        self._setup = {"body": body, "preload": preload, "warm": warm or []}
-        self._threads = threads
-        self._sys_path = list(sys.path if sys_path is None else sys_path)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._socket: socket.socket | None = None
-        self._buffer = b""
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process else None
-
-    def start(self) -> None:
-        """Start the server; returns at once, the imports go on in the background."""
-        if self._process is not None:
-            return
-        ours, theirs = socket.socketpair()
-        setup = json.dumps({"fd": theirs.fileno(), **self._setup})
+        self._folder = tempfile.mkdtemp(prefix="ablate-")  # readable by us alone: whoever connects can run code
+        self.address = os.path.join(self._folder, "warm")
+        control, theirs = socket.socketpair()
+        setup = json.dumps(
+            {"control": theirs.fileno(), "address": self.address, "body": body, "preload": preload, "warm": warm or []}
+        )
         code = f"{BOOTSTRAP}from ablate.launch.forkserver import main; main(json.loads({setup!r}))"
-        threads = dict.fromkeys(_THREAD_VARIABLES, str(self._threads))
-        environment = {**os.environ, **threads, "ABLATE_SYS_PATH": json.dumps(self._sys_path)}
+        variables = dict.fromkeys(THREAD_VARIABLES, str(threads))
+        variables["ABLATE_SYS_PATH"] = json.dumps(
+            [p or os.getcwd() for p in (sys.path if sys_path is None else sys_path)]
+        )
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", code],
                 pass_fds=[theirs.fileno()],
-                env=environment,
+                env={**os.environ, **variables},
                 stdin=subprocess.DEVNULL,
             )
-        self._socket, self._buffer = ours, b""
+        self._control: socket.socket | None = control
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def close(self) -> None:
+        """End the warm process, its servers and their attempts."""
+        if self._control is None:
+            return
+        self._control.close()
+        self._control = None
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class ForkServer:
+    """A slot's connection to its server. Not thread-safe; one attempt at a time.
+
+    Args:
+        address: of a warm process on this machine; it need not have come up yet.
+        threads: torch threads of an attempt.
+    """
+
+    def __init__(self, address: str, threads: int = 1) -> None:
+        self._address, self._threads = address, threads
+        self._socket: socket.socket | None = None
+        self._buffer = b""
 
     def run(self, task: dict[str, Any], log: str) -> None:
-        """Fork an attempt at `task`, its output appended to the file `log`."""
-        self.start()
-        self._send({"run": task, "log": log, "threads": self._threads})
+        """Fork an attempt at `task`, its output appended to the file `log`.
+
+        Raises:
+            ConnectionError: no warm process has come up at the address.
+        """
+        if self._socket is None:
+            self._socket, self._buffer = self._connect(), b""
+        devices = {name: os.environ[name] for name in DEVICE_VARIABLES if name in os.environ}
+        self._send({"run": task, "log": log, "threads": self._threads, "env": devices})
+
+    def _connect(self) -> socket.socket:
+        deadline = time.monotonic() + CONNECT_SECONDS
+        while True:
+            connection = socket.socket(socket.AF_UNIX)
+            try:
+                connection.connect(self._address)
+                return connection
+            except OSError as error:
+                connection.close()
+                if time.monotonic() > deadline:
+                    raise ConnectionError(f"no warm process came up at {self._address}: {error}") from error
+                time.sleep(0.05)
 
     def stop(self) -> None:
         """Ask the running attempt to checkpoint and end (SIGTERM)."""
@@ -93,18 +144,20 @@ class ForkServer:
         self._send({"signal": int(signal.SIGKILL)})
 
     def _send(self, message: dict[str, Any]) -> None:
-        assert self._socket is not None
-        with contextlib.suppress(OSError):  # a dead server shows as end-of-file in `poll`
-            self._socket.sendall(json.dumps(message).encode() + b"\n")
+        if self._socket is not None:
+            with contextlib.suppress(OSError):  # a dead server shows as end-of-file in `poll`
+                self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def poll(self, timeout: float) -> Iterator[dict[str, Any]]:
         """Messages that arrive within `timeout` seconds; ends early after the first batch.
 
         Yields:
             ``{"report": ...}`` sent by the attempt, and last ``{"exited": {"code": int | None, "signal": name | None,
-            "cpu_seconds": float, "peak_mem_mb": float}}``. A dead server counts as an exited attempt.
+            "cpu_seconds": float, "peak_mem_mb": float}}``. When the server died with its attempt, both are None.
         """
-        assert self._socket is not None
+        if self._socket is None:
+            time.sleep(timeout)
+            return
         self._socket.settimeout(max(timeout, 1e-3))
         try:
             data = self._socket.recv(1 << 16)
@@ -112,44 +165,49 @@ class ForkServer:
             return
         except OSError:
             data = b""
+        finally:
+            self._socket.settimeout(None)
         if not data:
-            code = self._process.wait() if self._process else None
-            self.close()
-            yield {"exited": {**_exit(code), "cpu_seconds": 0.0, "peak_mem_mb": 0.0, "server": True}}
+            self._socket.close()
+            self._socket = None
+            yield {"exited": {"code": None, "signal": None, "cpu_seconds": 0.0, "peak_mem_mb": 0.0}}
             return
         self._buffer += data
         *lines, self._buffer = self._buffer.split(b"\n")
         yield from map(json.loads, lines)
 
     def close(self) -> None:
-        """End the server and whatever it runs."""
-        if self._socket is not None:
-            self._socket.close()
-        if self._process is not None:
-            try:
-                self._process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        self._process = self._socket = None
+        """End the server and the attempt it runs; returns when both are gone."""
+        if self._socket is None:
+            return
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+            self._socket.settimeout(5)
+            while self._socket.recv(1 << 16):
+                pass
+        self._socket.close()
+        self._socket = None
 
 
-def _exit(code: int | None) -> dict[str, Any]:
-    """A return code as Popen gives it (negative: a signal) in words."""
-    if code is not None and code < 0:
-        return {"code": None, "signal": signal.Signals(-code).name}
-    return {"code": code, "signal": None}
+def warm_process(threads: int, plugins: Iterable[str] = (), sys_path: list[str] | None = None) -> WarmProcess:
+    """The warm process that attempts at trials are forked from."""
+    return WarmProcess("ablate.launch.attempt:forked_attempt", [*PRELOAD, *plugins], list(WARM), threads, sys_path)
 
 
-# --- the server process
+# --- the warm process and its servers
 
 
 def main(setup: dict[str, Any]) -> None:
-    """Serve until the worker hangs up. Runs in the server process."""
+    """Import, then fork a server for each connection until the starter hangs up. Runs in the warm process."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # those reach the attempts by way of the driver
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # servers are not waited for
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # Ray blocks SIGINT in its workers; attempts start unblocked
-    connection = socket.socket(fileno=setup["fd"])
+    control = socket.socket(fileno=setup["control"])
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(setup["address"])
+    listener.listen(1024)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # git, asked for the state of the checkout, is waited for
     for module in setup["preload"]:
         with contextlib.suppress(ImportError):  # a plug-in that does not import fails the attempt, with its traceback
             importlib.import_module(module)
@@ -157,9 +215,29 @@ def main(setup: dict[str, Any]) -> None:
         with contextlib.suppress(Exception):
             _load(name)()
     body = _load(setup["body"])
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.collect()
     gc.freeze()  # keep the pages of the imports shared after a fork
-    _Server(connection, body).serve()
+    parent = os.getpid()
+    selector = selectors.DefaultSelector()
+    selector.register(control, selectors.EVENT_READ)
+    selector.register(listener, selectors.EVENT_READ)
+    while True:
+        ready = [key.fileobj for key, _ in selector.select()]
+        if control in ready:  # nothing is ever sent: the starter has hung up
+            shutil.rmtree(os.path.dirname(setup["address"]), ignore_errors=True)
+            return
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            die_with_parent(parent)
+            for inherited in (control, listener, selector):
+                inherited.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            try:
+                _Server(connection, body).serve()
+            finally:
+                os._exit(0)
+        connection.close()
 
 
 def _load(name: str) -> Callable[..., Any]:
@@ -169,10 +247,12 @@ def _load(name: str) -> Callable[..., Any]:
 
 
 class _Server:
+    """Serves one slot: forks its attempts and passes their reports on."""
+
     def __init__(self, connection: socket.socket, body: Callable[..., None]) -> None:
         self.connection, self.body = connection, body
         self.selector = selectors.DefaultSelector()
-        self.selector.register(connection, selectors.EVENT_READ, "worker")
+        self.selector.register(connection, selectors.EVENT_READ, "slot")
         self.child: int | None = None
         self.reports = b""
         self.buffer = b""
@@ -181,15 +261,18 @@ class _Server:
         try:
             while True:
                 for key, _ in self.selector.select():
-                    if not (self.from_worker() if key.data == "worker" else self.from_child(key.fd)):
+                    if not (self.from_slot() if key.data == "slot" else self.from_child(key.fd)):
                         return
         finally:
             if self.child is not None:
                 os.kill(self.child, signal.SIGKILL)
                 os.waitpid(self.child, 0)
 
-    def from_worker(self) -> bool:
-        data = self.connection.recv(1 << 20)
+    def from_slot(self) -> bool:
+        try:
+            data = self.connection.recv(1 << 20)
+        except OSError:
+            data = b""
         self.buffer += data
         *lines, self.buffer = self.buffer.split(b"\n")
         for message in map(json.loads, lines):
@@ -226,7 +309,10 @@ class _Server:
         _, status, usage = os.wait4(self.child, 0)
         self.child = None
         unit = 1 if sys.platform == "darwin" else 1024  # bytes of one ru_maxrss
-        ended = _exit(os.waitstatus_to_exitcode(status)) | {
+        code = os.waitstatus_to_exitcode(status)
+        ended = {
+            "code": code if code >= 0 else None,
+            "signal": signal.Signals(-code).name if code < 0 else None,
             "cpu_seconds": usage.ru_utime + usage.ru_stime,
             "peak_mem_mb": usage.ru_maxrss * unit / 2**20,
         }
@@ -234,7 +320,7 @@ class _Server:
         return True
 
     def reply(self, *lines: bytes) -> None:
-        with contextlib.suppress(OSError):  # the worker is gone: the next read ends the server
+        with contextlib.suppress(OSError):  # the slot is gone: the next read ends the server
             self.connection.sendall(b"".join(line + b"\n" for line in lines))
 
 
@@ -244,6 +330,7 @@ def _attempt(body: Callable[..., None], message: dict[str, Any], write: int, ser
     try:
         die_with_parent(server)
         stop = _stop_on_signals()
+        os.environ.update(message["env"])
         log = os.open(message["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         null = os.open(os.devnull, os.O_RDONLY)
         for target, source in ((0, null), (1, log), (2, log)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ablate.errors import ExitCode
 from ablate.launch import agenda as agendas
 from ablate.launch.attempt import EVALUATOR, TRAINER, Context, Outcome, Task
+from ablate.launch.forkserver import warm_process
 from ablate.launch.options import Placement, RunOptions, RunSummary, place
 from ablate.launch.view import Running, RunState, RunView, choose_view
 from ablate.store.journal import Journal
@@ -126,8 +128,8 @@ class Driver:
         shutil.rmtree(self.scratch.parent, ignore_errors=True)  # of a driver that was killed; we hold the store's lock
         self.scratch.parent.mkdir(parents=True, exist_ok=True)
         resources = self.plan.resources
-        with self._signals(), connected(self.options) as cluster:
-            wanted = float(resources.get("cpus") or 0), float(resources.get("gpus") or 0)
+        wanted = float(resources.get("cpus") or 0), float(resources.get("gpus") or 0)
+        with self._signals(), self._warm(wanted[0]) as self.warm_address, connected(self.options) as cluster:
             self.placement = place(self.options, *wanted, cluster.nodes)
             state = self.state
             state.slots, state.cpus_per_trial = self.placement.slots, self.placement.cpus_per_trial
@@ -137,6 +139,20 @@ class Driver:
                 self._fit(self.placement, trainer, evaluator)
             finally:
                 self.stop_file.unlink(missing_ok=True)
+
+    @contextmanager
+    def _warm(self, wanted_cpus: float) -> Iterator[str]:
+        """Import torch while Ray starts: slots on this machine fork from one process; others start their own."""
+        elsewhere = self.options.address or os.environ.get("RAY_ADDRESS")
+        if elsewhere or self.options.isolation != "process":
+            yield ""
+            return
+        cpus = self.options.cpus_per_trial or wanted_cpus or 1.0
+        warm = warm_process(max(1, math.floor(cpus)), self.options.plugins)
+        try:
+            yield warm.address
+        finally:
+            warm.close()
 
     def _fit(self, placement: Placement, trainer: str, evaluator: str) -> None:
         import sys
@@ -162,6 +178,7 @@ class Driver:
             report_seconds=self.options.report_seconds,
             retries={cause: n for cause, n in retries.items() if cause != "preempt"},
             sys_path=tuple(path or os.getcwd() for path in sys.path),
+            warm_address=self.warm_address,
         )
         chunks = agendas.chunks(self.order, placement, self.options)
         deaths = retries["preempt"] if process else retries["crash"]

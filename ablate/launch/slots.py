@@ -8,6 +8,7 @@ paid once per slot.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 from ray.tune import Trainable
 
 from ablate.launch.attempt import Context, Outcome, Task, died, run_attempt
-from ablate.launch.forkserver import ForkServer
+from ablate.launch.forkserver import ForkServer, WarmProcess, warm_process
 from ablate.store.journal import Journal
 from ablate.store.paths import StorePaths
 from ablate.store.record import AttemptRecord, end_attempt
@@ -27,9 +28,6 @@ from ablate.store.record import AttemptRecord, end_attempt
 POLL_SECONDS = 0.2
 CLEANUP_SECONDS = 8.0
 """Tune kills a worker that takes longer than 10 seconds to clean up."""
-PRELOAD = ["ablate_core.trainer", "ablate_core.evaluation", "ablate.launch.attempt"]
-WARM = ["ablate.store.provenance:environment"]
-"""Called once in the server, because they cache what every fork needs (git state, versions of packages)."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,7 @@ class SlotSettings:
     report_seconds: float
     retries: dict[str, int]
     sys_path: tuple[str, ...]
+    warm_address: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -168,14 +167,11 @@ class ProcessRunner:
     def __init__(self, settings: SlotSettings) -> None:
         self.settings = settings
         context = settings.context
-        self.server = ForkServer(
-            "ablate.launch.attempt:forked_attempt",
-            [*PRELOAD, *context.plugins],
-            WARM,
-            context.threads,
-            [*settings.sys_path, *(p for p in sys.path if p not in settings.sys_path)],
-        )
-        self.server.start()
+        self.warm: WarmProcess | None = None  # our own, where the driver's is on another machine
+        if not settings.warm_address or not os.path.exists(settings.warm_address):
+            path = [*settings.sys_path, *(p for p in sys.path if p not in settings.sys_path)]
+            self.warm = warm_process(context.threads, context.plugins, path)
+        self.server = ForkServer(self.warm.address if self.warm else settings.warm_address, context.threads)
         self.paths = StorePaths(context.store)
         self.journal = Journal(self.paths, "worker")
         self.task: Task | None = None
@@ -235,6 +231,8 @@ class ProcessRunner:
     def close(self) -> None:
         self.server.close()
         self.journal.close()
+        if self.warm is not None:
+            self.warm.close()
 
 
 class ActorRunner:
