@@ -99,13 +99,16 @@ def _names(arm: Arm) -> list[str]:
     """Everything an arm may be called by."""
     in_plans = [name for m in arm.memberships for name in (m.label, f"{m.plan}.{m.label}")]
     base = [BASE] if any(m.kind == BASE for m in arm.memberships) else []
-    return list(dict.fromkeys([arm.label, *base, *in_plans, arm.id]))
+    levels = [f"{axis}={level}" for axis, level in arm.choice.items()]
+    alone = [*levels, *arm.choice.values()] if len(levels) == 1 else []
+    return list(dict.fromkeys([arm.label, *base, *in_plans, *alone, arm.id]))
 
 
 def _id(arms: Iterable[Arm], name: str) -> str | None:
+    """The arm called `name`: by its label, else by another of its names where only one arm has it."""
     found = list(arms)
-    exact = next((arm.id for arm in found if arm.label == name), None)
-    return exact or next((arm.id for arm in found if name in _names(arm)), None)
+    named = [arm.id for arm in found if arm.label == name] or [arm.id for arm in found if name in _names(arm)]
+    return named[0] if len(named) == 1 else None
 
 
 def _shown(arms: Iterable[Arm]) -> list[str]:

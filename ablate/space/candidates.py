@@ -96,11 +96,10 @@ def _list(name: str, plan: ListPlan, levels: Levels) -> Iterator[Candidate]:
         for key, value in (arm or {}).items():
             if key in levels.of and not isinstance(value, dict):
                 choice[key] = level_text(value)
-            elif key not in ("label", "not_yet"):
+            elif key != "not_yet":
                 own[key] = value
-        shown = str((arm or {}).get("label", label))
         refused = (arm or {}).get("not_yet") or levels.not_yet(choice) or _needs(levels, choice)
-        yield Candidate(name, "list", position, shown, choice, where, own, refused=refused)
+        yield Candidate(name, "list", position, label, choice, where, own, refused=refused)
 
 
 def _needs(levels: Levels, choice: dict[str, str]) -> str | None:
@@ -119,16 +118,26 @@ def _grid(name: str, plan: GridPlan, levels: Levels) -> Iterator[Candidate]:
         yield Candidate(name, "grid", position, _cell(levels, choice), choice, ("plans", name), refused=refused)
 
 
+def base_label(plan: AnyPlan, levels: Levels) -> str | None:
+    """How a plan around the base calls it: by its level where one axis alone varies."""
+    if not isinstance(plan, OfatPlan) or len(axes := _axes(plan.axes, levels)) != 1:
+        return None
+    axis = next(iter(axes))
+    level = levels.baseline[axis]
+    return None if level is None else levels.label(axis, level) or level
+
+
 def _ofat(name: str, plan: OfatPlan, levels: Levels) -> Iterator[Candidate]:
     position = 1  # the baseline is 0
-    for axis, some in _axes(plan.axes, levels).items():
+    axes = _axes(plan.axes, levels)
+    for axis, some in axes.items():
         for level in some:
             if level == levels.baseline[axis]:
                 continue
             choice, refused = _mended({axis: level}, levels, plan.on_needs, keep=axis)
             refused = levels.not_yet({axis: level}) or refused
             where: Where = ("plans", name)
-            label = _part(levels, axis, level)
+            label = _part(levels, axis, level) if len(axes) > 1 else levels.label(axis, level) or level
             yield Candidate(name, "ofat", position, label, choice, where, axis=axis, level=level, refused=refused)
             position += 1
 

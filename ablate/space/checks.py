@@ -10,6 +10,7 @@ from ablate.space.expressions import Expression, ExpressionError
 from ablate.space.levels import Levels, axis_levels, axis_path, level_text
 from ablate.space.problems import Mark, Problem, nearest
 from ablate.space.schema import (
+    PER_ARM,
     Axis,
     CumulativePlan,
     GridPlan,
@@ -23,7 +24,7 @@ from ablate.space.source import Where
 from ablate.space.written import leaves
 from ablate_core.config import TrialConfig
 
-ARM_WORDS = ("preset", "label", "not_yet")
+ARM_WORDS = ("preset", "not_yet")
 """Keys of a named arm that are neither an axis nor a path of the config."""
 
 
@@ -203,7 +204,7 @@ class _Checks:
         for key, value in arm.items():
             if key in self.levels.of and not isinstance(value, dict):
                 yield from self.level(key, value, (*at, key))
-            elif key in ("label", "not_yet"):
+            elif key == "not_yet":
                 if not isinstance(value, str) or not value:
                     yield self.at((*at, key), f"{key}: a sentence, got {value!r}")
             elif key not in ("preset", *self.levels.of) and unknown_part(TrialConfig, (key.split(".")[0],)):
@@ -220,4 +221,8 @@ class _Checks:
         if fidelity.run is not None and fidelity.run not in fidelity.levels:
             yield self.at(("fidelity", "run"), nearest("fidelity level", fidelity.run, fidelity.levels))
         for name, level in fidelity.levels.items():
-            yield from self.overrides(level, ("fidelity", "levels", name), presets=True)
+            at: Where = ("fidelity", "levels", name)
+            yield from self.overrides({k: v for k, v in (level or {}).items() if k != PER_ARM}, at, presets=True)
+            for text, overrides in (level or {}).get(PER_ARM, {}).items():
+                yield from self.expression(text, (*at, PER_ARM, text), key=True)
+                yield from self.overrides(overrides, (*at, PER_ARM, text), presets=True)

@@ -37,9 +37,9 @@ class Draft:
         self.resolved.touched |= resolved.touched
 
     def label(self) -> str:
-        """A name from a list plan, else that of a crossed cell, else the first one."""
+        """A name from a list plan, else that of a crossed cell, else the first one that is not just "base"."""
         for kinds in (("list",), ("grid", "random")):
             for membership in self.memberships:
                 if membership.kind in kinds:
                     return membership.label
-        return self.memberships[0].label
+        return next((m.label for m in self.memberships if m.label != BASE), BASE)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ablate.errors import SpaceError
 from ablate.space.assemble import assemble
-from ablate.space.candidates import MAX_CELLS, Candidate, candidates, size
+from ablate.space.candidates import MAX_CELLS, Candidate, base_label, candidates, size
 from ablate.space.draft import BASE, Draft
 from ablate.space.expressions import Expression, ExpressionError
 from ablate.space.keys import arm_id, essential
@@ -93,11 +93,13 @@ class _Walk:
         for name in self.space.axes:
             self.check_levels(name, arm_id(base))
         refuse(self.problems)
+        baseline = self.levels.baseline
+        self.base.choice = {a: lv for a, lv in baseline.items() if lv is not None and a not in self.resolver.when}
 
     def check_last_words(self) -> None:
         """Fidelity and ``--set`` come last: over what an axis varies they would make its levels one."""
         fidelity = self.resolver.fidelity
-        sized = self.space.fidelity.levels.get(fidelity or "") or {}
+        sized = self.resolver.sized
         for name in self.space.axes:
             for path in _varied_paths(name, self.space):
                 for key in (key for key in sized if _encloses(key, path)):
@@ -141,7 +143,7 @@ class _Walk:
             return
         if plan.kind in FROM_BASE:
             first = 0 if plan.kind != "leave_one_out" else -1
-            self.base.memberships.append(Membership(name, plan.kind, first, BASE))
+            self.base.memberships.append(Membership(name, plan.kind, first, base_label(plan, self.levels) or BASE))
         seen: dict[str, Candidate] = {}
         instead: dict[str, str | None] = {}  # a skipped cell -> what cells compared with it are compared with
         for cell in candidates(name, plan, self.levels):

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from ablate.space.candidates import MAX_CELLS
-from ablate.space.schema import Space
+from ablate.space.schema import PER_ARM, Space
 from ablate_core.component import Component
 from ablate_core.config import TrialConfig
 from ablate_core.methods import METHODS
@@ -33,7 +33,9 @@ def space_json_schema() -> Schema:
     arm = {"anyOf": [{"type": "null"}, {**config, "additionalProperties": True}]}
     properties["base"] = config
     properties["presets"] = {**properties["presets"], "additionalProperties": config}
-    definitions["Fidelity"]["properties"]["levels"]["additionalProperties"] = {"anyOf": [config, {"type": "null"}]}
+    per_arm = {"type": "object", "additionalProperties": config, "description": "expression on the config -> overrides"}
+    level = {**config, "properties": {**config["properties"], PER_ARM: per_arm}}
+    definitions["Fidelity"]["properties"]["levels"]["additionalProperties"] = {"anyOf": [level, {"type": "null"}]}
     definitions["ListPlan"]["properties"]["arms"]["additionalProperties"] = arm
     definitions["ListPlan"]["properties"]["arms"]["minProperties"] = 1
     _allow(definitions, "Axis", {"type": "array", "minItems": 1, "maxItems": MAX_CELLS})

@@ -134,6 +134,8 @@ def _merge(merged: Source, into: dict[str, Any], at: Where, sides: dict[str, Sou
         where = (*at, key)
         if key in OWN_KEYS and not at:
             continue
+        if key in below and key in above and above[key] is None:
+            continue  # `key:` with nothing after it takes back what the parent said
         if key not in above:
             _take(merged, into, where, sides["parent"])
         elif not _both_merge(where, below.get(key), above[key]):

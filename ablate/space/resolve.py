@@ -13,7 +13,7 @@ from ablate.space.describe import Loc, model_fields_at, problems_of, unknown_par
 from ablate.space.expressions import Expression, ExpressionError
 from ablate.space.levels import Levels
 from ablate.space.problems import Mark, Problem, refuse
-from ablate.space.schema import Space
+from ablate.space.schema import PER_ARM, Space
 from ablate.space.source import Where, parse_value
 from ablate.space.written import Path, Written, component_name, leaves
 from ablate_core.config import TrialConfig
@@ -65,6 +65,8 @@ class Resolver:
     def __init__(self, space: Space, levels: Levels, fidelity: str | None) -> None:
         self.space, self.levels, self.fidelity = space, levels, fidelity
         self.settings = [_setting(text) for text in space.overrides]
+        self.sized = dict(space.fidelity.levels.get(fidelity or "") or {})
+        self.sized_per_arm: dict[str, dict[str, Any]] = self.sized.pop(PER_ARM, {})
         self.when = {name: Expression(axis.when) for name, axis in space.axes.items() if axis.when is not None}
         self.base = Written()
         for key, value in FIRST_LOOK.items():
@@ -100,7 +102,7 @@ class Resolver:
             config, problems = self._validate(written)
             if config is None:
                 return Resolved(None, written, dict(choice), problems=problems)
-            if self._applies(axis, config):
+            if self._holds(self.when[axis], config, ("axes", axis, "when")):
                 touched |= self._level(written, axis, choice[axis])
                 active[axis] = choice[axis]
             else:
@@ -108,18 +110,25 @@ class Resolver:
         config, problems = self._finished(written)
         return Resolved(config, written, active, inactive, touched, problems)
 
-    def _applies(self, axis: str, config: TrialConfig) -> bool:
+    def _holds(self, expression: Expression, config: TrialConfig, where: Where) -> bool:
         try:
-            return self.when[axis](config.resolved())
+            return expression(config.resolved())
         except ExpressionError as error:
-            refuse([Problem(self.space.source.mark(("axes", axis, "when")), str(error))])
+            refuse([Problem(self.space.source.mark(where, key=where[-1] != "when"), str(error))])
             raise AssertionError from error
 
     def _finished(self, written: Written) -> tuple[TrialConfig | None, list[Problem]]:
         """Fidelity, then ``--set``, over whatever the arm is."""
         if self.fidelity is not None:
-            level = self.space.fidelity.levels[self.fidelity]
-            self._lay(written, level or {}, ("fidelity", "levels", self.fidelity))
+            where: Where = ("fidelity", "levels", self.fidelity)
+            self._lay(written, self.sized, where)
+            if self.sized_per_arm:
+                config, problems = self._validate(written)
+                if config is None:
+                    return None, problems
+                for text, overrides in self.sized_per_arm.items():
+                    if self._holds(Expression(text), config, (*where, PER_ARM, text)):
+                        self._lay(written, overrides, (*where, PER_ARM, text))
         for i, (key, value) in enumerate(self.settings):
             self._lay(written, {key: value}, (SET, i))
         return self._validate(written)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 from ablate.space.source import Source
 
 SCHEMA_VERSION = 1
+PER_ARM = "per_arm"
 Overrides = dict[str, Any]
 OnNeeds = Literal["skip", "pull_in", "drop_dependents"]
 LATER_KINDS = ("fractional", "optuna")
@@ -57,7 +58,7 @@ class ListPlan(Part):
 
     kind: Literal["list"]
     arms: dict[str, Overrides | None] = Field(
-        description="arm -> {axis: level, preset: name, dotted.path: value, label: text, not_yet: reason}"
+        description="arm -> {axis: level, preset: name, dotted.path: value, not_yet: reason}"
     )
 
 
@@ -150,7 +151,18 @@ class Fidelity(Part):
     """Named sizes of the same study: overrides laid over the base and every arm, after their own."""
 
     run: str | None = Field(None, description="the level that runs when none is asked for")
-    levels: dict[str, Overrides | None] = {}
+    levels: dict[str, Overrides | None] = Field(
+        {}, description="level -> overrides; `per_arm: {expression: overrides}` only where the expression holds"
+    )
+
+    @field_validator("levels", mode="before")
+    @classmethod
+    def _mappings(cls, levels: Any) -> Any:
+        for level in levels.values() if isinstance(levels, dict) else ():
+            inner = (level or {}).get(PER_ARM, {}) if isinstance(level, dict | None) else {}
+            if not isinstance(inner, dict) or not all(isinstance(part, dict) for part in inner.values()):
+                raise ValueError(f"{PER_ARM} is a mapping: expression on the config -> overrides")
+        return levels
 
 
 class Stop(Part):
