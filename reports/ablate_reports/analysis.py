@@ -126,6 +126,11 @@ class Analysis:
         return {r.arm_id: r for r in self.rows}
 
     @property
+    def baseline_name(self) -> str:
+        """How sentences call the baseline: ``the baseline fm``, or just ``the baseline`` when that is its label."""
+        return self.situation.baseline or "the baseline"
+
+    @property
     def metric_axis(self) -> str:
         """A short axis title: the metric's plain name and its direction."""
         name = self.primary.name if self.primary else str(self.frames.study["metric"]["name"])
@@ -296,7 +301,7 @@ def _situation(
     final = int(status.isin([DONE, DIVERGED, *FAILED]).sum())
     return Situation(
         metric=_spoken(primary, frames),
-        baseline=formats.short(base.label) if base else None,
+        baseline=_called(base) if base else None,
         baseline_problem=_baseline_problem(base),
         planned=len(status),
         final=final,
@@ -314,6 +319,10 @@ def _situation(
         tied=[formats.short(r.label) for r in rows if r.tied_best],
         lower_is_better=frames.lower_is_better,
     )
+
+
+def _called(base: ArmRow) -> str:
+    return "the baseline" if base.label.lower() in ("base", "baseline") else f"the baseline {formats.short(base.label)}"
 
 
 def _spoken(primary: Group | None, frames: StudyFrames) -> str:

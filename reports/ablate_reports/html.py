@@ -80,6 +80,7 @@ def _context(analysis: Analysis) -> dict[str, Any]:
         "a": analysis,
         "study": frames.study,
         "running": s.final < s.planned,
+        "created": _moment(frames.study["created_at"]) if frames.study["created_at"] else "",
         "facts": _facts(analysis),
         "rows": [_arm(analysis, r, m) for r, m in zip(analysis.rows, _minis(analysis), strict=True)],
         "mean_name": tables.mean_name(analysis),
@@ -112,9 +113,15 @@ def _arm(analysis: Analysis, row: Any, mini: Mini | None) -> dict[str, Any]:
         "label": row.label, "short": formats.short(row.label), "baseline": row.baseline, "tied": row.tied_best,
         "value": formats.number(row.value), "interval": tables.interval_of(row), "seeds": tables.seeds_of(row),
         "cost": tables.cost(row), "delta": delta, "both": both, "verdict": verdict,
-        "marker": analysis.marker(verdict) if verdict else "", "mini": mini,
+        "marker": analysis.marker(verdict) if verdict else "", "said": tables.verdict_of(analysis, row), "mini": mini,
         "lost": row.failed + row.diverged, "missing": row.value is None,
     }  # fmt: skip
+
+
+def _moment(at: Any) -> str:
+    """An ISO time as people read it: ``2026-01-01 00:00 UTC``."""
+    text = str(at).replace("T", " ")
+    return f"{text[:16]} UTC" if text.endswith(("Z", "+00:00")) and len(text) > 16 else text
 
 
 def _condition(analysis: Analysis) -> str:

@@ -49,7 +49,7 @@ def _model(analysis: Analysis) -> list[str]:
 
 
 def _contrasts(analysis: Analysis) -> list[str]:
-    m, base = analysis.model, analysis.frames.baseline
+    m = analysis.model
     judged = [r.contrast for r in analysis.rows if r.contrast is not None and r.contrast.low is not None]
     if m is None or not judged:
         return []
@@ -57,7 +57,7 @@ def _contrasts(analysis: Analysis) -> list[str]:
     critical = m.family_critical(pairs, analysis.alpha) if pairs else None
     law = _law(analysis, pairs)
     way = "numerical integration" if law is None or law.exact else "a seeded quasi-random simulation"
-    label = formats.short(analysis.frames.label(str(base)))
+    label = analysis.baseline_name
     parts = [f"Differences to {label} are contrasts of this model, so they are paired by seed where seeds are blocks."]
     if not m.blocked:
         parts = [f"Differences to {label} are contrasts of this model."]

@@ -6,6 +6,7 @@ import base64
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablate_reports import formats
 from ablate_reports.analysis import Analysis
 
 KINDS = ("samples", "gallery")
@@ -79,7 +80,7 @@ def _picture(analysis: Analysis, row: object, label: str, data: bytes) -> Pictur
     seed, step = int(row.seed), int(row.step)  # type: ignore[attr-defined]
     value = arm.seeds.get(seed)
     name = analysis.primary.name if analysis.primary else ""
-    caption = f"seed {seed}, step {step:,}" + (f", {name} {value:.4g}" if value is not None else "")
+    caption = f"seed {seed}, step {step:,}" + (f", {name} {formats.number(value)}" if value is not None else "")
     uri = f"data:{row.mime};base64,{base64.b64encode(data).decode('ascii')}"  # type: ignore[attr-defined]
     shape = [int(v) if v == v else 0 for v in (row.rows, row.cols)]  # type: ignore[attr-defined]
     return Picture(arm.arm_id, label, seed, step, uri, shape[0], shape[1], caption)

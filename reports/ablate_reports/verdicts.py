@@ -56,7 +56,7 @@ class Situation:
 
     Attributes:
         metric: the metric's right name.
-        baseline: label of the baseline; None when none is named.
+        baseline: what sentences call the baseline (``the baseline fm``); None when none is named.
         baseline_problem: why the baseline cannot be compared with, or "".
         planned, final, done, diverged, failed: trials by status (final = done + diverged + failed).
         measured: trials with a usable value of the metric.
@@ -126,7 +126,7 @@ def _nothing_compared(s: Situation) -> str | None:
     if s.baseline is None:
         return f"No baseline is named, so nothing is compared; {best}."
     if s.baseline_problem:
-        return f"No comparison is possible, because the baseline {s.baseline} {s.baseline_problem}; {best}."
+        return f"No comparison is possible, because {s.baseline} {s.baseline_problem}; {best}."
     if s.no_spread:
         return f"No verdict: all seeds of an arm gave identical values, so there is no noise to judge by; {best}."
     if all(c.interval is None for c in s.compared):
@@ -141,20 +141,20 @@ def _compared(s: Situation) -> str:
         best = (min if s.lower_is_better else max)(k["better"], key=lambda c: c.estimate)
         seeds = count(best.n, "seed") if best.n == best.n_reference else f"{best.n} against {best.n_reference} seeds"
         return (
-            f"{best.label} beats the baseline {s.baseline}: {best.change} "
+            f"{best.label} beats {s.baseline}: {best.change} "
             f"({s.level} simultaneous interval {best.interval}, {seeds}) in {s.metric}."
         )
     if len(k["equivalent"]) == len(s.compared):
         which = "The one other arm is" if len(judged) == 1 else f"All {len(judged)} other arms are"
-        return f"{which} equivalent to the baseline {s.baseline} within {s.margin} in {s.metric}."
+        return f"{which} equivalent to {s.baseline} within {s.margin} in {s.metric}."
     if len(k["worse"]) == len(s.compared):
         which = "The one other arm is" if len(judged) == 1 else f"All {len(judged)} other arms are"
-        return f"{which} worse than the baseline {s.baseline} in {s.metric}."
+        return f"{which} worse than {s.baseline} in {s.metric}."
     if len(k["inconclusive"]) == len(s.compared):
         limit = f"; differences below about {s.resolution} cannot be seen at this size" if s.resolution else ""
-        return f"No difference to the baseline {s.baseline} is resolved in {s.metric}{limit}."
+        return f"No difference to {s.baseline} is resolved in {s.metric}{limit}."
     parts = [f"{len(k[v])} {v}" for v in ("equivalent", "inconclusive", "worse") if k[v]]
-    return f"No arm beats the baseline {s.baseline} in {s.metric}: {', '.join(parts)}."
+    return f"No arm beats {s.baseline} in {s.metric}: {', '.join(parts)}."
 
 
 def remarks(s: Situation) -> list[str]:

@@ -44,19 +44,26 @@ def study(
     status: dict[tuple[str, int], str] | None = None,
     pictures: Path | None = None,
     rng_seed: int = 11,
+    members: list[tuple[str, str, str, int, str, dict[str, str]]] | None = None,
+    parts: dict[str, Any] | None = None,
     **study_fields: Any,
 ) -> StudyFrames:
-    """A synthetic study: arm k has ``log(value) = log(level) + effect + seed effect + noise``; the first arm is the baseline."""
+    """A synthetic study: arm k has ``log(value) = log(level) + effect + seed effect + noise``; the first arm is the baseline.
+
+    Args:
+        members: further memberships ``(arm, plan, kind, position, label, choice)``.
+        parts: whole frames or lists that replace the simulated ones.
+    """
     rng = np.random.default_rng(rng_seed)
     effects = EFFECTS if effects is None else effects
     status, labels, base = status or {}, labels or {}, next(iter(effects))
     of_seed = rng.normal(0, seed_noise, seeds)
-    arms, members, trials, measured, curves, pieces, attempts = [], [], [], [], [], [], []
+    arms, plans, trials, measured, curves, pieces, attempts = [], [], [], [], [], [], []
     for position, (name, effect) in enumerate(effects.items()):
         arm = f"arm-{name}"
         label = labels.get(name, name)
         arms.append((arm, label, json.dumps({"objective": {"name": name}}), 123_456))
-        members.append((arm, "methods", "list", position, label, "objective", name, json.dumps({"objective": name})))
+        plans.append((arm, "methods", "list", position, label, "objective", name, json.dumps({"objective": name})))
         for s in range(seeds):
             trial, state = f"trial-{name}-{s}", status.get((name, s), "done")
             value = level * np.exp(effect + of_seed[s] + rng.normal(0, noise))
@@ -78,6 +85,9 @@ def study(
                 path.write_bytes(png(64, 64, position * 100))
                 pieces.append((trial, arm, s, "samples", done, str(path), "image/png", 64, 64, 8, 8))
 
+    for name, plan, kind, position, label, choice in members or []:
+        plans.append((f"arm-{name}", plan, kind, position, label, None, None, json.dumps(choice)))
+
     def frame(name: str, rows: list[Any]) -> pd.DataFrame:
         return pd.DataFrame(rows, columns=list(COLUMNS[name]))
 
@@ -86,9 +96,8 @@ def study(
         "baseline_arm_id": f"arm-{base}", "metric": {"name": "fd_digits", "mode": "min", "at": "last"}, "margin": 0.02,
         "alpha": 0.05, "space_yaml": "ablate: 1\nname: objectives\n", "created_at": "2026-01-01T00:00:00Z", "version": "0.1.0",
     }  # fmt: skip
-    return StudyFrames(
-        study=fields | study_fields,
-        arms=frame("arms", arms), study_arms=frame("study_arms", members), trials=frame("trials", trials),
+    simulated: dict[str, Any] = dict(
+        arms=frame("arms", arms), study_arms=frame("study_arms", plans), trials=frame("trials", trials),
         measurements=frame("measurements", measured),
         curves=pd.concat(curves, ignore_index=True) if curves else frame("curves", []),
         artifacts=frame("artifacts", pieces),
@@ -99,3 +108,24 @@ def study(
         skips=frame("skips", [("methods", "imm on cosine", "the method is derived for the linear path")]),
         published=[],
     )  # fmt: skip
+    return StudyFrames(study=fields | study_fields, **(simulated | (parts or {})))
+
+
+PATH = {"A": 0.0, "B": -0.045, "C": -0.06, "D": -0.062, "E": -0.14}
+GRID = {"linear-l2": 0.0, "linear-huber": -0.02, "cosine-l2": 0.11, "cosine-huber": 0.05, "trig-l2": 0.08, "trig-huber": 0.3}
+
+
+def rich_study(pictures: Path | None = None, **more: Any) -> StudyFrames:
+    """Every kind of content at once: a path, a grid, lost trials, a second identity, published numbers."""
+    names = {"A": "baseline", "B": "+ adaptive loss", "C": "+ plug-in velocity", "D": "+ class batches", "E": "+ gradual times"}
+    members = [("A", "walk", "cumulative", 0, "baseline", {})]
+    members += [(k, "walk", "cumulative", i, names[k], {}) for i, k in enumerate(PATH) if i]
+    members += [(k, "design", "grid", i, k, dict(zip(("schedule", "loss"), k.split("-"), strict=True))) for i, k in enumerate(GRID)]
+    lost = {("trig-l2", 1): "failed", ("trig-huber", 0): "diverged", ("trig-huber", 1): "diverged", ("trig-huber", 2): "diverged"}
+    published = [{"arm": "E", "metric": "FID-50k", "value": 2.9, "source": "an invented paper", "note": "synthetic"}]
+    first = study({**PATH, **GRID}, 4, noise=0.012, seed_noise=0.01, level=6.1, labels=names, status=lost, members=members, pictures=pictures)
+    other = first.measurements.assign(cond_id="cid000000002", value=first.measurements["value"] * 0.7)
+    conditions = pd.concat([first.conditions, pd.DataFrame([("cid000000002", json.dumps(CONDITION | {"nfe": 4}))], columns=["cond_id", "definition"])])
+    parts = {f: getattr(first, f) for f in COLUMNS} | {"published": published, "conditions": conditions}
+    parts["measurements"] = pd.concat([first.measurements, other[other["arm_id"].isin(["arm-A", "arm-E"])]])
+    return StudyFrames(study=dict(first.study) | {"name": "A path and a grid (synthetic)"} | more, **parts)

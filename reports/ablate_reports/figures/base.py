@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 GREY = "#7f7f7f"
+FONT = "-apple-system, 'Segoe UI', Inter, Roboto, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
 COLOURS = {"better": "#0072B2", "worse": "#D55E00", "equivalent": "#009E73", "inconclusive": GREY}
 SYMBOLS = {"better": "triangle-down", "worse": "triangle-up", "equivalent": "square", "inconclusive": "circle-open"}
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#9467bd", "#8c6d31")
@@ -23,6 +24,16 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Key:
+    """A legend entry: outside the plot, where it may wrap without eating the drawing on a phone."""
+
+    group: str
+    label: str
+    colour: str
+    dash: str
+
+
+@dataclass(frozen=True)
 class Figure:
     """A figure as data.
 
@@ -33,6 +44,7 @@ class Figure:
         spec: ``{"data": [...], "layout": {...}}`` for Plotly.
         table: its numbers.
         notes: what must be said with it.
+        legend: entries that switch their traces on and off; empty when the plot has its own legend or needs none.
     """
 
     id: str
@@ -41,6 +53,7 @@ class Figure:
     spec: dict[str, Any] = field(repr=False)
     table: Table = field(repr=False)
     notes: list[str] = field(default_factory=list)
+    legend: list[Key] = field(default_factory=list)
 
     @property
     def height(self) -> int:
@@ -55,7 +68,7 @@ def layout(height: int, **more: Any) -> dict[str, Any]:
         "margin": {"l": 56, "r": 16, "t": 12, "b": 48},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12.5},
+        "font": {"family": FONT, "size": 12.5},
         "hoverlabel": {"align": "left", "namelength": -1},
         "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0, "xanchor": "left"},
         "dragmode": False,
@@ -67,7 +80,7 @@ def layout(height: int, **more: Any) -> dict[str, Any]:
 def axis(title: str | None = None, **more: Any) -> dict[str, Any]:
     """An axis without a zero line; `title` is ours, never the user's unescaped text."""
     base: dict[str, Any] = {"zeroline": False, "automargin": True, "ticks": "outside", "ticklen": 4}
-    return base | ({"title": {"text": title, "standoff": 8}} if title else {}) | more
+    return base | ({"title": {"text": title, "standoff": 8, "font": {"size": 12.5}}} if title else {}) | more
 
 
 def plain(values: Iterable[float | None], digits: int = 6) -> list[float | None]:

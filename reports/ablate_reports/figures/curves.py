@@ -11,7 +11,7 @@ from scipy import stats
 
 from ablate_reports import formats
 from ablate_reports.analysis import Analysis, ArmRow
-from ablate_reports.figures.base import CYCLE, DASHES, GREY, Figure, Table, axis, layout, log_ticks, plain, rgba
+from ablate_reports.figures.base import CYCLE, DASHES, GREY, Figure, Key, Table, axis, layout, log_ticks, plain, rgba
 
 MOST_ARMS = 12
 
@@ -28,11 +28,11 @@ def build(analysis: Analysis) -> list[Figure]:
     mean = "geometric mean" if analysis.scale == "log" else "mean"
     caption = (
         f"Line: {mean} over seeds; band: {analysis.level} t interval of the mean at that step alone (two seeds or more). "
-        "Only finished and running trials that were measured at a step count there."
+        "A trial that failed or diverged counts at the steps it reached."
     )
     left = len(arms) - len(shown)
     notes = [f"Shown: the baseline and the {len(shown) - 1} best arms; {left} more are in the table."] if left else []
-    return [Figure("curves", f"{analysis.primary.name} while training", caption, _spec(analysis, table, shown), _table(table, arms), notes)]
+    return [Figure("curves", f"{analysis.primary.name} while training", caption, _spec(analysis, table, shown), _table(table, arms), notes, _legend(shown))]
 
 
 def bands(analysis: Analysis) -> pd.DataFrame:
@@ -61,10 +61,8 @@ def _ordered(analysis: Analysis) -> list[ArmRow]:
 
 def _spec(analysis: Analysis, table: pd.DataFrame, arms: list[ArmRow]) -> dict[str, Any]:
     data: list[dict[str, Any]] = []
-    looks = iter([(c, d) for d in DASHES for c in CYCLE])
-    for r in arms:
-        colour, dash = (GREY, "solid") if r.baseline else next(looks)
-        data += _traces(r, table[table["arm_id"] == r.arm_id], colour, dash)
+    for r, key in zip(arms, _legend(arms), strict=True):
+        data += _traces(r, table[table["arm_id"] == r.arm_id], key.colour, key.dash)
     shown = table[table["arm_id"].isin([r.arm_id for r in arms])]
     low, high = float(shown["mean"].min()), float(shown["mean"].max())
     log = analysis.scale == "log" and high > 2 * low
@@ -73,7 +71,17 @@ def _spec(analysis: Analysis, table: pd.DataFrame, arms: list[ArmRow]) -> dict[s
     if log:
         y = axis(f"{name}, log scale", type="log", tickvals=plain(log_ticks(low / 1.2, high * 1.2)))
         y["range"] = plain([math.log10(low / 1.25), math.log10(high * 1.25)])
-    return {"data": data, "layout": layout(430, xaxis=axis("training step", rangemode="tozero"), yaxis=y, margin={"l": 56, "r": 16, "t": 56, "b": 48})}
+    return {"data": data, "layout": layout(400, xaxis=axis("training step", rangemode="tozero"), yaxis=y, margin={"l": 56, "r": 16, "t": 12, "b": 48}, showlegend=False)}
+
+
+def _legend(arms: list[ArmRow]) -> list[Key]:
+    """One look per arm: colours first, then dashes, the baseline grey and thick."""
+    looks = iter([(c, d) for d in DASHES for c in CYCLE])
+    keys = []
+    for r in arms:
+        colour, dash = (GREY, "solid") if r.baseline else next(looks)
+        keys.append(Key(r.arm_id, formats.short(r.label, 40), colour, dash))
+    return keys
 
 
 def _traces(r: ArmRow, rows: pd.DataFrame, colour: str, dash: str) -> list[dict[str, Any]]:

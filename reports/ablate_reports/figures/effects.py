@@ -22,7 +22,7 @@ def build(analysis: Analysis) -> list[Figure]:
     if not judged:
         return []
     shown = judged if len(judged) <= MOST_ROWS else judged[: MOST_ROWS // 2] + judged[-(MOST_ROWS // 2) :]
-    base = formats.short(next(r.label for r in analysis.rows if r.baseline))
+    base = analysis.baseline_name
     better = sum(r.verdict == "better" for r in judged)
     margin = f" The green band is the declared margin of equivalence, {analysis.situation.margin}." if analysis.margin else ""
     caption = (
@@ -76,13 +76,13 @@ def _x_axis(analysis: Analysis, ratio: bool, low: float, high: float) -> dict[st
     if ratio:
         ticks = log_ticks(low / 1.1, high * 1.1)
         return axis(
-            f"{formats.safe(name)} relative to the baseline, log scale ({sense})",
+            f"{formats.safe(name)} ÷ baseline, log scale ({sense})",
             type="log", tickvals=plain(ticks), ticktext=[f"×{t:g}" for t in ticks],
             range=plain([math.log10(low / 1.12), math.log10(high * 1.12)]),
         )  # fmt: skip
     pad = 0.06 * (high - low or 1.0)
     unit = "%" if analysis.scale == "log" else ""
-    what = f"change in {formats.safe(name)} against the baseline{', %' if unit else ''} ({sense})"
+    what = f"change in {formats.safe(name)}{', %' if unit else ''} ({sense})"
     return axis(what, ticksuffix=unit, range=plain([low - pad, high + pad]))
 
 

@@ -8,7 +8,7 @@
 
   // ---- figures -------------------------------------------------------------------------------------------------
   const config = {
-    displaylogo: false, responsive: true, showSendToCloud: false, plotlyServerURL: "",
+    displaylogo: false, displayModeBar: "hover", responsive: true, showSendToCloud: false, plotlyServerURL: "",
     modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d", "sendChartToCloud"],
     toImageButtonOptions: { format: "svg" },
   };
@@ -49,6 +49,13 @@
   const ready = loadPlotly();
   ready.catch(() => plots.forEach((el) => { el.textContent = "This browser cannot draw the figure; its numbers are in the data table below."; }));
   window.ablateReport = { ready, drawAll };
+
+  document.querySelectorAll(".legend button").forEach((b) => b.addEventListener("click", () => {
+    const el = plots.find((p) => p.dataset.figure === b.dataset.figure), on = b.getAttribute("aria-pressed") !== "true";
+    if (!el.dataset.drawn) return;
+    b.setAttribute("aria-pressed", String(on));
+    Plotly.restyle(el, { visible: on }, el.data.flatMap((t, i) => (t.legendgroup === b.dataset.group ? [i] : [])));
+  }));
 
   // ---- theme ---------------------------------------------------------------------------------------------------
   const button = document.getElementById("theme");
