@@ -11,7 +11,8 @@ from ablate.cli import components, doctor, ls, plan, report, run, schema, show
 
 EPILOG = (
     "Exit codes: 0 every planned trial complete; 1 internal error; 2 usage or invalid space; "
-    "3 finished with failed trials; 4 budget or time limit; 5 too many failures; 75 preempted, run again; 130 interrupted."
+    "3 finished with failed trials; 4 budget or time limit; 5 too many failures; 75 preempted, run again; "
+    "130 interrupted."
 )
 
 app = typer.Typer(

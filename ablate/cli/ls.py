@@ -28,11 +28,11 @@ def ls(
         if not found:
             return present.line(f"{paths.root}: no studies yet; `ablate run objectives` makes one")
         head = ["study", "arms", "trials", "done", "diverged", "failed", "other", "created"]
-        rows = [
+        shown = [
             [s["name"], s["arms"], s["trials"], s["done"], s["diverged"], s["failed"], s["other"], s["created_at"]]
             for s in found
         ]
-        return present.table("", head, rows, right=range(1, 7))
+        return present.table("", head, shown, right=range(1, 7))
     frames = study_frames(paths, study_name(paths, study))
     label = dict(zip(frames.arms["arm_id"], frames.arms["label"], strict=True))
     last = {m["trial_id"]: m for m in frames.measurements.sort_values("step").to_dict("records")}
@@ -40,14 +40,14 @@ def ls(
     if json:
         return present.as_json(rows)
     head = ["trial", "arm", "seed", "status", "steps", "metric", "value", "took", "reason"]
-    shown = [
+    cells = [
         [
             r["trial"], r["arm"], r["seed"], r["status"], r["steps"], r["metric"],
             None if r["value"] is None else f"{r['value']:.4g}", present.duration(r["wall_seconds"]), r["reason"],
         ]
         for r in rows
     ]  # fmt: skip
-    present.table("", head, shown, right=(2, 4, 6, 7))
+    present.table("", head, cells, right=(2, 4, 6, 7))
     return None
 
 
@@ -61,7 +61,7 @@ def _row(trial: dict[Hashable, Any], label: dict[Any, Any], last: dict[Hashable,
         "metric": last["metric_name"] if last else None,
         "value": _number(last["value"]) if last else None,
         "wall_seconds": _number(trial["wall_seconds"]),
-        "reason": trial["reason"] or None,
+        "reason": trial["reason"] if isinstance(trial["reason"], str) else None,
     }
 
 
