@@ -93,7 +93,11 @@ def test_features_equal_those_of_clean_fids_own_pipeline(extractor: InceptionExt
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i}.png")
     stand_in_file(tmp_path).rename(weights / "inception-2015-12-05.pt")
     theirs = get_folder_features(
-        str(folder), InceptionV3W(str(weights), download=False), num_workers=0, device=torch.device("cpu"), verbose=False
+        str(folder),
+        InceptionV3W(str(weights), download=False),
+        num_workers=0,
+        device=torch.device("cpu"),
+        verbose=False,
     )
     np.testing.assert_allclose(extractor.features(batch), theirs, rtol=1e-5, atol=1e-6)
 
@@ -128,7 +132,7 @@ def test_weights_that_moved_under_the_same_hash_are_caught_by_the_canary(
     check_canary(extractor, stored, "here")
     check_canary(extractor, stored * (1 + 5e-4), "here")
     for moved in (stored * 1.01, np.full_like(stored, np.nan), stored[:, :100]):
-        with pytest.raises(MetricError, match="^here: "):
+        with pytest.raises(MetricError, match=r"^here: "):
             check_canary(extractor, moved, "here")
     (file,) = (cache / "canary").glob("*.npz")
     np.savez(file, features=stored + 1)
@@ -259,7 +263,7 @@ def test_a_reference_file_with_wrong_content_is_refused(tmp_path: Path, arrays: 
 
 
 def test_a_missing_or_damaged_reference_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MetricError, match="eval.reference: no file"):
+    with pytest.raises(MetricError, match=r"eval\.reference: no file"):
         reference_from_npz(str(tmp_path / "none.npz"), 3)
     (tmp_path / "text.npz").write_text("hello")
     np.savez(tmp_path / "cut.npz", mu=np.zeros(3), sigma=np.eye(3))
@@ -280,7 +284,9 @@ def test_the_whole_path_ranks_a_small_change_below_a_large_one(extractor: Incept
     assert small < large
 
 
-def test_the_training_runs_own_precision_comes_back(extractor: InceptionExtractor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_training_runs_own_precision_comes_back(
+    extractor: InceptionExtractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     matmul = torch.backends.cuda.matmul
     before = matmul.fp32_precision
     seen: list[str] = []

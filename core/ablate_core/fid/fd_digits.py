@@ -19,6 +19,7 @@ The reference of `fd_digits` is the mean and covariance of the features of all 1
 
 from __future__ import annotations
 
+import zipfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ class DigitsExtractor:
         try:
             with np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
             raise MetricError(
                 f"{file}: the digits classifier cannot be read ({error}); reinstall the package"
             ) from None
