@@ -121,7 +121,8 @@ class Journal:
         assert self._file is not None
         uid = f"{self._file.stem}-{self._count}"
         event = {"v": JOURNAL_VERSION, "uid": uid, "kind": kind, "at": utc_now(), **payload}
-        line = json.dumps(plain(event), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        text = json.dumps(plain(event), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        line = text.encode(errors="replace") + b"\n"  # an error's text may hold bytes of a file name as lone surrogates
         if self._torn:  # a failed write left half a line: end it, so that it costs itself only
             line = b"\n" + line
         written = 0

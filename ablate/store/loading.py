@@ -66,7 +66,7 @@ class _Batch:
 
     rows: dict[str, list[tuple[Any, ...]]] = field(default_factory=lambda: {kind: [] for kind in TABLES})
     points: list[tuple[Any, ...]] = field(default_factory=list)
-    refused: list[tuple[str, str, str, str]] = field(default_factory=list)
+    refused: list[tuple[str, ...]] = field(default_factory=list)
     progress: dict[str, _Progress] = field(default_factory=dict)
     bytes: int = 0
     events: int = 0
@@ -102,7 +102,8 @@ class _Batch:
                     raise RefusedError(f"status {event.get('status')!r} is none of {', '.join(sorted(STATUSES))}")
                 self.rows[kind].append(TABLES[kind].row(event))
         except RefusedError as error:
-            self.refused.append((str(event["uid"]), str(kind), str(error), canonical_json(plain(event))))
+            kept = (str(event["uid"]), str(kind), str(error), canonical_json(plain(event)))
+            self.refused.append(tuple(part.encode(errors="replace").decode() for part in kept))
 
     def _measurement(self, event: dict[str, Any]) -> None:
         """A measurement may bring the definitions of its metric and condition with it."""

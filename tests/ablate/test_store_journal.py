@@ -57,6 +57,13 @@ def test_numbers_that_json_lacks_become_null_and_numpy_scalars_become_numbers(pa
         journal.append("scalar", {"values": {1, 2}})
 
 
+def test_text_that_utf8_cannot_hold_is_written_all_the_same(paths):
+    with Journal(paths, "driver") as journal:
+        journal.append("attempt_ended", {"error_head": os.fsdecode(b"no file \xff.png")})
+    (event,) = events(paths, "attempt_ended")
+    assert event["error_head"] == "no file ?.png"
+
+
 def test_a_payload_may_not_forge_the_journals_own_fields(paths):
     with Journal(paths, "driver") as journal, pytest.raises(ValueError, match="kind"):
         journal.append("artifact", {"kind": "samples"})

@@ -1,0 +1,406 @@
+"""The index: one writer, idempotent, never the only copy of anything."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from ablate.errors import StoreError
+from ablate.store import database, loading
+from ablate.store.ingest import Ingester, rebuild
+from ablate.store.journal import Journal
+from ablate.store.paths import StorePaths
+from ablate.store.reader import reading
+
+TABLES = (
+    "refused study arm study_arm trial attempt_started attempt_ended env metric_def eval_cond measurement scalar_point "
+    "artifact attempt final_measurement"
+).split()
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> StorePaths:
+    return StorePaths(tmp_path / "runs")
+
+
+def measurement(trial: str, value: float | None, step: int = 10, **more: object) -> dict:
+    identity = {"trial_id": trial, "metric_id": "m", "cond_id": "c", "step": step, "n_samples": 100, "value": value}
+    return {**identity, "metric": {"name": "fd", "samples": 100}, "condition": {"nfe": 1}, **more}
+
+
+def write_trial(journal: Journal, trial: str, seed: int = 0) -> None:
+    journal.append("arm", {"arm_id": "arm", "label": "base", "config": {"lr": 0.1}})
+    journal.append("trial", {"trial_id": trial, "arm_id": "arm", "seed": seed, "steps_planned": 10})
+    attempt = journal.append("attempt_started", {"trial_id": trial, "device": "cpu"})
+    for step in range(1, 11):
+        journal.append("scalar", {"trial_id": trial, "attempt": attempt, "step": step, "values": {"loss": 1 / step}})
+    journal.append("measurement", {**measurement(trial, 2.5 + seed), "attempt": attempt})
+    journal.append("attempt_ended", {"trial_id": trial, "attempt": attempt, "status": "done", "step": 10})
+
+
+def dump(paths: StorePaths, file: Path | None = None) -> dict[str, list]:
+    """Every table, sorted: of a database file, or of what a reader sees."""
+    if file is not None:
+        con = duckdb.connect(str(file), read_only=True)
+        try:
+            return {table: sorted(con.execute(f"FROM {table}").fetchall(), key=repr) for table in TABLES}
+        finally:
+            con.close()
+    with reading(paths) as con:
+        return {table: sorted(con.execute(f"FROM {table}").fetchall(), key=repr) for table in TABLES}
+
+
+def counts(tables: dict[str, list]) -> dict[str, int]:
+    return {name: len(rows) for name, rows in tables.items() if rows}
+
+
+def test_ingesting_twice_changes_nothing(paths):
+    with Journal(paths, "driver") as journal:
+        write_trial(journal, "t0")
+    with Ingester(paths) as ingester:
+        assert ingester.ingest() == 16
+        assert ingester.ingest() == 0
+        assert ingester.publish_snapshot()
+        assert not ingester.publish_snapshot()
+    first = dump(paths, paths.snapshot)
+    assert counts(first)["scalar_point"] == 10
+    with Ingester(paths) as ingester:
+        assert ingester.ingest() == 0
+        ingester.publish_snapshot()
+    assert dump(paths, paths.snapshot) == first
+
+
+def test_the_same_plan_written_again_and_a_copied_journal_change_no_keyed_table(paths):
+    with Journal(paths, "driver") as journal:
+        write_trial(journal, "t0")
+    rebuild(paths)
+    first = dump(paths, paths.snapshot)
+    (file,) = paths.journals()
+    (paths.journal / "zcopy.jsonl").write_bytes(file.read_bytes())
+    rebuild(paths)
+    second = dump(paths, paths.snapshot)
+    assert {k: v for k, v in first.items() if k != "scalar_point"} == {
+        k: v for k, v in second.items() if k != "scalar_point"
+    }
+
+
+def test_deleting_the_index_loses_nothing(paths):
+    for seed in range(3):
+        with Journal(paths, "attempt") as journal:
+            write_trial(journal, f"t{seed}", seed)
+    with Ingester(paths) as ingester:
+        ingester.ingest()
+        ingester.publish_snapshot()
+    before = dump(paths, paths.snapshot)
+    for file in paths.root.glob("*.duckdb*"):
+        file.unlink()
+    assert dump(paths) == before  # a reader needs no index
+    assert rebuild(paths) == 3 * 16
+    assert dump(paths, paths.snapshot) == before
+
+
+def test_the_order_in_which_journals_are_read_does_not_matter(paths, monkeypatch):
+    for seed in (0, 1, 0):  # the third writes the first one's trial again, later
+        with Journal(paths, "attempt") as journal:
+            write_trial(journal, f"t{seed}", seed)
+    rebuild(paths)
+    forward = dump(paths, paths.snapshot)
+    journals = StorePaths.journals
+    monkeypatch.setattr(StorePaths, "journals", lambda self: journals(self)[::-1])
+    rebuild(paths)
+    assert dump(paths, paths.snapshot) == forward
+
+
+def test_small_transactions_give_the_same_index_as_one(paths, monkeypatch):
+    for seed in range(3):
+        with Journal(paths, "attempt") as journal:
+            write_trial(journal, f"t{seed}", seed)
+    rebuild(paths)
+    whole = dump(paths, paths.snapshot)
+    monkeypatch.setattr(loading, "CHUNK_BYTES", 500)
+    assert rebuild(paths) == 3 * 16
+    assert dump(paths, paths.snapshot) == whole
+
+
+def test_a_second_ingester_is_told_who_writes_and_since_when(paths):
+    code = (
+        "import sys; from ablate.store.ingest import Ingester; from ablate.store.paths import StorePaths\n"
+        "with Ingester(StorePaths(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(paths.root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(StoreError, match=rf"being written by \S+:{holder.pid} since 20\d\d-") as error:
+            Ingester(paths).__enter__()
+        assert error.value.exit_code == 2
+        with pytest.raises(StoreError, match=f":{holder.pid} "):
+            rebuild(paths)
+        holder.send_signal(signal.SIGKILL)  # the lock dies with its holder
+        holder.wait(20)
+        with Ingester(paths) as ingester:
+            assert ingester.ingest() == 0
+
+
+def test_a_forked_child_does_not_keep_the_store_locked(paths):
+    with Ingester(paths):
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,))
+        child.start()
+    try:
+        with Ingester(paths) as ingester:
+            assert ingester.ingest() == 0
+        assert child.is_alive()
+    finally:
+        child.kill()
+        child.join(20)
+
+
+def test_a_reader_sees_everything_while_the_writer_holds_the_index(paths):
+    with Journal(paths, "attempt") as journal, Ingester(paths) as ingester:
+        write_trial(journal, "t0")
+        ingester.ingest()
+        assert counts(dump(paths))["trial"] == 1  # no snapshot yet
+        ingester.publish_snapshot()
+        write_trial(journal, "t1")
+        assert counts(dump(paths))["trial"] == 2  # the snapshot and the rest of the journals
+        ingester.ingest()
+        write_trial(journal, "t2")
+        assert counts(dump(paths))["trial"] == 3
+        ingester.ingest()
+        ingester.publish_snapshot()
+        assert dump(paths) == dump(paths, paths.snapshot)
+
+
+def test_a_fresh_snapshot_is_read_as_it_is_and_a_torn_tail_does_not_make_it_stale(paths, monkeypatch):
+    with Journal(paths, "attempt") as journal:
+        write_trial(journal, "t0")
+        file = journal.file
+    rebuild(paths)
+    with file.open("ab") as stream:
+        stream.write(b'{"v":1,"uid":"torn')
+    monkeypatch.setattr("ablate.store.reader.load_journals", lambda *_: pytest.fail("the journals were read"))
+    assert counts(dump(paths))["trial"] == 1
+
+
+def test_a_damaged_snapshot_is_passed_over(paths):
+    with Journal(paths, "attempt") as journal:
+        write_trial(journal, "t0")
+    rebuild(paths)
+    before = dump(paths)
+    paths.snapshot.write_bytes(b"nonsense" * 1000)
+    assert dump(paths) == before
+
+
+def test_torn_lines_are_counted_and_a_torn_tail_is_read_when_it_is_whole(paths):
+    with Journal(paths, "attempt") as journal:
+        write_trial(journal, "t0")
+        file = journal.file
+    event = {"v": 1, "uid": "late", "kind": "trial", "at": "2026-01-01T00:00:00+00:00", "trial_id": "t9"}
+    line = json.dumps({**event, "arm_id": "arm", "seed": 9}).encode() + b"\n"
+    with file.open("ab") as stream:
+        stream.write(b'{"v":1,"uid":"mid\n' + line[:20])
+    with Ingester(paths) as ingester:
+        assert ingester.ingest() == 16
+        assert ingester.ingest() == 0
+        with file.open("ab") as stream:
+            stream.write(line[20:])
+        assert ingester.ingest() == 1
+        ingester.publish_snapshot()
+    with reading(paths) as con:
+        assert con.execute("SELECT torn, events FROM ingest").fetchall() == [(1, 17)]
+        assert con.execute("SELECT count(*) FROM trial").fetchall() == [(2,)]
+
+
+DAMAGE = {
+    "header": lambda data: os.urandom(4096) + data[4096:],
+    "metadata block": lambda data: data[: 12288 + 64] + bytes(64) + data[12288 + 128 :],
+    "truncated": lambda data: data[: len(data) // 2],
+    "empty": lambda data: b"",
+    "text": lambda data: b"this is no database\n" * 500,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_index_is_moved_aside_rebuilt_and_said_so(paths, damage):
+    with Journal(paths, "attempt") as journal:
+        write_trial(journal, "t0")
+    rebuild(paths)
+    before = dump(paths, paths.snapshot)
+    paths.index.write_bytes(DAMAGE[damage](paths.index.read_bytes()))
+    with Ingester(paths) as ingester:
+        ingester.ingest()
+        ingester.publish_snapshot()
+        assert len(ingester.notes) == 1
+        assert "rebuilt from the journals" in ingester.notes[0]
+    assert dump(paths, paths.snapshot) == before
+    assert len(list(paths.root.glob("ablate.duckdb.damaged-*"))) == 1
+    with Ingester(paths) as ingester:
+        ingester.ingest()
+        assert ingester.notes == []
+
+
+def test_a_damaged_write_ahead_log_is_mended_the_same_way(paths):
+    with Journal(paths, "attempt") as journal:
+        write_trial(journal, "t0")
+        with Ingester(paths) as ingester:
+            ingester.ingest()
+            ingester.publish_snapshot()
+            write_trial(journal, "t1")
+            ingester.ingest()  # stays in the log: only publishing checkpoints
+    log = paths.index.with_name("ablate.duckdb.wal")
+    data = bytearray(log.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    log.write_bytes(data)
+    with Ingester(paths) as ingester:
+        ingester.ingest()
+        ingester.publish_snapshot()
+        assert "Corrupt WAL" in ingester.notes[0]
+    after = dump(paths, paths.snapshot)
+    assert counts(after)["trial"] == 2
+    rebuild(paths)
+    assert dump(paths, paths.snapshot) == after
+
+
+def test_a_mistake_of_ours_is_not_taken_for_damage(paths, monkeypatch):
+    with Journal(paths, "attempt") as journal:
+        write_trial(journal, "t0")
+    monkeypatch.setattr(loading, "load_journals", None)
+
+    def broken(con: duckdb.DuckDBPyConnection, _: StorePaths) -> int:
+        con.execute("SELECT no_such_column FROM trial")
+        return 0
+
+    monkeypatch.setattr("ablate.store.ingest.load_journals", broken)
+    with Ingester(paths) as ingester, pytest.raises(duckdb.BinderException):
+        ingester.ingest()
+    assert not list(paths.root.glob("*.damaged-*"))
+
+
+def test_an_index_that_another_program_has_open_is_one_line(paths):
+    rebuild(paths)
+    code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(paths.index)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "open\n"
+        with pytest.raises(StoreError, match="open in another program"):
+            Ingester(paths).__enter__()
+        holder.kill()
+    assert not list(paths.root.glob("*.damaged-*"))
+
+
+@pytest.mark.parametrize("name", ["index", "snapshot"])
+def test_a_database_of_a_newer_schema_is_refused_naming_both_versions_and_left_alone(paths, name):
+    with Journal(paths, "attempt") as journal:
+        write_trial(journal, "t0")
+    rebuild(paths)
+    file = getattr(paths, name)
+    newer = len(database.MIGRATIONS) + 1
+    con = duckdb.connect(str(file))
+    con.execute("INSERT INTO schema_version VALUES (?, NULL, '9.9', '')", [newer])
+    con.close()
+    use = Ingester(paths).__enter__ if name == "index" else lambda: dump(paths)
+    with pytest.raises(StoreError, match=f"schema version {newer}.*up to {newer - 1}") as error:
+        use()
+    assert error.value.exit_code == 2
+    assert not list(paths.root.glob("*.damaged-*"))
+    if name == "index":
+        file.unlink()
+        with Ingester(paths) as ingester:  # the refusal has released the lock
+            assert ingester.ingest() == 16
+
+
+def test_a_newer_journal_is_refused_by_writer_and_reader(paths):
+    paths.make()
+    (paths.journal / "new.jsonl").write_text('{"v":2,"uid":"x","kind":"trial","at":"2026-01-01T00:00:00+00:00"}\n')
+    with Ingester(paths) as ingester, pytest.raises(StoreError, match=r"journal version 2.*up to 1") as error:
+        ingester.ingest()
+    assert error.value.exit_code == 2
+    with pytest.raises(StoreError, match="journal version 2"):
+        dump(paths)
+
+
+def test_an_older_database_is_migrated_on_opening_and_by_readers(paths, monkeypatch, tmp_path):
+    with Journal(paths, "attempt") as journal:
+        write_trial(journal, "t0")
+    rebuild(paths)
+    old = dump(paths)
+    (tmp_path / "next.sql").write_text("ALTER TABLE arm ADD COLUMN colour VARCHAR; UPDATE arm SET colour = 'red';")
+    monkeypatch.setattr(database.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(database, "MIGRATIONS", ("schema.sql", "next.sql"))
+    monkeypatch.setattr("ablate.store.reader.MIGRATIONS", database.MIGRATIONS)
+    with reading(paths) as con:
+        assert con.execute("SELECT colour FROM arm").fetchall() == [("red",)]
+    with Ingester(paths) as ingester:
+        ingester.publish_snapshot()
+    versions = "SELECT version, ablate_version FROM schema_version ORDER BY version"
+    with reading(paths) as con:
+        assert [version for version, _ in con.execute(versions).fetchall()] == [1, 2]
+    assert dump(paths)["trial"] == old["trial"]
+
+
+def test_of_several_measurements_with_one_identity_the_first_that_has_a_value_stays(paths):
+    with Journal(paths, "a") as one, Journal(paths, "b") as two:
+        one.append("measurement", measurement("t", None))
+        two.append("measurement", measurement("t", 2.0))
+        one.append("measurement", measurement("t", 3.0))
+        two.append("measurement", measurement("t", float("nan"), step=20))
+        one.append("measurement", measurement("t", 4.0, draw=1))
+    rebuild(paths)
+    with reading(paths) as con:
+        found = con.execute("SELECT step, draw, value FROM measurement ORDER BY ALL").fetchall()
+    assert found == [(10, 0, 2.0), (10, 1, 4.0), (20, 0, None)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "why"),
+    [
+        ("measurement", measurement("t", 1.0, n_samples=99), "99 samples were used, its metric is defined for 100"),
+        ("measurement", measurement("t", 1.0, metric_id=None), "metric_id is missing"),
+        ("measurement", measurement("t", "good"), "value: expected a number"),
+        ("measurement", measurement("t", 1.0, step=2**70), "does not fit"),
+        ("trial", {"trial_id": "t", "arm_id": "a", "seed": 1.5}, "seed: expected a whole number"),
+        ("trial", {"trial_id": "t\ud800", "arm_id": "a", "seed": 1}, "surrogates"),
+        ("attempt_ended", {"trial_id": "t", "status": "finished"}, "status 'finished' is none of"),
+        ("scalar", {"trial_id": "t", "step": 1}, "values is missing"),
+        ("scalar", {"trial_id": "t", "step": 1, "values": {"loss": "low"}}, "expected a number"),
+    ],
+)
+def test_an_event_that_contradicts_itself_is_kept_aside_and_stops_nothing(paths, kind, payload, why):
+    with Journal(paths, "attempt") as journal:
+        if kind == "trial" and "\ud800" in payload["trial_id"]:
+            journal.append("note", {})
+            event = {"v": 1, "uid": "bad", "kind": kind, "at": "2026-01-01T00:00:00+00:00", **payload}
+            with journal.file.open("a") as stream:
+                stream.write(json.dumps(event) + "\n")
+        else:
+            journal.append(kind, payload)
+        write_trial(journal, "good")
+    rebuild(paths)
+    with reading(paths) as con:
+        ((reason, found),) = con.execute("SELECT reason, kind FROM refused").fetchall()
+        assert con.execute("SELECT trial_id FROM trial").fetchall() == [("good",)]
+        assert con.execute("SELECT trial_id FROM measurement").fetchall() == [("good",)]
+    assert why in reason
+    assert found == kind
+
+
+def test_unknown_kinds_and_fields_are_skipped(paths):
+    with Journal(paths, "attempt") as journal:
+        journal.append("of_the_future", {"x": 1})
+        journal.append("trial", {"trial_id": "t", "arm_id": "a", "seed": 1, "colour": "red"})
+    rebuild(paths)
+    assert counts(dump(paths)) == {"trial": 1}
+
+
+def test_a_path_with_a_quote_is_no_trouble(tmp_path):
+    paths = StorePaths(tmp_path / "it's a store")
+    with Journal(paths, "attempt") as journal:
+        write_trial(journal, "t0")
+    rebuild(paths)
+    assert counts(dump(paths))["trial"] == 1
