@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from ablate_core.architectures.base import Network
 from ablate_core.objective import Batch
 from ablate_core.random import Draws
-from torch import Tensor, nn
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PARAMETERS = ("W1", "w_t", "w_r", "b1", "E", "W2", "b2", "a", "b")
@@ -69,6 +70,15 @@ class Recorded(Draws):
         assert 0 <= int(number.min())
         assert int(number.max()) < high
         return number
+
+
+def random_network(shape: tuple[int, ...], seed: int = 0, *, dtype: torch.dtype = torch.float64) -> GoldenNetwork:
+    """The golden network for states of `shape`, with random weights (zero weights would hide most faults)."""
+    size, g = int(np.prod(shape)), torch.Generator().manual_seed(seed)
+    shapes = {"W1": (6, size), "E": (6, 6), "W2": (size, 6), "b2": (size,), "a": (), "b": ()}
+    shapes |= dict.fromkeys(("w_t", "w_r", "b1"), (6,))
+    weights = {name: 0.5 * torch.randn(shapes[name], generator=g, dtype=torch.float64) for name in PARAMETERS}
+    return GoldenNetwork({name: weight.to(dtype) for name, weight in weights.items()})
 
 
 @cache

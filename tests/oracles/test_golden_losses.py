@@ -1,4 +1,4 @@
-"""Losses and gradients equal those of public reference implementations for the same weights and random numbers (O18)."""
+"""Losses and gradients equal those of public references for the same weights and random numbers (O18)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from golden_cases import Case, GoldenNetwork, Recorded, TimeInRadians, case, cases
+from torch import Tensor
+from torch.testing import assert_close
+
 from ablate_core.flow_map import FlowMap
 from ablate_core.objective import Objective
 from ablate_core.schedules import Schedule
 from ablate_core.state import Rows
 from ablate_core.time_samplers.base import TimeSample
-from golden_cases import Case, GoldenNetwork, Recorded, TimeInRadians, case, cases
-from torch import Tensor
-from torch.testing import assert_close
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
 

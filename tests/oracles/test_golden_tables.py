@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from golden_cases import Case, Recorded, case, cases
+from torch import Tensor
+from torch.testing import assert_close
+
 from ablate_core.first_steps import FirstStep
 from ablate_core.flow_map import FlowMap
 from ablate_core.loss_metrics.mmd_laplace import MmdLaplace
@@ -20,9 +24,6 @@ from ablate_core.time_samplers.imm_eta import ImmEta
 from ablate_core.time_samplers.noise_grid import ct_scale, ict_scale, karras_grid
 from ablate_core.velocities.plugin import plugin_velocity
 from ablate_core.weightings.imm import Imm
-from golden_cases import Case, Recorded, case, cases
-from torch import Tensor
-from torch.testing import assert_close
 
 CLOSE = {"rtol": 1e-12, "atol": 1e-13}
 
