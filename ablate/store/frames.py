@@ -142,8 +142,8 @@ QUERIES: dict[str, str] = {
         SELECT env_id, definition::VARCHAR AS definition FROM env
         WHERE env_id IN (SELECT env_id FROM attempt_started JOIN chosen USING (trial_id)) ORDER BY env_id""",
     "attempts": """
-        SELECT a.trial_id, a.number AS attempt, a.task, a.host, a.device, a.started_at::TIMESTAMP AS started_at,
-               a.ended_at::TIMESTAMP AS ended_at, '' AS status, a.error_head, a.error_type, a.env_id,
+        SELECT a.trial_id, a.number AS attempt, a.host, a.device, a.started_at::TIMESTAMP AS started_at,
+               a.ended_at::TIMESTAMP AS ended_at, '' AS status, a.error_head, a.task, a.error_type, a.env_id,
                a.resumed_from_step::DOUBLE AS resumed_from_step, a.wall_seconds
         FROM attempt a JOIN chosen USING (trial_id) ORDER BY a.trial_id, a.number""",
 }

@@ -1,0 +1,111 @@
+"""Plans and attempts as events, and the environment they are recorded with."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ablate
+from ablate.store import provenance
+from ablate.store.journal import Journal, read_events
+from ablate.store.paths import StorePaths
+from ablate.store.provenance import environment
+from ablate.store.record import ERROR_HEAD, AttemptRecord, end_attempt
+from ablate_core.identity import canonical_json, content_id
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> StorePaths:
+    return StorePaths(tmp_path / "runs")
+
+
+def events(paths: StorePaths, kind: str) -> list[dict]:
+    return [event for event in read_events(paths) if event["kind"] == kind]
+
+
+def test_an_attempt_is_its_start_its_events_and_its_end(paths):
+    with Journal(paths, "attempt") as journal:
+        record = AttemptRecord(journal, "ab12", eval_key="e", device="cuda:1", num_gpus=0.5, resumed_from_step=7)
+        record.report({"kind": "scalar", "step": 8, "values": {"loss": 1.0}, "wall_seconds": 0.1})
+        record.report({"kind": "progress", "step": 8, "steps": 10})
+        record.report({"kind": "measurement", "metric_id": "m", "cond_id": "c", "step": 10, "value": 1.0})
+        record.report({"kind": "artifact", "artifact": "samples", "path": "x.png", "step": 10})
+        record.end("done", step=10, wall_seconds=2.0)
+    kinds = [event["kind"] for event in read_events(paths)]
+    assert kinds == ["writer", "env", "attempt_started", "scalar", "measurement", "artifact", "attempt_ended"]
+    (started,) = events(paths, "attempt_started")
+    assert started["uid"] == record.uid
+    assert (started["device"], started["num_gpus"], started["resumed_from_step"]) == ("cuda:1", 0.5, 7)
+    assert started["env_id"] == events(paths, "env")[0]["env_id"]
+    for kind in ("scalar", "measurement", "artifact", "attempt_ended"):
+        assert [(e["trial_id"], e["attempt"]) for e in events(paths, kind)] == [("ab12", record.uid)]
+    assert events(paths, "measurement")[0]["eval_key"] == events(paths, "attempt_ended")[0]["eval_key"] == "e"
+    assert events(paths, "artifact")[0]["path"] == "trials/ab/ab12/x.png"
+
+
+def test_an_attempt_that_did_not_finish_claims_no_evaluation(paths):
+    with Journal(paths, "attempt") as journal:
+        AttemptRecord(journal, "ab12", eval_key="e").end("failed", step=3, error_type="OSError", error_head="x" * 9999)
+    (ended,) = events(paths, "attempt_ended")
+    assert ended["eval_key"] is None
+    assert len(ended["error_head"]) == ERROR_HEAD
+
+
+def test_an_attempt_ends_in_one_of_five_ways(paths):
+    with Journal(paths, "driver") as journal, pytest.raises(ValueError, match=r"done, diverged, .* not 'finished'"):
+        end_attempt(journal, "t", "finished")
+
+
+def test_the_environment_is_json_and_its_id_is_the_hash_of_the_rest():
+    found = environment()
+    assert json.loads(canonical_json(found)) == found
+    assert found.pop("env_id") == content_id(found)
+    assert found["ablate"] == ablate.__version__
+    assert found["packages"]["duckdb"]
+    assert found["cpu"]
+    assert environment()["env_id"] == environment()["env_id"]
+
+
+def test_recording_the_environment_imports_neither_torch_nor_duckdb():
+    code = (
+        "import sys; from ablate.store.record import AttemptRecord; from ablate.store.provenance import environment\n"
+        "found = environment(); assert found['torch'] is None\n"
+        "assert not {'torch', 'duckdb', 'pandas', 'pyarrow', 'ray'} & set(sys.modules), sorted(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def git(folder: Path, *arguments: str) -> None:
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", "-C", str(folder), *arguments]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def test_the_state_of_the_checkout_is_recorded_and_an_edit_changes_it(tmp_path):
+    package = tmp_path / "repo" / "ablate"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    git(tmp_path / "repo", "init", "-q")
+    checkout = provenance._checkout.__wrapped__
+    assert checkout(str(package))["git_sha"] is None  # in a repository, but not of it
+    git(tmp_path / "repo", "add", ".")
+    git(tmp_path / "repo", "commit", "-qm", "first")
+    clean = checkout(str(package))
+    assert len(clean["git_sha"]) == 40
+    assert (clean["git_dirty"], clean["diff_sha256"]) == (False, None)
+    (package / "__init__.py").write_text("x = 1\n")
+    dirty = checkout(str(package))
+    assert dirty["git_dirty"] is True
+    assert dirty["git_sha"] == clean["git_sha"]
+    (package / "__init__.py").write_text("x = 2\n")
+    assert checkout(str(package))["diff_sha256"] != dirty["diff_sha256"]
+
+
+def test_outside_a_checkout_or_without_git_nothing_is_claimed(tmp_path, monkeypatch):
+    unknown = {"git_sha": None, "git_dirty": None, "diff_sha256": None}
+    checkout = provenance._checkout.__wrapped__
+    assert checkout(str(tmp_path)) == unknown
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert checkout(str(Path(ablate.__file__).parent)) == unknown
