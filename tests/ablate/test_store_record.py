@@ -4,15 +4,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import ablate
-from ablate.store import provenance
+from ablate.space.plan import Arm, Membership, Metric, Plan, Skip, Trial
+from ablate.store import open_frames, provenance, studies
 from ablate.store.journal import Journal, read_events
 from ablate.store.paths import StorePaths
 from ablate.store.provenance import environment
-from ablate.store.record import ERROR_HEAD, AttemptRecord, end_attempt
+from ablate.store.record import DEFAULT_ALPHA, ERROR_HEAD, AttemptRecord, end_attempt, record_plan
 from ablate_core.identity import canonical_json, content_id
 
 
@@ -23,6 +25,75 @@ def paths(tmp_path: Path) -> StorePaths:
 
 def events(paths: StorePaths, kind: str) -> list[dict]:
     return [event for event in read_events(paths) if event["kind"] == kind]
+
+
+class Config:
+    """Stands in for a TrialConfig: what the store asks of one."""
+
+    train = SimpleNamespace(steps=30)
+
+    def __init__(self, lr: float) -> None:
+        self.lr = lr
+
+    def resolved(self) -> dict:
+        return {"lr": self.lr}
+
+
+def plan(**change: object) -> Plan:
+    arms = tuple(
+        Arm(
+            f"arm{n}",
+            f"lr={lr}",
+            Config(lr),
+            {"lr": str(lr)},
+            (Membership("grid", "grid", n, f"lr={lr}", "lr", str(lr)),),
+        )
+        for n, lr in enumerate((0.1, 0.2))
+    )
+    known = {
+        "name": "demo",
+        "question": "which rate?",
+        "space_yaml": "ablate: 1",
+        "space_sha256": "ab",
+        "baseline": arms[0],
+        "arms": arms,
+        "trials": tuple(Trial(f"{a.id}s{s}", "e", a.id, s, a.config) for a in arms for s in (0, 1, 2)),
+        "skips": (Skip("grid", "lr=0.3", "forbidden: too large"),),
+        "metric": Metric("fd_digits", "min", "last"),
+        "fidelity": None,
+        "compare": {"margin": 0.03},
+        "published": ({"label": "A1", "fid": 6.09},),
+    }
+    return Plan(**{**known, **change})
+
+
+def test_a_plan_becomes_a_study_with_its_arms_and_trials(paths):
+    with Journal(paths, "driver") as journal:
+        study = record_plan(journal, plan())
+    frames = open_frames(paths, "demo")
+    assert frames["study"]["study_id"] == study
+    assert (frames["study"]["margin"], frames["study"]["alpha"]) == (0.03, DEFAULT_ALPHA)
+    assert frames["study"]["metric"] == {"name": "fd_digits", "mode": "min", "at": "last"}
+    assert frames["arms"]["label"].tolist() == ["lr=0.1", "lr=0.2"]
+    assert json.loads(frames["arms"]["config"][1]) == {"lr": 0.2}
+    (first, _) = frames["study_arms"].to_dict("records")
+    assert (first["plan"], first["kind"], first["axis"], first["level"]) == ("grid", "grid", "lr", "0.1")
+    assert json.loads(first["choice"]) == {"lr": "0.1"}
+    assert frames["trials"][["seed", "steps_planned", "status"]].values.tolist() == [
+        [seed, 30.0, "planned"] for _ in range(2) for seed in (0, 1, 2)
+    ]
+    assert frames["skips"].to_dict("records") == [{"plan": "grid", "label": "lr=0.3", "reason": "forbidden: too large"}]
+    assert frames["published"] == [{"label": "A1", "fid": 6.09}]
+
+
+def test_writing_a_plan_twice_changes_nothing_and_another_fidelity_is_another_version_of_the_study(paths):
+    with Journal(paths, "driver") as journal:
+        assert record_plan(journal, plan()) == record_plan(journal, plan())
+        before = open_frames(paths)
+        assert len(before["arms"]) == 2
+        assert record_plan(journal, plan(fidelity="full", arms=plan().arms[:1])) != before["study"]["study_id"]
+    assert open_frames(paths)["arms"]["label"].tolist() == ["lr=0.1"]
+    assert len(studies(paths)) == 1
 
 
 def test_an_attempt_is_its_start_its_events_and_its_end(paths):
