@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -19,7 +20,6 @@ from ablate_core.schedules import Schedule
 from ablate_core.state import Rows
 from ablate_core.targets.continuous import Continuous
 from ablate_core.targets.discrete import Discrete
-import itertools
 
 PATHS = ["linear", "cosine01"]
 

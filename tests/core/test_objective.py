@@ -1,0 +1,300 @@
+"""The template: every component in every registry keeps the loss's contract; equal computations give equal losses."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from golden_cases import GoldenNetwork, random_network
+from torch import Tensor
+
+from ablate_core.component import Component
+from ablate_core.legality import check
+from ablate_core.methods import METHODS
+from ablate_core.objective import Batch, Loss, Objective
+from ablate_core.random import Draws
+from ablate_core.schedules import Schedule
+
+SLOTS = {
+    name: field.annotation for name, field in Objective.model_fields.items() if name not in ("name", "label_dropout")
+}
+PATHS = sorted(Schedule.choices)
+
+
+def trial(objective: Objective, path: str = "linear", *, nfe: int = 1, sampler: str = "auto", **more: Any) -> Any:
+    """As much of a TrialConfig as legality looks at."""
+    return SimpleNamespace(
+        objective=objective,
+        schedule=Schedule.model_validate(path),
+        architecture=SimpleNamespace(jvp_safe=True, accepts_log_variance=True),
+        data=SimpleNamespace(num_classes=5),
+        train=SimpleNamespace(batch_size=64, steps=600_000),
+        eval=SimpleNamespace(nfe=nfe, sampler=sampler, guidance=1.0),
+        **more,
+    )
+
+
+def legal(objective: Objective, path: str) -> bool:
+    return not any(problem.level == "error" for problem in check(trial(objective, path)))
+
+
+def hosts(slot: str, choice: str) -> Objective:
+    """A published row with one slot replaced by `choice`, the first that is legal on the linear path."""
+    for name in METHODS:
+        objective = Objective.model_validate({"name": name, slot: choice})
+        if getattr(objective, slot).name == choice and legal(objective, "linear"):
+            return objective
+    if choice == "none":
+        return Objective.model_validate("fm")
+    raise AssertionError(f"no published row can hold {slot}: {choice}")
+
+
+ROWS = [(name, Objective.model_validate(name)) for name in METHODS]
+SWAPS = [
+    (f"{slot}={choice}", slot, choice)
+    for slot, axis in SLOTS.items()
+    for choice in sorted(axis.choices)
+    if choice != "none"  # type: ignore[union-attr]
+]
+
+
+def batch(n: int = 64, dtype: torch.dtype = torch.float64) -> Batch:
+    g = torch.Generator().manual_seed(0)
+    x0 = 0.5 * torch.randn(n, 2, 3, generator=g, dtype=torch.float64)
+    return Batch(x0.to(dtype), torch.arange(n) % 5, 5)
+
+
+def compute(
+    objective: Objective, path: str = "linear", *, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> tuple[Loss, GoldenNetwork]:
+    net, target = random_network((2, 3), dtype=dtype), random_network((2, 3), seed=1, dtype=dtype)
+    draws = Draws(seed, 3, dtype=dtype)
+    schedule = Schedule.model_validate(path)
+    return objective.loss(net, target, schedule, batch(dtype=dtype), draws, 600, 1000), net
+
+
+def honours_the_contract(objective: Objective, path: str) -> None:
+    loss, net = compute(objective, path)
+    assert loss.per_sample.shape == (64,)
+    assert bool(torch.isfinite(loss.per_sample).all())
+    assert all(value.shape == () and not value.requires_grad for value in loss.scalars.values())
+    loss.per_sample.mean().backward()
+    for name, parameter in net.named_parameters():
+        unused = name in ("a", "b") and not objective.needs_log_variance
+        unused |= name == "w_r" and not objective.random_landing_time  # it multiplies r = 0
+        assert unused or (parameter.grad is not None and float(parameter.grad.abs().max()) > 0), name
+        assert unused or bool(torch.isfinite(parameter.grad).all()), name
+    again, _ = compute(objective, path)
+    assert torch.equal(loss.per_sample, again.per_sample)
+    other, _ = compute(objective, path, seed=1)
+    assert not torch.equal(loss.per_sample, other.per_sample)
+    single, _ = compute(objective, path, dtype=torch.float32)
+    assert single.per_sample.dtype == torch.float32
+    assert bool(torch.isfinite(single.per_sample).all())
+    assert Objective.model_validate(json.loads(json.dumps(objective.model_dump(mode="json")))) == objective
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", METHODS)
+def test_every_published_row_is_legal_or_says_why_and_honours_the_contract(name: str, path: str) -> None:
+    objective = Objective.model_validate(name)
+    errors = [problem for problem in check(trial(objective, path)) if problem.level == "error"]
+    if name == "scd" and path != "linear":
+        assert [problem.code for problem in errors] == ["C16"]
+    else:
+        assert errors == []
+    honours_the_contract(objective, path)
+
+
+@pytest.mark.parametrize(("slot", "choice"), [swap[1:] for swap in SWAPS], ids=[swap[0] for swap in SWAPS])
+def test_every_component_honours_the_contract_in_some_published_row(slot: str, choice: str) -> None:
+    honours_the_contract(hosts(slot, choice), "linear")
+
+
+@pytest.mark.parametrize(("slot", "choice"), [swap[1:] for swap in SWAPS], ids=[swap[0] for swap in SWAPS])
+def test_every_component_says_what_it_is_and_what_its_fields_mean(slot: str, choice: str) -> None:
+    own: type[Component] = SLOTS[slot].choices[choice]  # type: ignore[union-attr]
+    assert own.__doc__
+    assert not own.__doc__.startswith("Usage docs")
+    for name, field in own.model_fields.items():
+        assert name == "name" or field.description, f"{choice}.{name} has no description"
+
+
+# --- reductions: equal computations give equal losses (O17, E1 - E6) ---
+
+
+def same(a: Objective, b: Objective, path: str = "linear") -> None:
+    results = []
+    for objective in (a, b):
+        loss, net = compute(objective, path)
+        loss.per_sample.sum().backward()
+        gradients = [torch.zeros(()) if p.grad is None else p.grad for p in net.parameters()]
+        results.append((loss.per_sample.detach(), gradients))
+    (first, grads), (second, other) = results
+    assert torch.equal(first, second)
+    assert all(torch.equal(x, y) for x, y in zip(grads, other, strict=True))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_meanflow_with_r_equal_t_everywhere_is_flow_matching_bit_for_bit(path: str) -> None:
+    sampler = {"name": "ln_minmax", "p_eq": 1.0}
+    meanflow = Objective.model_validate({"name": "meanflow", "time_sampler": sampler, "metric": "l2_mean"})
+    same(meanflow, Objective.model_validate({"name": "fm", "time_sampler": sampler}), path)
+
+
+@pytest.mark.parametrize("name", ["meanflow", "esc", "sct_linear", "scd"])
+def test_on_the_linear_path_a_ddim_velocity_of_unit_scale_is_the_average_velocity(name: str) -> None:
+    u = Objective.model_validate(name)  # E1
+    same(u, Objective.model_validate({"name": name, "parameterization": "v_ddim"}))
+
+
+def test_meanflow_with_fixed_landing_is_sct_linear() -> None:
+    shared = {"time_sampler": "fixed0", "metric": "l2_mean", "weighting": "none", "tangent": "none"}  # E2
+    meanflow = Objective.model_validate({"name": "meanflow", **shared})
+    same(meanflow, Objective.model_validate({"name": "sct_linear", **shared}))
+
+
+def test_esc_without_its_three_parts_is_meanflow_also_as_a_config() -> None:
+    off = {
+        "velocity": {"prob": 0},
+        "time_sampler": {"zero_steps": 0},
+        "tangent": {"warmup_steps": 0},
+        "weighting": "none",
+    }  # E6
+    esc, meanflow = Objective.model_validate({"name": "esc", **off}), Objective.model_validate("meanflow")
+    same(esc, meanflow)
+    dumped = [objective.model_dump(exclude={"name"}) for objective in (esc, meanflow)]
+    assert dumped[0] == dumped[1]
+
+
+def test_a_plugin_whose_weights_are_one_hot_is_the_conditional_velocity() -> None:
+    objectives = [
+        Objective.model_validate({"name": "esc", "velocity": v}) for v in ({"prob": 1.0}, "conditional")
+    ]  # E8
+    losses = []
+    for objective in objectives:
+        far = Batch(1e4 * batch().x0, batch().y, 5)
+        net = random_network((2, 3))
+        losses.append(
+            objective.loss(net, net, Schedule.model_validate("linear"), far, Draws(0, 0, dtype=torch.float64), 0, 1)
+        )
+    assert float(losses[0].scalars["plugin_ess"]) == pytest.approx(1.0)
+    torch.testing.assert_close(losses[0].per_sample, losses[1].per_sample, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "off",
+    [
+        {"guidance": {"name": "omega_kappa", "omega": 1.0, "kappa": 0.0}},
+        {"guidance": {"name": "omega_kappa", "t_min": 1.0, "t_max": 0.0}},
+        {"tangent": {"name": "shaped", "warmup_steps": 0}},
+        {"velocity": {"name": "plugin", "prob": 0.0}},
+        {"limit": {"name": "continuous", "h": 0.1}},
+        {"target_network": {"name": "ema", "mu": 0.0}},
+        {"time_sampler": {"name": "esc_gradual", "zero_steps": 0}},
+    ],
+    ids=str,
+)
+def test_a_component_that_is_switched_off_leaves_no_trace_in_the_config(off: dict[str, Any]) -> None:
+    assert Objective.model_validate({"name": "meanflow", **off}) == Objective.model_validate("meanflow")
+
+
+def test_a_target_network_that_nothing_uses_leaves_no_trace() -> None:
+    plain = Objective.model_validate("fm")
+    assert plain == Objective.model_validate({"name": "fm", "target_network": "ema"})
+    assert plain.target_network.name == "none"
+    guided = Objective.model_validate({"name": "fm", "guidance": "omega_kappa"})
+    assert guided.target_network.name == "stop_gradient"
+    assert Objective.model_validate(guided.model_dump()) == guided
+
+
+# --- writing an objective ---
+
+
+def test_an_override_is_merged_into_the_row_unless_it_names_another_component() -> None:
+    row = Objective.model_validate("sct")
+    assert Objective.model_validate({"name": "sct", "tangent": {"warmup_steps": 7}}).tangent == row.tangent.model_copy(
+        update={"warmup_steps": 7}
+    )
+    same_name = Objective.model_validate({"name": "sct", "tangent": {"name": "shaped", "c": 0.2}})
+    assert same_name.tangent == row.tangent.model_copy(update={"c": 0.2})
+    assert Objective.model_validate({"name": "sct", "tangent": "shaped"}) == row
+    assert Objective.model_validate({"name": "sct", "tangent": "none"}).tangent.name == "none"
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("meanflo", "no objective is named 'meanflo'; did you mean meanflow"),
+        ({"name": "esc", "velocty": 1}, "no slot of an objective is named 'velocty'; did you mean velocity"),
+        ({"name": "esc", "velocity": "plugn"}, "no velocity is named 'plugn'; did you mean plugin"),
+        ({"name": "esc", "velocity": {"prob": 1.5}}, "less than or equal to 1"),
+        ({"name": "esc", "velocity": {"pro": 0.5}}, "pro"),
+        ({"name": "esc", "tangent": {"warmup_steps": -1}}, "greater than or equal to 0"),
+        ({"velocity": "plugin"}, "written as its name"),
+        (3, "written as its name"),
+        ({"name": "esc", "velocity": 3}, "a velocity is written as its name"),
+    ],
+    ids=str,
+)
+def test_a_wrong_objective_is_refused_with_the_nearest_names(written: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Objective.model_validate(written)
+
+
+def test_labels_and_number_of_classes_belong_together() -> None:
+    with pytest.raises(ValueError, match="give both or neither"):
+        Batch(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
+
+
+# --- labels ---
+
+
+def test_dropped_labels_become_the_null_class_and_are_independent_of_r_equal_t() -> None:
+    objective = Objective.model_validate({"name": "meanflow", "label_dropout": 0.3})
+    n = 20_000
+    x0, y = torch.zeros(n, 1, dtype=torch.float64), torch.arange(n) % 5
+    state = objective.state(Schedule.model_validate("linear"), Batch(x0, y, 5), Draws(0, 0, dtype=torch.float64), 0, 1)
+    dropped = ~state.kept
+    assert torch.equal(state.y[state.kept], y[state.kept])  # type: ignore[index]
+    assert float(dropped.double().mean()) == pytest.approx(0.3, abs=0.015)
+    assert float(dropped[state.times.fm].double().mean()) == pytest.approx(0.3, abs=0.02)  # defect D16
+    assert float(dropped[~state.times.fm].double().mean()) == pytest.approx(0.3, abs=0.03)
+
+
+def test_the_null_class_of_shortcut_models_is_trained_on_flow_matching_rows_only() -> None:
+    objective = Objective.model_validate(
+        {"name": "scd", "label_dropout": 1.0}
+    )  # defect D17: no effect in the reference
+    loss, net = compute(objective)
+    loss.per_sample.sum().backward()
+    assert net.E.grad is not None
+    assert float(net.E.grad[5].abs().max()) > 0
+    state = objective.state(Schedule.model_validate("linear"), batch(), Draws(0, 3, dtype=torch.float64), 0, 1)
+    assert torch.equal(~state.kept, state.times.fm)
+
+
+def test_velocity_only_objectives_step_with_the_velocity() -> None:
+    net, objective = random_network((2, 3)), Objective.model_validate("fm")
+    x, one = batch().x0[:4], torch.ones(4, dtype=torch.float64)
+    landed = objective.predict(net, Schedule.model_validate("linear"), x, 0.25 * one, one, None)
+    velocity = net(x, one, one, None)
+    torch.testing.assert_close(landed, x - 0.75 * velocity)
+    jump = Objective.model_validate("meanflow").predict(
+        net, Schedule.model_validate("linear"), x, 0.25 * one, one, None
+    )
+    torch.testing.assert_close(jump, x - 0.75 * net(x, 0.25 * one, one, None))
+
+
+def test_the_network_is_asked_in_the_dtype_of_the_state_also_under_autocast() -> None:
+    class Half(GoldenNetwork):
+        def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+            return super().forward(x, r, t, y).bfloat16()
+
+    weights = {k: v.detach() for k, v in random_network((2, 3), dtype=torch.float32).named_parameters()}
+    objective, net = Objective.model_validate("fm"), Half(weights)
+    loss = objective.loss(net, net, Schedule.model_validate("linear"), batch(dtype=torch.float32), Draws(0, 0), 0, 1)
+    assert loss.per_sample.dtype == torch.float32
