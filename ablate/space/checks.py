@@ -39,6 +39,10 @@ class _Checks:
         self.levels = Levels(space)
 
     def all(self) -> Iterator[Problem]:
+        if not self.space.axes and not self.space.plans:
+            yield self.at((), "nothing varies; give `axes:` or a plan with named arms")
+        if "seed" in self.space.base:
+            yield self.at(("base", "seed"), "the seed is not part of a config here; use `seeds:`", key=True)
         for name, preset in self.space.presets.items():
             yield from self.overrides(preset, ("presets", name), presets=True)
         yield from self.preset_cycles()
@@ -119,7 +123,10 @@ class _Checks:
             if level.name in names[:i]:
                 yield self.at(level.where, f"axis {name!r} has the level {level.name!r} twice")
         path = axis_path(name, axis)
-        if path is not None:
+        if path is not None and axis.path is None and unknown_part(TrialConfig, (path.split(".")[0],)):
+            reason = "is no part of a config; give it a `path:`, or write its levels as overrides"
+            yield self.at(at, f"axis {name!r} {reason}", key=True)
+        elif path is not None:
             yield from self.varied(path, (*at, "path") if axis.path else at, key=not axis.path)
         else:
             for level in levels:
@@ -184,7 +191,7 @@ class _Checks:
             where: Where = (*at, "axes", name if isinstance(axes, dict) else i)
             if name not in self.levels.of:
                 yield self.at(where, nearest("axis", name, self.levels.of), key=True)
-            elif names.count(name) > 1:
+            elif name in names[:i]:
                 yield self.at(where, f"axis {name!r} is named twice", key=True)
             elif isinstance(axes, dict):
                 if not axes[name]:

@@ -21,7 +21,7 @@ def problems_of(
     mark: Callable[[Loc, bool], Mark],
     fields: Callable[[Loc], Iterable[str]],
     show: Callable[[Loc], Loc] = lambda loc: loc,
-    at: str = "",
+    chosen: Callable[[Loc], str | None] = lambda loc: None,
 ) -> list[Problem]:
     """One problem for each mistake pydantic found.
 
@@ -30,17 +30,26 @@ def problems_of(
         mark: (location, the key rather than the value) -> place in the file.
         fields: location of a mapping -> the keys it may have.
         show: location -> the location as the file has it (without the tags of unions).
-        at: said before the dotted path in messages (the arm, where there is one).
+        chosen: location -> the name of the component chosen there.
     """
-    found: dict[Mark, Problem] = {}
+    found: dict[tuple[Mark, Loc], Problem] = {}
     for detail in error.errors(include_url=False):
         loc, unknown, missing = detail["loc"], detail["type"] == "extra_forbidden", detail["type"] == "missing"
         shown = (*show(loc[:-1]), loc[-1]) if missing else show(loc[:-1]) if unknown else show(loc)
-        message = nearest("key", loc[-1], fields(loc[:-1])) if unknown else _message(detail)
-        text = ": ".join(part for part in (at, ".".join(map(str, shown)), message) if part)
+        holder = loc[:-1]
+        message = unknown_key(loc[-1], fields(holder), chosen(holder)) if unknown else _message(detail)
+        text = ": ".join(part for part in (".".join(map(str, shown)), message) if part)
         place = mark(loc, unknown)
-        found.setdefault(place, Problem(place, text))  # the alternatives of a union fail at one place: say the first
+        found.setdefault((place, shown), Problem(place, text))  # alternatives of a union fail together: say the first
     return list(found.values())
+
+
+def unknown_key(key: object, known: Iterable[str], choice: str | None = None) -> str:
+    """One sentence for a key that a mapping, a component named `choice` where it is one, does not have."""
+    names = [name for name in known if name != "name"]
+    if names:
+        return nearest("key" if choice is None else f"setting of {choice}", key, names)
+    return f"no key is named {str(key)!r}; {choice or 'this choice'} has no settings"
 
 
 def _message(detail: ErrorDetails) -> str:

@@ -85,11 +85,15 @@ class _Walk:
         resolved = self.resolver.resolve({})
         refuse(resolved.problems)
         base = resolved.valid
+        measured, named = self.resolver.base.data["eval"]["metric"], self.space.metric.name
+        if named is not None and named != measured:
+            self.at(("metric", "name"), f"metric: {named} is compared, but the base measures {measured}", key=False)
         if reasons := self.reasons(base):
             self.at(("base",), f"the base cannot run: {reasons[0]}")
         self.gathered.drafts[arm_id(base)] = Draft(resolved, ("base",), [Membership(BASE, BASE, 0, BASE)])
         self.warn(base, BASE)
         self.check_last_words()
+        refuse(self.problems)
         for name in self.space.axes:
             self.check_levels(name, arm_id(base))
         refuse(self.problems)

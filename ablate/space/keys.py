@@ -18,6 +18,10 @@ TRAINING_SEMANTICS = 1
 """Raise this when the same config trains to something else (a fixed defect in the trainer, a new random-number
 layout): every trained result is then trained again. A refactor that leaves results bit-identical must not."""
 
+NEUTRAL = "neutral"
+"""``json_schema_extra={"neutral": value}`` on a field that is added later: at this value the config means what it meant
+before, so the field stays outside the keys and no trained result is orphaned."""
+
 KEY_LENGTH = 16
 
 
@@ -39,8 +43,7 @@ def eval_key(config: TrialConfig) -> str:
 def essential(value: Any) -> Any:
     """`value` as plain types, without the fields marked as nuisance at any depth."""
     if isinstance(value, BaseModel):
-        fields = type(value).model_fields
-        return {name: essential(getattr(value, name)) for name in fields if not is_nuisance(value, name)}
+        return {name: essential(getattr(value, name)) for name in type(value).model_fields if not _left_out(value, name)}
     if isinstance(value, dict):
         return {str(k): essential(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -48,10 +51,12 @@ def essential(value: Any) -> Any:
     return value
 
 
-def is_nuisance(model: BaseModel, name: str) -> bool:
-    """True where a field is declared unable to change any result."""
+def _left_out(model: BaseModel, name: str) -> bool:
+    """True where a field cannot change a result, or stands at the value that means what was before it existed."""
     extra = type(model).model_fields[name].json_schema_extra
-    return isinstance(extra, dict) and bool(extra.get("nuisance"))
+    if not isinstance(extra, dict):
+        return False
+    return bool(extra.get("nuisance")) or (NEUTRAL in extra and getattr(model, name) == extra[NEUTRAL])
 
 
 def _training(config: TrialConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from ablate.space.schema import PER_ARM, Space
 from ablate.space.source import Where, parse_value
 from ablate.space.written import Path, Written, component_name, leaves
 from ablate_core.config import TrialConfig
+from ablate_core.methods import METHODS
 
 FIRST_LOOK: dict[str, Any] = {
     "schedule": "linear",
@@ -78,15 +80,14 @@ class Resolver:
         written = self.base.data.get("eval", {})
         if not isinstance(written, dict):
             return  # validation says so
-        defaults = dict(FIRST_LOOK_EVAL.get(component_name(self.base.data["data"]) or "", {}))
-        if self.space.metric.name is not None:
-            defaults["metric"] = self.space.metric.name
-        if written.get("metric", defaults.get("metric")) != defaults.get("metric"):
-            defaults = {}  # another metric than the data's usual one: its sample count is not ours to guess
+        usual = FIRST_LOOK_EVAL.get(component_name(self.base.data["data"]) or "", {})
+        named = self.space.metric.name
+        metric = written.get("metric") or named or usual.get("metric")
+        # another metric than the data's usual one: its sample count is not ours to choose
+        defaults = dict(usual) if metric == usual.get("metric") else {"metric": metric}
         for key, value in defaults.items():
-            if key not in written:
-                where: Where = ("metric",) if key == "metric" and self.space.metric.name is not None else ("base",)
-                self.base.lay(("eval", key), value, where)
+            if key not in written and value is not None:
+                self.base.lay(("eval", key), value, ("metric",) if key == "metric" and named else ("base",))
         if self.space.stop.loss_above is not None:
             self.base.lay(("train", "diverged_above"), self.space.stop.loss_above, ("stop", "loss_above"))
 
@@ -155,16 +156,40 @@ class Resolver:
             return TrialConfig.model_validate(written.data), []
         except ValidationError as error:
 
-            def fields(loc: Loc) -> list[str]:
-                return model_fields_at(TrialConfig, loc, written.data)
+            chosen = _with_rows(written.data)
 
-            return None, problems_of(error, lambda loc, key: self.mark(written.origin(loc), key=key), fields)
+            def fields(loc: Loc) -> list[str]:
+                return model_fields_at(TrialConfig, loc, chosen)
+
+            def name(loc: Loc) -> str | None:
+                value: Any = chosen
+                for part in loc:
+                    value = value.get(part) if isinstance(value, dict) else None
+                return component_name(value) if loc[:1] != ("train",) else None
+
+            def mark(loc: Loc, key: bool) -> Mark:
+                return self.mark(written.origin(loc), key=key)
+
+            return None, problems_of(error, mark, fields, chosen=name)
 
     def mark(self, where: Where, *, key: bool = False) -> Mark:
         """The place of something written in the file or on the command line."""
         if where[:1] == (SET,) and isinstance(where[1], int):
             return Mark(f"{SET} {self.space.overrides[where[1]]}")
         return self.space.source.mark(where, key=key)
+
+
+def _with_rows(data: dict[str, Any]) -> dict[str, Any]:
+    """A written config whose objective names the component of every slot, as its method's row does."""
+    objective = data.get("objective")
+    row = METHODS.get(component_name(objective) or "")
+    if row is None:
+        return data
+    written = Written({"objective": copy.deepcopy(row.slots)})
+    for slot, value in (objective if isinstance(objective, dict) else {}).items():
+        if slot != "name":
+            written.lay(("objective", slot), value, ())
+    return {**data, **written.data}
 
 
 def _setting(text: str) -> tuple[str, Any]:

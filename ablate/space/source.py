@@ -53,12 +53,22 @@ class Source:
         return at
 
     def mark(self, where: Where, *, key: bool = False) -> Mark:
-        """The place of `where`, or of what is nearest around it. A missing part is marked at its holder's key."""
+        """The place of `where`, or of what is nearest around it.
+
+        What is missing from a mapping is marked at the mapping's key; a part of a long form at the short form's value.
+        """
         at = self.within(where)
         place = self.places.get(at)
         if place is None:
             return Mark(self.file)
-        return place.key if key or at[-1:] != where[-1:] else place.value
+        missing = at[-1:] != where[-1:] and isinstance(self._value(at), dict)
+        return place.key if key or missing else place.value
+
+    def _value(self, at: Where) -> Any:
+        node: Any = self.data
+        for segment in at:
+            node = node[segment]
+        return node
 
 
 def read_file(path: Path, shown: str | None = None) -> Source:
@@ -171,7 +181,7 @@ class _Reader:
             try:
                 return _plain(text, kind)
             except ValueError:
-                return self.wrong(node, f"{text!r} is not a {kind}")
+                return self.wrong(node, f"{text!r} is no {kind}")
         if kind in ("str", "timestamp", "value", "merge", "bool", "null", "int", "float"):
             return text
         return self.wrong(node, f"the tag {node.tag} is not allowed; a space holds plain values only")
