@@ -111,7 +111,7 @@ def _arm(analysis: Analysis, row: Any, mini: Mini | None) -> dict[str, Any]:
     verdict = row.verdict if row.contrast is not None and row.contrast.low is not None else None
     return {
         "label": row.label, "short": formats.short(row.label), "baseline": row.baseline, "tied": row.tied_best,
-        "value": formats.number(row.value), "interval": tables.interval_of(row), "seeds": tables.seeds_of(row),
+        "value": formats.number(row.value), "interval": tables.interval_of(row), "sure": row.low is not None, "seeds": tables.seeds_of(row),
         "cost": tables.cost(row), "delta": delta, "both": both, "verdict": verdict,
         "marker": analysis.marker(verdict) if verdict else "", "said": tables.verdict_of(analysis, row), "mini": mini,
         "lost": row.failed + row.diverged, "missing": row.value is None,

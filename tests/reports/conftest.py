@@ -1,0 +1,8 @@
+"""Let the tests of this folder import the simulator and the browser that lie beside them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

@@ -1,0 +1,75 @@
+"""The law of the largest |t|: exact where an oracle is, close where it is simulated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ablate_reports.simultaneous import MaxT, scale_nodes
+from scipy import integrate, stats
+
+
+def equal(m: int, rho: float = 0.5) -> np.ndarray:
+    return np.full((m, m), rho) + (1 - rho) * np.eye(m)
+
+
+@pytest.mark.parametrize("df", [1.0, 3.0, 20.0, 400.0])
+def test_one_contrast_is_the_t_distribution(df: float) -> None:
+    law = MaxT(np.eye(1), df)
+    assert law.critical(0.05) == pytest.approx(stats.t.isf(0.025, df), rel=1e-12)
+    assert law.adjusted_p(1.7) == pytest.approx(2 * stats.t.sf(1.7, df), rel=1e-10)
+
+
+@pytest.mark.parametrize(("m", "df", "published"), [(2, 5, 3.03), (9, 20, 2.95), (5, 10, 2.99), (3, 60, 2.41), (9, 12, 3.14)])
+def test_critical_values_are_those_of_dunnetts_table(m: int, df: int, published: float) -> None:
+    assert MaxT(equal(m), float(df)).critical(0.05) == pytest.approx(published, abs=0.0051)
+
+
+def test_two_contrasts_agree_with_direct_integration() -> None:
+    df, rho, c = 4.0, 0.5, 2.7
+
+    def inside(s: float) -> float:
+        both = stats.multivariate_normal([0, 0], [[1, rho], [rho, 1]])
+        a = c * s
+        corners = both.cdf([a, a]) - 2 * both.cdf([a, -a]) + both.cdf([-a, -a])
+        return float(corners * stats.chi2.pdf(df * s * s, df) * 2 * df * s)
+
+    oracle = integrate.quad(inside, 0, 6, epsabs=1e-11)[0]
+    assert MaxT(equal(2), df).cdf(c) == pytest.approx(oracle, abs=1e-8)
+
+
+def test_unequal_loadings_agree_with_direct_simulation() -> None:
+    loads = np.array([0.3, 0.6, 0.8, 0.9])
+    corr = np.outer(loads, loads)
+    np.fill_diagonal(corr, 1)
+    law = MaxT(corr, 7.0)
+    assert law.exact
+    rng = np.random.default_rng(0)
+    z = rng.multivariate_normal(np.zeros(4), corr, 400_000) / np.sqrt(rng.chisquare(7, 400_000) / 7)[:, None]
+    assert law.cdf(2.5) == pytest.approx((np.abs(z).max(axis=1) <= 2.5).mean(), abs=2.5e-3)
+
+
+def test_the_simulated_law_is_close_to_the_integrated_one() -> None:
+    corr = equal(9)
+    bent = corr.copy()
+    bent[0, 1] = bent[1, 0] = 0.5 + 1e-6  # no longer a product of loadings, and yet the same law
+    assert MaxT(corr, 18.0).exact
+    assert not MaxT(bent, 18.0).exact
+    assert MaxT(bent, 18.0).critical(0.05) == pytest.approx(MaxT(corr, 18.0).critical(0.05), abs=3e-3)
+
+
+def test_negative_correlations_are_simulated_and_deterministic() -> None:
+    corr = np.array([[1.0, -0.5, 0.2], [-0.5, 1.0, 0.1], [0.2, 0.1, 1.0]])
+    a, b = MaxT(corr, 10.0).critical(0.05), MaxT(corr.copy(), 10.0).critical(0.05)
+    assert a == b
+    assert stats.t.isf(0.025, 10) < a < stats.t.isf(0.025 / 3, 10)
+
+
+def test_a_singular_family_does_not_fail() -> None:
+    corr = np.ones((2, 2))  # the same contrast twice
+    assert MaxT(corr, 6.0).critical(0.05) == pytest.approx(stats.t.isf(0.025, 6), abs=2e-3)
+
+
+@pytest.mark.parametrize("df", [1.0, 2.0, 8.0, 1000.0])
+def test_the_scale_nodes_integrate_the_moments_of_s(df: float) -> None:
+    s, weight = scale_nodes(df)
+    assert weight @ s**2 == pytest.approx(1.0, abs=1e-9)
