@@ -134,3 +134,10 @@ def test_scoring_digits_imports_neither_torchvision_nor_cleanfid() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_documentation_repeats_the_card() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    extractor = digits_extractor()
+    for fact in (card("held-out accuracy"), extractor.weights_sha256, extractor.reference_sha256, card("split")):
+        assert fact in page

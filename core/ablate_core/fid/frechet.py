@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 
 from ablate_core.fid import MetricError
 
@@ -53,7 +52,7 @@ class Moments:
         """R (K, D) with R^T R = cov; K is the numerical rank. Computed once per object."""
         if not np.allclose(self.cov, self.cov.T, rtol=1e-5, atol=1e-8 * np.abs(self.cov).max()):
             raise MetricError("a feature covariance is not symmetric; the reference statistics are damaged")
-        values, vectors = linalg.eigh(self.cov, check_finite=False)
+        values, vectors = np.linalg.eigh(self.cov)
         top = max(values[-1], 0.0)
         if values[0] < -_NEGATIVE * top or values[-1] < 0:
             raise MetricError(f"a feature covariance has the negative eigenvalue {values[0]:.3g}; it is damaged")
@@ -103,7 +102,7 @@ def frechet_distance(a: Moments, reference: Moments) -> float:
     _same_dims(len(a.mean), len(reference.mean))
     root = reference.factor
     product = root @ a.cov @ root.T
-    values = linalg.eigvalsh((product + product.T) / 2, check_finite=False) if len(product) else np.zeros(1)
+    values = np.linalg.eigvalsh((product + product.T) / 2) if len(product) else np.zeros(1)
     rank = min(_rank(a), _rank(reference))  # true zeros known only to machine precision would each add their root
     values = values[max(0, len(values) - rank) :]
     floor = max(float(values[-1]), 0.0) * len(values) * np.finfo(np.float64).eps if len(values) else 0.0
@@ -126,7 +125,7 @@ def frechet_from_features(a: NDArray[Any], reference: NDArray[Any] | Moments) ->
         other = _centred(_features(reference))
     _same_dims(len(mean), len(other[0]))
     product = factor @ other[1].T
-    nuclear = float(linalg.svdvals(product, check_finite=False).sum()) if product.size else 0.0
+    nuclear = float(np.linalg.svd(product, compute_uv=False).sum()) if product.size else 0.0
     return _assemble(mean - other[0], trace, other[2], nuclear)
 
 
@@ -138,7 +137,7 @@ def _centred(x: Array) -> tuple[Array, Array, float]:
     centred = (x - mean) / np.sqrt(len(x) - 1)
     trace = float(np.square(centred).sum())
     if len(x) > x.shape[1]:
-        centred = linalg.qr(centred, mode="r", check_finite=False)[0][: x.shape[1]]
+        centred = np.linalg.qr(centred, mode="r")
     return mean, centred, trace
 
 
