@@ -188,3 +188,29 @@ def method(name: object) -> Method:
     if not isinstance(name, str) or name not in METHODS:
         raise ValueError(unknown_name("objective", name, METHODS))
     return METHODS[name]
+
+
+def describe(name: str) -> dict[str, Any]:
+    """A row as plain data: name, summary, paper, differs, and every slot with every field resolved.
+
+    Raises ValueError that names the nearest rows.
+    """
+    from ablate_core.objective import Objective  # the template reads this table
+
+    row = method(name)
+    slots = Objective.model_validate(name).model_dump(mode="json")
+    del slots["name"]
+    return {"name": name, "summary": row.title, "paper": row.paper, "differs": row.differs, "slots": slots}
+
+
+def methods_table() -> str:
+    """The rows as a Markdown table, one column per slot that any two rows fill differently."""
+    rows = {name: describe(name)["slots"] for name in METHODS}
+    slots = [slot for slot in rows["fm"] if len({_choice(row[slot]) for row in rows.values()}) > 1]
+    lines = [["method", *slots], ["---"] * (len(slots) + 1)]
+    lines += [[f"`{name}`", *(_choice(row[slot]) for slot in slots)] for name, row in rows.items()]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _choice(value: Any) -> str:
+    return str(value["name"]) if isinstance(value, dict) else str(value)
