@@ -129,14 +129,14 @@ class TrialBusyError(AblateError):
 
 
 @contextlib.contextmanager
-def trial_lock(folder: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+def trial_lock(folder: Path) -> Iterator[None]:
     """Hold the trial against every other process; the lock dies with its holder.
 
     Raises:
-        TrialBusyError: another process has held the trial for `seconds`.
+        TrialBusyError: another process has held the trial for `LOCK_SECONDS`.
     """
     with open(folder / "lock", "w", encoding="ascii") as file:
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + LOCK_SECONDS
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,77 @@
+"""Trainers with the signature of `ablate_core.trainer.train` that misbehave on purpose; imported in forks and workers."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+ATTEMPTS = "attempts.txt"
+
+
+def _result(status: str, step: int, reason: str | None = None) -> Any:
+    return SimpleNamespace(status=status, step=step, reason=reason, num_parameters=7, peak_mem_mb=1.0)
+
+
+def by_seed(config: Any, folder: Path, *, device: str = "cpu", report: Any = None, should_stop: Any = None) -> Any:
+    """Seed 0 is done, 1 raises, 2 leaves with code 9, 3 segfaults, 4 diverges, 5 runs out of memory once."""
+    with open(folder / ATTEMPTS, "a", encoding="ascii") as file:
+        file.write(f"{os.getpid()}\n")
+    attempts = len((folder / ATTEMPTS).read_text(encoding="ascii").splitlines())
+    report({"kind": "progress", "step": 1, "steps": config.train.steps})
+    if config.seed == 1:
+        raise RuntimeError("seed one\nnever works")
+    if config.seed == 2:
+        os._exit(9)
+    if config.seed == 3:
+        ctypes.string_at(0)
+    if config.seed == 4:
+        return _result("diverged", 2, "loss is not finite at step 2")
+    if config.seed == 5 and attempts == 1:
+        raise MemoryError("one terabyte")
+    report({"kind": "scalar", "step": 2, "values": {"loss": 0.5, "bad": float("nan")}, "wall_seconds": 0.1})
+    return _result("done", config.train.steps)
+
+
+def spans(config: Any, folder: Path, *, device: str = "cpu", report: Any = None, should_stop: Any = None) -> Any:
+    """Leaves behind when it ran, and in how many threads."""
+    import torch
+
+    started = time.time()
+    time.sleep(0.6)
+    (folder / "span.txt").write_text(f"{started} {time.time()} {torch.get_num_threads()} {device}", encoding="ascii")
+    return _result("done", config.train.steps)
+
+
+def slow(config: Any, folder: Path, *, device: str = "cpu", report: Any = None, should_stop: Any = None) -> Any:
+    """The real trainer, a hundredth of a second a step."""
+    from ablate_core.trainer import train
+
+    def stop_slowly() -> bool:
+        time.sleep(0.01)
+        return bool(should_stop())
+
+    return train(config, folder, device=device, report=report, should_stop=stop_slowly)
+
+
+def broken(config: Any, folder: Path, *, device: str = "cpu", report: Any = None, should_stop: Any = None) -> Any:
+    raise RuntimeError("nothing works")
+
+
+def body(task: dict[str, Any], send: Any, should_stop: Any) -> None:
+    """Body for tests of the fork server itself."""
+    if task["do"] == "exit":
+        os._exit(9)
+    if task["do"] == "segfault":
+        ctypes.string_at(0)
+    if task["do"] == "raise":
+        raise RuntimeError("in the fork")
+    if task["do"] == "print":
+        print("said in the fork")
+    send({"pid": os.getpid(), "server": os.getppid()})
+    while task["do"] == "wait" and not should_stop():
+        time.sleep(0.01)
+    send({"stopped": bool(should_stop())})

@@ -1,0 +1,157 @@
+"""Forks of the warm process: their ends are told apart, and none outlives its driver."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ablate.launch.forkserver import ForkServer, WarmProcess
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[WarmProcess]:
+    process = WarmProcess("launch_trainers:body", ["json"], sys_path=[str(HERE), *sys.path])
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def server(warm: WarmProcess) -> Iterator[ForkServer]:
+    connection = ForkServer(warm.address)
+    yield connection
+    connection.close()
+
+
+def messages(server: ForkServer, until: str = "exited", seconds: float = 20.0) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for message in server.poll(0.5):
+            found.append(message)
+        if any(until in message for message in found):
+            return found
+    raise AssertionError(f"no {until} within {seconds} s, only {found}")
+
+
+def alive(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def gone(pids: list[int], seconds: float = 5.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not any(map(alive, pids))
+
+
+@pytest.mark.parametrize(
+    ("do", "code", "name"),
+    [("ok", 0, None), ("exit", 9, None), ("segfault", None, "SIGSEGV"), ("raise", 1, None)],
+)
+def test_the_end_of_a_fork_is_told_by_code_or_signal(
+    server: ForkServer, tmp_path: Path, do: str, code: int | None, name: str | None
+) -> None:
+    server.run({"do": do}, str(tmp_path / "log.txt"))
+    exited = messages(server)[-1]["exited"]
+    assert (exited["code"], exited["signal"]) == (code, name)
+    assert exited["peak_mem_mb"] > 1
+
+
+def test_a_crash_leaves_the_server_able_to_fork_again_in_milliseconds(server: ForkServer, tmp_path: Path) -> None:
+    log = str(tmp_path / "log.txt")
+    for do in ("exit", "segfault", "ok"):
+        server.run({"do": do}, log)
+        assert "exited" in messages(server)[-1]
+    began = time.monotonic()
+    for _ in range(5):
+        server.run({"do": "ok"}, log)
+        messages(server)
+    assert (time.monotonic() - began) / 5 < 0.5  # an interpreter alone takes that long here; a fork about 0.02 s
+
+
+def test_every_attempt_has_a_process_of_its_own(server: ForkServer, tmp_path: Path) -> None:
+    pids = []
+    for _ in range(2):
+        server.run({"do": "ok"}, str(tmp_path / "log.txt"))
+        pids.append(messages(server)[0]["report"]["pid"])
+    assert len({*pids, os.getpid()}) == 3
+
+
+def test_output_and_traceback_of_a_fork_are_appended_to_its_log(server: ForkServer, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    for do in ("print", "raise", "segfault"):
+        server.run({"do": do}, str(log))
+        messages(server)
+    text = log.read_text()
+    assert text.index("said in the fork") < text.index("RuntimeError: in the fork") < text.index("Segmentation fault")
+
+
+def test_a_stop_reaches_the_attempt(server: ForkServer, tmp_path: Path) -> None:
+    server.run({"do": "wait"}, str(tmp_path / "log.txt"))
+    messages(server, until="report")
+    server.stop()
+    found = messages(server)
+    assert {"report": {"stopped": True}} in found
+    assert found[-1]["exited"]["code"] == 0
+
+
+def test_closing_the_connection_kills_the_attempt(warm: WarmProcess, tmp_path: Path) -> None:
+    connection = ForkServer(warm.address)
+    connection.run({"do": "wait"}, str(tmp_path / "log.txt"))
+    report = messages(connection, until="report")[0]["report"]
+    connection.close()
+    assert gone([report["pid"], report["server"]])
+
+
+def test_a_dead_server_is_a_crash_and_the_next_attempt_gets_a_new_one(warm: WarmProcess, tmp_path: Path) -> None:
+    connection = ForkServer(warm.address)
+    connection.run({"do": "wait"}, str(tmp_path / "log.txt"))
+    report = messages(connection, until="report")[0]["report"]
+    os.kill(report["server"], signal.SIGKILL)
+    assert messages(connection)[-1]["exited"]["code"] is None
+    assert gone([report["pid"]])
+    connection.run({"do": "ok"}, str(tmp_path / "log.txt"))
+    assert messages(connection)[-1]["exited"]["code"] == 0
+    connection.close()
+
+
+STARTER = """
+import sys, time
+from ablate.launch.forkserver import ForkServer, WarmProcess
+warm = WarmProcess("launch_trainers:body", ["json"])
+server = ForkServer(warm.address)
+server.run({"do": "wait"}, sys.argv[1])
+while True:
+    for message in server.poll(1):
+        print(warm.pid, message["report"]["server"], message["report"]["pid"], warm.address, flush=True)
+"""
+
+
+def test_nothing_survives_the_kill_of_the_process_that_started_it(tmp_path: Path) -> None:
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTER, str(tmp_path / "log.txt")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(HERE)},
+    )
+    assert starter.stdout is not None
+    *pids, address = starter.stdout.readline().split()
+    assert all(alive(int(pid)) for pid in pids)
+    starter.kill()
+    starter.wait()
+    assert gone([int(pid) for pid in pids])
+    assert not Path(address).exists()
