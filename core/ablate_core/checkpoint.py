@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,12 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> dict[st
         if not path.exists():
             continue
         try:
+            with zipfile.ZipFile(path) as archive:  # torch stores checksums and does not look at them
+                if (damaged := archive.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
             return state
-        except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        except (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             warnings.warn(f"cannot read the checkpoint {path} ({reason}); going back to an older one", stacklevel=2)
             os.replace(path, folder / UNREADABLE)  # else the next save would put it over the good one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ablate_core.architectures.base import Network
@@ -32,6 +33,26 @@ class FlowMap:
     def velocity(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """V = c_out F; at r = t the network's estimate of the marginal velocity."""
         return self.scaled(self.raw(x, r, t, y), t)
+
+    def velocity_and_tangent(
+        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, dx: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """V and its total derivative along (x, t) -> (x + dx, t + 1) with r fixed, each (B, *shape).
+
+        The derivatives of c_in(t) x and of c_out(t) F are taken here, that of F by the network.
+        """
+        one = torch.ones_like(t)
+        if self.parameterization.input_scale(t, self.schedule) is not None:
+            x, dx = torch.func.jvp(self._scaled_input, (x, t), (dx, one))
+        raw, d_raw = (out.to(x.dtype) for out in self.net.forward_and_tangent(x, r, t, y, dx, one))
+        if self.parameterization.output_scale(t) is None:
+            return raw, d_raw
+        both: tuple[Tensor, Tensor] = torch.func.jvp(self.scaled, (raw, t), (d_raw, one))
+        return both
+
+    def _scaled_input(self, x: Tensor, t: Tensor) -> Tensor:
+        scale = self.parameterization.input_scale(t, self.schedule)
+        return x if scale is None else expand(scale, x) * x
 
     def scaled(self, raw: Tensor, t: Tensor) -> Tensor:
         """V from F."""

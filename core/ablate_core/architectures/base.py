@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ablate_core.component import Component
@@ -26,6 +27,17 @@ class Network(nn.Module, abc.ABC):
         Returns:
             (B, *shape), dtype of x.
         """
+
+    def forward_and_tangent(
+        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, dx: Tensor, dt: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Output and its derivative along (dx, 0, dt) in (x, r, t), each (B, *shape).
+
+        A network may override it with hand-written tangents: torch's forward mode takes a slow path wherever a tensor
+        with a tangent meets one without (every bias, every constant); a small SiT takes five times as long in it.
+        """
+        both: tuple[Tensor, Tensor] = torch.func.jvp(lambda state, time: self(state, r, time, y), (x, t), (dx, dt))
+        return both
 
     def log_variance(self, t: Tensor) -> Tensor:
         """Learned log-variance of the loss at `t`: (B,) -> (B,), never (B, 1). Only where `has_log_variance`."""

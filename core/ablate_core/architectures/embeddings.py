@@ -19,9 +19,14 @@ def sinusoid(t: Tensor, dim: int = TIME_FEATURES, max_period: float = 10_000.0) 
     derivative by t wrong in the sixth digit of a float64 check (EDAPINENUT/ExplicitShortCut arch/sit.py:47-49).
     """
     t = t.to(torch.promote_types(t.dtype, torch.float32))
-    k = torch.arange(dim // 2, dtype=t.dtype, device=t.device)
-    angle = t[:, None] * torch.exp(k * (-math.log(max_period) / (dim // 2)))  # [B, dim / 2]
+    angle = t[:, None] * frequencies(dim, max_period, t)  # [B, dim / 2]
     return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+def frequencies(dim: int, max_period: float, like: Tensor) -> Tensor:
+    """Angular frequencies max_period^(-k / (dim / 2)), (dim / 2,), of the dtype and device of `like`."""
+    k = torch.arange(dim // 2, dtype=like.dtype, device=like.device)
+    return torch.exp(k * (-math.log(max_period) / (dim // 2)))
 
 
 def sincos_2d(dim: int, rows: int, columns: int) -> Tensor:
@@ -62,6 +67,23 @@ class TimeEmbedder(nn.Module):
         features = sinusoid(t * self.time_scale).to(self.inner.weight.dtype)
         out: Tensor = self.outer(F.silu(self.inner(features)))
         return out
+
+    def forward_and_tangent(self, t: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
+        """The embedding and its derivative along dt (B,), each (B, width)."""
+        features = sinusoid(t * self.time_scale)
+        cos, sin = features.chunk(2, dim=1)
+        speed = frequencies(TIME_FEATURES, 10_000.0, features) * (self.time_scale * dt[:, None])  # [B, features / 2]
+        d_features = torch.cat([-sin * speed, cos * speed], dim=1)
+        inner = self.inner(features.to(self.inner.weight.dtype))
+        d_inner = F.linear(d_features.to(self.inner.weight.dtype), self.inner.weight)
+        out: Tensor = self.outer(F.silu(inner))
+        return out, F.linear(silu_tangent(inner, d_inner), self.outer.weight)
+
+
+def silu_tangent(x: Tensor, dx: Tensor) -> Tensor:
+    """Derivative of SiLU at x along dx; an elementwise map's tangent is its gradient."""
+    out: Tensor = torch.ops.aten.silu_backward(dx, x)
+    return out
 
 
 class LogVariance(nn.Module):

@@ -15,7 +15,7 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.nn import functional as F
 
 from ablate_core.architectures.base import Architecture, Network
-from ablate_core.architectures.embeddings import LogVariance, TimeEmbedder, sincos_2d
+from ablate_core.architectures.embeddings import LogVariance, TimeEmbedder, silu_tangent, sincos_2d
 
 
 class Size(NamedTuple):
@@ -25,7 +25,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "tiny": Size(3, 64, 4),  # ours: 8x8 images on one CPU core
+    "tiny": Size(4, 64, 4),  # ours: 8x8 images on one CPU core
     "S": Size(12, 384, 6),
     "B": Size(12, 768, 12),
     "M": Size(16, 1024, 16),
@@ -140,17 +140,39 @@ class SiTNetwork(Network):
         nn.init.zeros_(self.output.weight)
 
     def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        c = self.embed_t(t) + self.embed_gap(t - r)  # [B, width]
-        if self.embed_label is not None:
-            if y is None:
-                raise ValueError("this network was built for labelled data: pass labels, or the null class")
-            c = c + self.embed_label(y)
-        c = F.silu(c)
+        c = F.silu(self.embed_t(t) + self.embed_gap(t - r) + self._label(y))  # [B, width]
         h = self.embed_patch(self._patchify(x)) + self.position.to(x.dtype)  # [B, tokens, width]
         for block in self.blocks:
             h = block(h, c)
         shift, scale = self.modulation(c).chunk(2, dim=1)
         return self._unpatchify(self.output(modulate(h, shift, scale))).to(x.dtype)
+
+    def forward_and_tangent(
+        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, dx: Tensor, dt: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        c, dc = self.embed_t.forward_and_tangent(t, dt)
+        gap, d_gap = self.embed_gap.forward_and_tangent(t - r, dt)
+        c, dc = c + gap + self._label(y), dc + d_gap
+        c, dc = F.silu(c), silu_tangent(c, dc)
+        h = self.embed_patch(self._patchify(x)) + self.position.to(x.dtype)
+        dh = F.linear(self._patchify(dx), self.embed_patch.weight).to(h.dtype)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            h, dh = block.forward_and_tangent(h, dh, c, dc)
+        shift, scale = self.modulation(c).chunk(2, dim=1)
+        d_shift, d_scale = F.linear(dc, self.modulation.weight).chunk(2, dim=1)
+        h, dh = modulate_tangent(h, dh, shift, d_shift, scale, d_scale)
+        out, d_out = self.output(h), F.linear(dh, self.output.weight)
+        return self._unpatchify(out).to(x.dtype), self._unpatchify(d_out).to(x.dtype)
+
+    def _label(self, y: Tensor | None) -> Tensor | float:
+        """Embedding of the classes (B,), or 0 for a network without labels."""
+        if self.embed_label is None:
+            return 0.0
+        if y is None:
+            raise ValueError("this network was built for labelled data: pass labels, or the null class")
+        out: Tensor = self.embed_label(y)
+        return out
 
     def log_variance(self, t: Tensor) -> Tensor:
         if self.log_variance_head is None:
@@ -190,6 +212,34 @@ class Block(nn.Module):
         mlp = self.contract(F.gelu(self.expand(modulate(h, shift_m, scale_m)), approximate="tanh"))
         return torch.addcmul(h, gate_m[:, None], mlp)
 
+    def forward_and_tangent(self, h: Tensor, dh: Tensor, c: Tensor, dc: Tensor) -> tuple[Tensor, Tensor]:
+        """The block and its derivative along (dh, dc), each (B, tokens, width)."""
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(c).chunk(6, dim=1)
+        d_modulation = F.linear(dc, self.modulation.weight).chunk(6, dim=1)
+        d_shift_a, d_scale_a, d_gate_a, d_shift_m, d_scale_m, d_gate_m = d_modulation
+        m, dm = modulate_tangent(h, dh, shift_a, d_shift_a, scale_a, d_scale_a)
+        a, da = self._attend_tangent(m, dm)
+        h, dh = gated_tangent(h, dh, gate_a, d_gate_a, a, da)
+        m, dm = modulate_tangent(h, dh, shift_m, d_shift_m, scale_m, d_scale_m)
+        z, dz = self.expand(m), F.linear(dm, self.expand.weight)
+        dz = torch.ops.aten.gelu_backward(dz, z, approximate="tanh")
+        z = self.contract(F.gelu(z, approximate="tanh"))
+        return gated_tangent(h, dh, gate_m, d_gate_m, z, F.linear(dz, self.contract.weight))
+
+    def _attend_tangent(self, h: Tensor, dh: Tensor) -> tuple[Tensor, Tensor]:
+        batch, tokens, width = h.shape
+        heads = (batch, tokens, 3, self.heads, -1)
+        q, k, v = self.qkv(h).reshape(heads).permute(2, 0, 3, 1, 4)
+        dq, dk, dv = F.linear(dh, self.qkv.weight).reshape(heads).permute(2, 0, 3, 1, 4)
+        factor = (width // self.heads) ** -0.5
+        q, dq = q * factor, dq * factor
+        weights = (q @ k.transpose(-2, -1)).softmax(dim=-1)
+        d_scores = (dq @ k.transpose(-2, -1) + q @ dk.transpose(-2, -1)).to(weights.dtype)
+        d_weights = torch.ops.aten._softmax_backward_data(d_scores, weights, -1, weights.dtype)  # symmetric Jacobian
+        out, d_out = weights @ v, d_weights @ v + weights @ dv
+        out, d_out = (o.transpose(1, 2).reshape(batch, tokens, width) for o in (out, d_out))
+        return self.project(out), F.linear(d_out, self.project.weight)
+
     def _attend(self, h: Tensor) -> Tensor:
         batch, tokens, width = h.shape
         q, k, v = self.qkv(h).reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
@@ -210,3 +260,26 @@ def _has_no_tangent(x: Tensor) -> bool:
 def modulate(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """LayerNorm without affine, then h (1 + scale) + shift: (B, tokens, width) with (B, width) factors."""
     return torch.addcmul(shift[:, None], F.layer_norm(h, h.shape[-1:], eps=1e-6), 1 + scale[:, None])
+
+
+def modulate_tangent(
+    h: Tensor, dh: Tensor, shift: Tensor, d_shift: Tensor, scale: Tensor, d_scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`modulate` and its derivative along (dh, d_shift, d_scale), each (B, tokens, width)."""
+    shape = [h.shape[-1]]
+    normal, mean, rstd = torch.native_layer_norm(h, shape, None, None, 1e-6)
+    # The Jacobian of a LayerNorm without affine is symmetric, so its backward kernel is its tangent.
+    d_normal, _, _ = torch.ops.aten.native_layer_norm_backward(
+        dh, h, shape, mean, rstd, None, None, [True, False, False]
+    )
+    out = torch.addcmul(shift[:, None], normal, 1 + scale[:, None])
+    d_out = torch.addcmul(d_shift[:, None], normal, d_scale[:, None]) + d_normal * (1 + scale[:, None])
+    return out, d_out
+
+
+def gated_tangent(
+    h: Tensor, dh: Tensor, gate: Tensor, d_gate: Tensor, branch: Tensor, d_branch: Tensor
+) -> tuple[Tensor, Tensor]:
+    """h + gate branch and its derivative, each (B, tokens, width); gate (B, width)."""
+    out = torch.addcmul(h, gate[:, None], branch)
+    return out, torch.addcmul(torch.addcmul(dh, d_gate[:, None], branch), gate[:, None], d_branch)

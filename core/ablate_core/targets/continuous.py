@@ -73,9 +73,7 @@ class Continuous(Limit):
             return target.velocity(x, rows.r, t, rows.y)
 
         if self.jvp_backend == "forward_ad":
-            tangents = (rows.v, torch.ones_like(rows.t))
-            value, slope = torch.func.jvp(velocity, (rows.x, rows.t), tangents)
-            return value, slope
+            return target.velocity_and_tangent(rows.x, rows.r, rows.t, rows.y, rows.v)
         ahead = velocity(rows.x + self.h * rows.v, rows.t + self.h)
         behind = velocity(rows.x - self.h * rows.v, rows.t - self.h)
         return velocity(rows.x, rows.t), (ahead - behind) / (2 * self.h)

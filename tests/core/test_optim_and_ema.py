@@ -1,0 +1,118 @@
+"""Averages (O20), learning-rate warm-up, clipping."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from ablate_core.config import TrainConfig
+from ablate_core.ema import EMA, decay_of_halflife, follow
+from ablate_core.optim import build_optimizer, clip_gradients, learning_rate
+
+
+class WithBuffer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.0, 2.0]))
+        self.register_buffer("count", torch.tensor(0))
+
+
+def test_average_follows_its_recursion_and_buffers_are_copied() -> None:
+    net = WithBuffer()
+    ema = EMA(net, (0.5, 0.9))
+    expected = {0.5: 1.0, 0.9: 1.0}
+    for step in range(1, 6):
+        with torch.no_grad():
+            net.weight += 1
+            net.count += 1
+        ema.update()
+        for d in expected:
+            expected[d] = d * expected[d] + (1 - d) * (1.0 + step)
+    for d, value in expected.items():
+        assert_close(ema.weights(d)["weight"][0], torch.tensor(value))
+        assert ema.weights(d)["count"] == 5
+    assert torch.equal(ema.weights(0)["weight"], net.weight)
+
+
+def test_updates_left_out_are_made_up_for() -> None:
+    """Sixteen updates towards constant weights are one update of decay^16 (Gsunshine/py-meanflow models/ema.py)."""
+    net = WithBuffer()
+    often, rarely = EMA(net, (0.999,)), EMA(net, (0.999,))
+    with torch.no_grad():
+        net.weight += 1
+    for _ in range(16):
+        often.update()
+    rarely.update(steps=16)
+    assert_close(often.weights(0.999), rarely.weights(0.999), rtol=1e-6, atol=0)
+
+
+def test_an_average_that_was_not_kept_is_named() -> None:
+    with pytest.raises(ValueError, match=r"no average of decay 0\.5 was kept; there are 0\.9"):
+        EMA(WithBuffer(), (0.9,)).weights(0.5)
+
+
+def test_averages_survive_saving_and_loading() -> None:
+    net = WithBuffer()
+    ema = EMA(net, (0.9,))
+    with torch.no_grad():
+        net.weight += 1
+    ema.update()
+    other = EMA(WithBuffer(), (0.9,))
+    other.load_state_dict(ema.state_dict())
+    assert torch.equal(other.weights(0.9)["weight"], ema.weights(0.9)["weight"])
+
+
+def test_half_life_forgets_half_in_its_images() -> None:
+    """O20: d^(halflife / B) = 0.5, and at most a fraction of the images seen counts."""
+    d = decay_of_halflife(500_000, 256, math.inf)
+    assert abs(d ** (500_000 / 256) - 0.5) < 1e-6
+    early = decay_of_halflife(500_000, 256, 100_000, ramp=0.05)
+    assert abs(early ** (5_000 / 256) - 0.5) < 1e-6
+    assert decay_of_halflife(500_000, 256, 0) == 0
+    with pytest.raises(ValueError, match="positive"):
+        decay_of_halflife(0, 256, 1)
+
+
+def test_a_target_network_follows_parameters_and_copies_buffers() -> None:
+    net, target = WithBuffer(), WithBuffer()
+    with torch.no_grad():
+        net.weight += 1
+        net.count += 3
+    follow(target, net, 0.75)
+    assert target.weight.tolist() == [1.25, 2.25]
+    assert target.count == 3
+
+
+def test_learning_rate_rises_in_a_line_and_then_stays() -> None:
+    config = TrainConfig(steps=10, batch_size=1, lr=0.4, lr_warmup_steps=4)
+    rates = [learning_rate(config, step) for step in range(6)]
+    assert_close(rates, [0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
+    assert learning_rate(TrainConfig(steps=1, batch_size=1, lr=0.4), 0) == 0.4
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adam", "Adam"), ("adamw", "AdamW"), ("radam", "RAdam")])
+def test_each_optimiser_is_the_one_it_is_called(name: str, kind: str) -> None:
+    config = TrainConfig(steps=1, batch_size=1, lr=0.1, optimizer=name, weight_decay=0.1)
+    net = WithBuffer()
+    optimizer = build_optimizer(config, list(net.parameters()))
+    reference = WithBuffer()
+    plain = getattr(torch.optim, kind)(reference.parameters(), lr=0.1, betas=(0.9, 0.95), weight_decay=0.1)
+    for module, step in ((net, optimizer.step), (reference, plain.step)):
+        for _ in range(8):
+            module.zero_grad()
+            module.weight.pow(3).sum().backward()
+            step()
+    assert_close(net.weight, reference.weight)
+
+
+def test_clipping_bounds_the_norm_and_returns_the_one_before() -> None:
+    net = WithBuffer()
+    (net.weight * torch.tensor([3.0, 4.0])).sum().backward()
+    assert float(clip_gradients(list(net.parameters()), 0.0)) == 5
+    assert net.weight.grad.tolist() == [3, 4], "0 only measures"
+    assert float(clip_gradients(list(net.parameters()), 1.0)) == 5
+    assert_close(net.weight.grad, torch.tensor([0.6, 0.8]), rtol=1e-5, atol=0)
