@@ -26,7 +26,7 @@ class FlowMap:
     def raw(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """F(c_in x, r, t, y), in the dtype of `x` also under autocast."""
         scale = self.parameterization.input_scale(t, self.schedule)
-        output = self.net(x if scale is None else expand(scale, x) * x, r, t, y)
+        output: Tensor = self.net(x if scale is None else expand(scale, x) * x, r, t, y)
         assert output.shape == x.shape, f"the network maps {tuple(x.shape)} to {tuple(output.shape)}"
         return output.to(x.dtype)
 
@@ -43,12 +43,13 @@ class FlowMap:
         """
         one = torch.ones_like(t)
         if self.parameterization.input_scale(t, self.schedule) is not None:
-            x, dx = torch.func.jvp(self._scaled_input, (x, t), (dx, one))
+            dual = torch.func.jvp(self._scaled_input, (x, t), (dx, one))
+            x, dx = dual[0], dual[1]
         raw, d_raw = (out.to(x.dtype) for out in self.net.forward_and_tangent(x, r, t, y, dx, one))
         if self.parameterization.output_scale(t) is None:
             return raw, d_raw
-        both: tuple[Tensor, Tensor] = torch.func.jvp(self.scaled, (raw, t), (d_raw, one))
-        return both
+        dual = torch.func.jvp(self.scaled, (raw, t), (d_raw, one))
+        return dual[0], dual[1]
 
     def _scaled_input(self, x: Tensor, t: Tensor) -> Tensor:
         scale = self.parameterization.input_scale(t, self.schedule)

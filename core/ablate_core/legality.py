@@ -158,9 +158,9 @@ def _groups(config: TrialConfig) -> Iterator[Problem]:
 
 
 def _labels(config: TrialConfig) -> Iterator[Problem]:
-    """C8, C11, C21: what needs classes. Where the data set does not declare `num_classes`, the trainer checks."""
+    """C8, C11, C21: what needs classes. Where the data set only knows them once it is loaded, the trainer checks."""
     o = config.objective
-    unlabelled = getattr(config.data, "num_classes", None) == 0
+    unlabelled = config.data.classes == 0
     if unlabelled and o.guidance.needs_labels:
         why = "guidance needs labels and this data set has none"
         yield Problem("C11", "error", "objective.guidance", why, "objective.guidance: none")
@@ -215,6 +215,14 @@ def _weighting(config: TrialConfig) -> Iterator[Problem]:
         yield Problem("C2", "error", "objective.weighting", why, "objective.weighting: none")
 
 
+def _data(config: TrialConfig) -> Iterator[Problem]:
+    """C25, where the data set declares its standard deviation; else the trainer checks it."""
+    if config.data.known_std is not None:
+        problem = check_data_std(config.objective, config.data.known_std)
+        if problem is not None:
+            yield problem
+
+
 def _path(config: TrialConfig) -> Iterator[Problem]:
     """C16: the part of it that is about the path."""
     if config.objective.time_sampler.straight_only and not config.schedule.straight:
@@ -244,6 +252,7 @@ RULES: tuple[Callable[[TrialConfig], Iterator[Problem]], ...] = (
     _labels,
     _guidance,
     _weighting,
+    _data,
     _path,
     _ramps,
 )

@@ -24,12 +24,13 @@ def trial(
     nfe: int = 1,
     sampler: str = "auto",
     guidance: float = 1.0,
+    known_std: float | None = None,
 ) -> Any:
     return SimpleNamespace(
         objective=Objective.model_validate(objective),
         schedule=Schedule.model_validate(path),
         architecture=SimpleNamespace(jvp_safe=jvp_safe, accepts_log_variance=accepts_log_variance),
-        data=SimpleNamespace(num_classes=num_classes) if num_classes is not None else SimpleNamespace(),
+        data=SimpleNamespace(classes=num_classes, known_std=known_std),
         train=SimpleNamespace(batch_size=batch_size, steps=steps),
         eval=SimpleNamespace(nfe=nfe, sampler=sampler, guidance=guidance),
     )
@@ -69,6 +70,7 @@ REFUSED = [
     ("C16", "scd", {"nfe": 256}),
     ("C16", "scd", {"path": "cosine01"}),
     ("C21", {"name": "esc", "batching": "class_consistent"}, {"num_classes": 0}),
+    ("C25", "sct", {"known_std": 1.0}),
 ]
 
 
@@ -90,6 +92,7 @@ WARNED = [
     ("C13", "esc", {}),
     ("C14", {"name": "sct", "metric": "adaptive"}, {}),
     ("C19", {"name": "ct", "first_step": "euler"}, {"path": "cosine01"}),
+    ("C25", "ct", {"known_std": 0.5}),
     ("C26", {"name": "ct", "time_sampler": {"s1": 50}}, {}),
     ("C26", {"name": "meanflow", "target_network": "ct_adaptive"}, {}),
     ("C27", "esc", {"steps": 5000}),

@@ -30,7 +30,7 @@ def trial(objective: Objective, path: str = "linear", *, nfe: int = 1, sampler: 
         objective=objective,
         schedule=Schedule.model_validate(path),
         architecture=SimpleNamespace(jvp_safe=True, accepts_log_variance=True),
-        data=SimpleNamespace(num_classes=5),
+        data=SimpleNamespace(classes=5, known_std=None),
         train=SimpleNamespace(batch_size=64, steps=600_000),
         eval=SimpleNamespace(nfe=nfe, sampler=sampler, guidance=1.0),
         **more,

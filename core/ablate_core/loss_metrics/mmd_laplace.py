@@ -33,7 +33,7 @@ class MmdLaplace(LossMetric):
         return torch.exp(-w[:, None, None] * distance / a.shape[-1])
 
     def distance(self, prediction: Tensor, target: Tensor, *, group: int, reach: Tensor) -> Tensor:
-        y, aim = (x.flatten(1).unflatten(0, (-1, group)) for x in (prediction, target))
-        w = 1 / (reach.unflatten(0, (-1, group))[:, 0] + self.eps)
+        y, aim = (x.reshape(-1, group, x[0].numel()) for x in (prediction, target))
+        w = 1 / (reach[::group] + self.eps)
         gram = self.kernel(y, y, w) + self.kernel(aim, aim, w) - 2 * self.kernel(y, aim, w)
         return gram.mean((1, 2)).repeat_interleave(group)

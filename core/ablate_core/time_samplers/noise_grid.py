@@ -16,7 +16,7 @@ def karras_grid(n: int, sigma_min: float, sigma_max: float, rho: float, like: Te
     """`n` noise levels from sigma_max down to sigma_min, (n,), evenly spaced in sigma^(1/rho) (arXiv 2206.00364)."""
     i = torch.arange(n, device=like.device, dtype=like.dtype) / (n - 1)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-    return (high + i * (low - high)) ** rho
+    return torch.pow(high + i * (low - high), rho)
 
 
 def ct_scale(step: int, total_steps: int, start: int, end: int) -> int:
@@ -28,4 +28,5 @@ def ct_scale(step: int, total_steps: int, start: int, end: int) -> int:
 def ict_scale(step: int, total_steps: int, start: int, end: int) -> int:
     """Intervals of improved consistency training: doubled at equal distances (arXiv 2310.14189, eq. 11)."""
     every = math.floor(total_steps / (math.floor(math.log2(end / start)) + 1))
-    return min(start * 2 ** (step // max(1, every)), end)
+    doublings: int = step // max(1, every)
+    return min(start << doublings, end)
