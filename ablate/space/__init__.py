@@ -1,8 +1,8 @@
 """The design space: a YAML file, its expansion into a plan of arms and trials, and their content keys.
 
-    space = load_space("spaces/objectives.yaml")
-    plan = expand(space, fidelity="smoke")
-    for trial in plan.trials: ...
+space = load_space("spaces/objectives.yaml")
+plan = expand(space, fidelity="smoke")
+for trial in plan.trials: ...
 """
 
 from ablate.space.estimate import estimate

@@ -42,6 +42,11 @@ def space_json_schema() -> Schema:
     seed = {"type": "integer", "minimum": 0}
     _allow(definitions, "Seeds", {"type": "integer", "minimum": 1}, {"type": "array", "items": seed})
     _allow(definitions, "MetricChoice", {"type": "string"})
+    for name in ("axes", "plans", "presets"):
+        taken_back = {"type": "null", "description": "takes back what an extended file says"}
+        properties[name]["additionalProperties"] = {"anyOf": [properties[name]["additionalProperties"], taken_back]}
+    for name in properties.keys() - {"ablate", "name", "base"}:
+        properties[name] = {"anyOf": [properties[name], {"type": "null"}]}
     schema["required"] = ["base"]  # the name defaults to that of the file
     return {"$schema": DIALECT, **schema, "title": "ablate space, version 1"}
 

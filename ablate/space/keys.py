@@ -43,7 +43,9 @@ def eval_key(config: TrialConfig) -> str:
 def essential(value: Any) -> Any:
     """`value` as plain types, without the fields marked as nuisance at any depth."""
     if isinstance(value, BaseModel):
-        return {name: essential(getattr(value, name)) for name in type(value).model_fields if not _left_out(value, name)}
+        return {
+            name: essential(getattr(value, name)) for name in type(value).model_fields if not _left_out(value, name)
+        }
     if isinstance(value, dict):
         return {str(k): essential(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -155,7 +155,6 @@ class Resolver:
         try:
             return TrialConfig.model_validate(written.data), []
         except ValidationError as error:
-
             chosen = _with_rows(written.data)
 
             def fields(loc: Loc) -> list[str]:

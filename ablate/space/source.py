@@ -18,7 +18,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ablate.space.problems import Mark, Problem, refuse
 
 MAX_BYTES = 1_000_000
-MAX_VALUES = 50_000
+MAX_VALUES = 20_000
 """Values after aliases are followed: nine lines of aliases to aliases can otherwise stand for a billion."""
 
 Where = tuple[str | int, ...]

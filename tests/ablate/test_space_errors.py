@@ -11,6 +11,7 @@ from ablate.errors import ExitCode, SpaceError
 from ablate.space import expand, load_space, space_from_text
 
 BASE = "base: {objective: meanflow}\n"
+ONE = "axes: {schedule: [linear]}"
 GRID = BASE + "axes: {schedule: [linear, cosine01]}\n"
 
 
@@ -35,9 +36,9 @@ def problems(text: str, overrides: tuple[str, ...] = (), **arguments: Any) -> li
         (GRID + "ablate: 2", "3:9: ablate: schema version 2 is not known; this program reads version 1"),
         (GRID + "name: 'a b'", "3:7: name: string should match pattern"),
         (GRID + "seeds: 0", "3:8: seeds: a number of seeds is at least 1, got 0"),
-        (GRID + "seeds: [0, 1, 0]", "3:8: seeds.list: seeds are distinct, got [0, 1, 0]"),
+        (GRID + "seeds: [0, 1, 0]", "3:8: seeds: seeds are distinct, got [0, 1, 0]"),
         (GRID + "seeds: [0, -1]", "3:12: seeds.1: input should be greater than or equal to 0, got -1"),
-        (GRID + "seeds: []", "3:8: seeds.list"),
+        (GRID + "seeds: []", "3:8: seeds: list should have at least 1 item"),
         (GRID + "metric: {mode: minimum}", "3:16: metric.mode: no choice is named 'minimum'; did you mean min?"),
         (GRID + "compare: {margin: 0}", "3:19: compare.margin: input should be greater than 0, got 0"),
         (GRID + "stop: {kind: asha}", "3:14: stop.kind: no choice is named 'asha'; there are diverged"),
@@ -45,112 +46,218 @@ def problems(text: str, overrides: tuple[str, ...] = (), **arguments: Any) -> li
         ("base: 3", "1:7: base: input should be a valid dictionary, got 3"),
         (BASE + "axes: {a: {path: train.lr, levels: 3}}", "2:36: axes.a.levels: input should be a valid list, got 3"),
         # configs: the base, levels, arms, fidelity
-        ("base: {}\naxes: {schedule: [linear]}", "1:1: objective: is required"),
-        ("base: {objective: meanflo}\naxes: {schedule: [linear]}", "1:19: objective: no objective is named 'meanflo'; did you"),
-        ("base: {objective: fm, train: {stepz: 3}}\naxes: {schedule: [linear]}", "1:31: train: no key is named 'stepz'; did you mean steps?"),
-        ("base:\n  objective: fm\n  train:\n    steps: -1\naxes: {schedule: [linear]}", "4:12: train.steps: input should be greater than 0, got -1"),
-        ("base: {objective: fm, train.steps: -1}\naxes: {schedule: [linear]}", "1:36: train.steps: input should be greater than 0"),
-        ("base: {objective: fm, train: {steps: 1e3.}}\naxes: {schedule: [linear]}", "1:38: train.steps: input should be a valid integer"),
-        ("base: {objective: fm, train: {lr: .nan}}\naxes: {schedule: [linear]}", "1:35: train.lr: input should be a finite number, got nan"),
-        ("base: {objective: fm, seed: 3}\naxes: {schedule: [linear]}", "1:23: the seed is not part of a config here; use `seeds:`"),
+        ("base: {}\n" + ONE, "1:1: objective: is required"),
+        ("base: {objective: meanflo}\n" + ONE, "1:19: objective: no objective is named 'meanflo'; did you"),
         (
-            "base: {objective: {name: esc, velocity: {probb: 1}}}\naxes: {schedule: [linear]}",
+            "base: {objective: fm, train: {stepz: 3}}\n" + ONE,
+            "1:31: train: no key is named 'stepz'; did you mean steps?",
+        ),
+        (
+            "base:\n  objective: fm\n  train:\n    steps: -1\n" + ONE,
+            "4:12: train.steps: input should be greater than 0, got -1",
+        ),
+        ("base: {objective: fm, train.steps: -1}\n" + ONE, "1:36: train.steps: input should be greater than 0"),
+        ("base: {objective: fm, train: {steps: 1e3.}}\n" + ONE, "1:38: train.steps: input should be a valid integer"),
+        (
+            "base: {objective: fm, train: {lr: .nan}}\n" + ONE,
+            "1:35: train.lr: input should be a finite number, got nan",
+        ),
+        ("base: {objective: fm, seed: 3}\n" + ONE, "1:23: the seed is not part of a config here; use `seeds:`"),
+        (
+            "base: {objective: {name: esc, velocity: {probb: 1}}}\n" + ONE,
             "1:42: objective.velocity: no setting of plugin is named 'probb'; did you mean prob?",
         ),
         (
-            "base: {objective: {name: fm, velocity: {prob: 1}}}\naxes: {schedule: [linear]}",
+            "base: {objective: {name: fm, velocity: {prob: 1}}}\n" + ONE,
             "1:41: objective.velocity: no key is named 'prob'; conditional has no settings",
         ),
-        ("base: {objective: fm, architecture: {name: sit, size: Q/2}}\naxes: {schedule: [linear]}", "1:55: architecture.size: a SiT size is one of"),
-        (BASE + "axes: {schedule: [linear, cosine]}", "2:27: schedule: no schedule is named 'cosine'; did you mean cosine01 or linear?"),
-        (BASE + "axes:\n  lr: {path: train.lr, levels: [1e-3, -1.0]}", "3:39: train.lr: input should be greater than 0, got -1.0"),
+        (
+            "base: {objective: fm, architecture: {name: sit, size: Q/2}}\n" + ONE,
+            "1:55: architecture.size: a SiT size is one of",
+        ),
+        (
+            BASE + "axes: {schedule: [linear, cosine]}",
+            "2:27: schedule: no schedule is named 'cosine'; did you mean cosine01 or linear?",
+        ),
+        (
+            BASE + "axes:\n  lr: {path: train.lr, levels: [1e-3, -1.0]}",
+            "3:39: train.lr: input should be greater than 0, got -1.0",
+        ),
         (
             BASE + "plans: {p: {kind: list, arms: {x: {objective: ctt}}}}",
             "2:47: arm 'x': objective: no objective is named 'ctt'; did you mean ct",
         ),
         # the base and named arms must be legal
-        ("base: {objective: scd, schedule: cosine01}\naxes: {objective: [ct]}", "1:1: the base cannot run: C16 schedule: jumps of a dyadic"),
+        (
+            "base: {objective: scd, schedule: cosine01}\naxes: {objective: [ct]}",
+            "1:1: the base cannot run: C16 schedule: jumps of a dyadic",
+        ),
         (
             BASE + "plans: {p: {kind: list, arms: {x: {objective: scd, schedule: cosine01}}}}",
-            "2:32: arm 'x' cannot run: C16 schedule: jumps of a dyadic ladder are defined on straight paths; nearest: schedule: linear",
+            "2:32: arm 'x' cannot run: C16 schedule: jumps of a dyadic ladder are defined on straight paths; nearest",
         ),
         # axes
         (BASE + "axes: {e: []}", "2:8: axis 'e' is empty; give it at least one level"),
         (BASE + "axes: {e: {levels: {}}}", "2:8: axis 'e' is empty; give it at least one level"),
         (BASE + "axes: {lr: {path: train.lr, levels: [1e-3, 0.001]}}", "2:44: axis 'lr' has the level '0.001' twice"),
-        (BASE + "axes: {lr: {path: train.lrr, levels: [1]}}", "2:19: train.lrr: no key is named 'lrr'; did you mean lr?"),
+        (
+            BASE + "axes: {lr: {path: train.lrr, levels: [1]}}",
+            "2:19: train.lrr: no key is named 'lrr'; did you mean lr?",
+        ),
         (BASE + "axes: {learning_rate: [1]}", "2:8: axis 'learning_rate' is no part of a config; give it a `path:`"),
         (BASE + "axes: {e: {levels: {off: 0, on: 1}}}", "2:8: axis 'e' is no part of a config; give it a `path:`"),
         (BASE + "axes: {seed: [1, 2]}", "2:8: the seed is not part of a config here; use `seeds:`"),
         (BASE + "axes: {nfe: {path: eval.nfe, levels: [1, 2]}}", "2:20: eval.nfe: axes under eval do not exist yet"),
         (BASE + "axes: {n: {levels: {a: {eval.nfe: 2}}}}", "2:25: eval.nfe: axes under eval do not exist yet"),
-        (BASE + "axes: {s: {path: schedule, levels: [linear, cosine01], baseline: cosine01}}", "2:66: level 'cosine01' of axis 's' is not what base says; 'linear' is"),
-        (BASE + "axes: {s: {path: schedule, levels: [linear], baseline: liner}}", "2:56: no level of 's' is named 'liner'; did you mean linear?"),
-        (BASE + "axes: {s: {path: schedule, levels: [linear], label: {x: y}}}", "2:54: no level of 's' is named 'x'; there are linear"),
+        (
+            BASE + "axes: {s: {path: schedule, levels: [linear, cosine01], baseline: cosine01}}",
+            "2:66: level 'cosine01' of axis 's' is not what base says; 'linear' is",
+        ),
+        (
+            BASE + "axes: {s: {path: schedule, levels: [linear], baseline: liner}}",
+            "2:56: no level of 's' is named 'liner'; did you mean linear?",
+        ),
+        (
+            BASE + "axes: {s: {path: schedule, levels: [linear], label: {x: y}}}",
+            "2:54: no level of 's' is named 'x'; there are linear",
+        ),
         (BASE + "axes: {s: {path: schedule, levels: [linear], not_yet: {x: y}}}", "2:56: no level of 's' is named 'x'"),
-        (BASE + "axes: {s: {path: schedule, levels: [linear], needs: {t: a}}}", "2:54: no other axis is named 't'; there are none"),
-        (BASE + "axes: {s: {path: schedule, levels: [linear], when: \"schedul == 'x'\"}}", "2:53: in \"schedul == 'x'\": no key is named 'schedul'"),
-        (BASE + "axes: {v: {levels: {a: {train.lr: 1e-4}, b: {train.lr: 1e-4}}}}", "2:42: levels 'a' and 'b' of axis 'v' are the same config"),
+        (
+            BASE + "axes: {s: {path: schedule, levels: [linear], needs: {t: a}}}",
+            "2:54: no other axis is named 't'; there are none",
+        ),
+        (
+            BASE + "axes: {s: {path: schedule, levels: [linear], when: \"schedul == 'x'\"}}",
+            "2:53: in \"schedul == 'x'\": no key is named 'schedul'",
+        ),
+        (
+            BASE + "axes: {v: {levels: {a: {train.lr: 1e-4}, b: {train.lr: 1e-4}}}}",
+            "2:42: levels 'a' and 'b' of axis 'v' are the same config",
+        ),
         (BASE + "axes: {v: {levels: {a: {preset: x}}}}", "2:33: no preset is named 'x'; there are none"),
         # presets and constraints
         (GRID + "presets: {x: {train.stepz: 1}}", "3:15: train.stepz: no key is named 'stepz'; did you mean steps?"),
         (GRID + "presets: {x: {preset: x}}", "3:11: preset 'x' contains itself"),
         (GRID + "constraints: [{forbid: \"objective == 'x'\"}]", "3:15: constraints.0.because: is required"),
-        (GRID + "constraints: [{forbid: \"print(1)\", because: x}]", "3:24: a call is not allowed in an expression"),
-        (GRID + "constraints: [{forbid: \"train.stepz > 1\", because: x}]", "3:25: in 'train.stepz > 1': no key is named 'stepz'; did you mean steps?"),
-        (GRID + "constraints: [{forbid: \"train.steps / 0 == 1\", because: x}]", "3:24: 'train.steps / 0 == 1' cannot be evaluated: division by zero"),
+        (GRID + 'constraints: [{forbid: "print(1)", because: x}]', "3:24: a call is not allowed in an expression"),
+        (
+            GRID + 'constraints: [{forbid: "train.stepz > 1", because: x}]',
+            "3:25: in 'train.stepz > 1': no key is named 'stepz'; did you mean steps?",
+        ),
+        (
+            GRID + 'constraints: [{forbid: "train.steps / 0 == 1", because: x}]',
+            "3:24: 'train.steps / 0 == 1' cannot be evaluated: division by zero",
+        ),
         # plans
         (BASE, "1:1: nothing varies; give `axes:` or a plan with named arms"),
-        (GRID + "plans: {p: {kind: fractional}}", "3:12: plans.p: plan kind 'fractional' does not exist yet; there are list, grid"),
-        (GRID + "plans: {p: {kind: optuna, n: 3}}", "3:12: plans.p: plan kind 'optuna' does not exist yet; there are list, grid"),
+        (
+            GRID + "plans: {p: {kind: fractional}}",
+            "3:12: plans.p: plan kind 'fractional' does not exist yet; there are list, grid",
+        ),
+        (
+            GRID + "plans: {p: {kind: optuna, n: 3}}",
+            "3:12: plans.p: plan kind 'optuna' does not exist yet; there are list, grid",
+        ),
         (GRID + "plans: {p: {kind: gird}}", "3:12: plans.p: no plan kind is named 'gird'; did you mean grid?"),
         (GRID + "plans: {p: {axes: [schedule]}}", "3:12: plans.p: a plan needs `kind:`, one of list, grid"),
-        (GRID + "plans: {p: {kind: grid, axis: [schedule]}}", "3:25: plans.p: no key is named 'axis'; did you mean axes?"),
-        (GRID + "plans: {p: {kind: grid, axes: [shedule]}}", "3:32: no axis is named 'shedule'; did you mean schedule?"),
+        (
+            GRID + "plans: {p: {kind: grid, axis: [schedule]}}",
+            "3:25: plans.p: no key is named 'axis'; did you mean axes?",
+        ),
+        (
+            GRID + "plans: {p: {kind: grid, axes: [shedule]}}",
+            "3:32: no axis is named 'shedule'; did you mean schedule?",
+        ),
         (GRID + "plans: {p: {kind: grid, axes: [schedule, schedule]}}", "3:42: axis 'schedule' is named twice"),
         (GRID + "plans: {p: {kind: grid, axes: []}}", "3:9: plan 'p' is empty; name at least one axis"),
         (GRID + "plans: {p: {kind: grid, axes: {schedule: []}}}", "3:32: axis 'schedule' is empty here"),
-        (GRID + "plans: {p: {kind: grid, axes: {schedule: [trig]}}}", "3:43: no level of 'schedule' is named 'trig'; there are linear, cosine01"),
+        (
+            GRID + "plans: {p: {kind: grid, axes: {schedule: [trig]}}}",
+            "3:43: no level of 'schedule' is named 'trig'; there are linear, cosine01",
+        ),
         (GRID + "plans: {p: {kind: list, arms: {}}}", "3:9: plan 'p' is empty; name at least one arm"),
-        (GRID + "plans: {p: {kind: list, arms: {x: {schedul: linear}}}}", "3:36: no axis, preset or config key is named 'schedul'; did you mean schedule?"),
-        (GRID + "plans: {p: {kind: list, arms: {x: {schedule: trig}}}}", "3:46: no level of 'schedule' is named 'trig'; there are linear, cosine01"),
-        (GRID + "plans: {p: {kind: list, arms: {x: {train.stepz: 1}}}}", "3:36: train.stepz: no key is named 'stepz'; did you mean steps?"),
-        (GRID + "plans: {p: {kind: list, arms: {x: {eval.nfe: 2}}}}", "3:36: eval.nfe: axes under eval do not exist yet"),
+        (
+            GRID + "plans: {p: {kind: list, arms: {x: {schedul: linear}}}}",
+            "3:36: no axis, preset or config key is named 'schedul'; did you mean schedule?",
+        ),
+        (
+            GRID + "plans: {p: {kind: list, arms: {x: {schedule: trig}}}}",
+            "3:46: no level of 'schedule' is named 'trig'; there are linear, cosine01",
+        ),
+        (
+            GRID + "plans: {p: {kind: list, arms: {x: {train.stepz: 1}}}}",
+            "3:36: train.stepz: no key is named 'stepz'; did you mean steps?",
+        ),
+        (
+            GRID + "plans: {p: {kind: list, arms: {x: {eval.nfe: 2}}}}",
+            "3:36: eval.nfe: axes under eval do not exist yet",
+        ),
         (GRID + "plans: {p: {kind: list, arms: {x: {not_yet: 3}}}}", "3:45: not_yet: a sentence, got 3"),
         (
             GRID + "plans: {p: {kind: list, arms: {x: {objective: ct}, y: {objective: {name: ct}}}}}",
             "3:52: arm 'y' is the same as arm 'x'; remove one of them",
         ),
         (GRID + "plans: {p: {kind: cumulative, order: []}}", "3:9: plan 'p' is empty; every step names {axis: level}"),
-        (GRID + "plans: {p: {kind: cumulative, order: [{schedule: trig}]}}", "3:50: no level of 'schedule' is named 'trig'"),
-        (GRID + "plans: {p: {kind: leave_one_out, full: {sched: x}}}", "3:41: no axis is named 'sched'; did you mean schedule?"),
+        (
+            GRID + "plans: {p: {kind: cumulative, order: [{schedule: trig}]}}",
+            "3:50: no level of 'schedule' is named 'trig'",
+        ),
+        (
+            GRID + "plans: {p: {kind: leave_one_out, full: {sched: x}}}",
+            "3:41: no axis is named 'sched'; did you mean schedule?",
+        ),
         (GRID + "plans: {p: {kind: leave_one_out, full: {}}}", "3:9: plan 'p' is empty"),
         (GRID + "plans: {p: {kind: random, n: 0}}", "3:30: plans.p.n: input should be greater than 0, got 0"),
-        (GRID + "plans: {p: {kind: leave_one_out, full: {schedule: cosine01}, on_needs: pull_in}}", "3:72: plans.p.on_needs: no choice is named 'pull_in'"),
+        (
+            GRID + "plans: {p: {kind: leave_one_out, full: {schedule: cosine01}, on_needs: pull_in}}",
+            "3:72: plans.p.on_needs: no choice is named 'pull_in'",
+        ),
         # names that only the expansion can know
         (GRID + "compare: {baseline: liner}", "3:21: compare.baseline: no arm is named 'liner'; did you mean linear?"),
-        (GRID + "published: [{arm: x, metric: fid, value: 1, source: y}]", "3:19: no arm is named 'x'; there are linear, cosine01"),
+        (
+            GRID + "published: [{arm: x, metric: fid, value: 1, source: y}]",
+            "3:19: no arm is named 'x'; there are linear, cosine01",
+        ),
         (GRID + "seeds: {extra: {liner: [5]}}", "3:17: no arm is named 'liner'; did you mean linear?"),
-        (GRID + "metric: fid\nfidelity: {run: a, levels: {b: {}}}", "4:17: no fidelity level is named 'a'; there are b"),
-        (GRID + "fidelity: {levels: {b: {train.stepz: 1}}}", "3:25: train.stepz: no key is named 'stepz'; did you mean steps?"),
-        (GRID + "fidelity: {run: b, levels: {b: {train.steps: -1}}}", "3:46: train.steps: input should be greater than 0, got -1"),
-        (GRID + "fidelity: {run: b, levels: {b: {schedule: linear}}}", "3:33: schedule is what axis 'schedule' varies; fidelity 'b' would make its"),
-        (GRID + "fidelity: {levels: {b: {per_arm: {\"trian.steps > 1\": {}}}}}", "3:36: in 'trian.steps > 1': no key is named 'trian'; did you mean train?"),
+        (
+            GRID + "metric: fid\nfidelity: {run: a, levels: {b: {}}}",
+            "4:17: no fidelity level is named 'a'; there are b",
+        ),
+        (
+            GRID + "fidelity: {levels: {b: {train.stepz: 1}}}",
+            "3:25: train.stepz: no key is named 'stepz'; did you mean steps?",
+        ),
+        (
+            GRID + "fidelity: {run: b, levels: {b: {train.steps: -1}}}",
+            "3:46: train.steps: input should be greater than 0, got -1",
+        ),
+        (
+            GRID + "fidelity: {run: b, levels: {b: {schedule: linear}}}",
+            "3:33: schedule is what axis 'schedule' varies; fidelity 'b' would make its",
+        ),
+        (
+            GRID + 'fidelity: {levels: {b: {per_arm: {"trian.steps > 1": {}}}}}',
+            "3:36: in 'trian.steps > 1': no key is named 'trian'; did you mean train?",
+        ),
         (GRID + "fidelity: {levels: {b: {per_arm: [1]}}}", "3:20: fidelity.levels: per_arm is a mapping"),
         (GRID + "fair: {match: [train.stepz]}", "3:16: train.stepz: no key is named 'stepz'; did you mean steps?"),
-        (GRID + "resources: {per_arm: {\"x > 1\": {gpus: 2}}}", "3:24: in 'x > 1': no key is named 'x'"),
-        ("base: {objective: fm, eval: {metric: fid}}\nmetric: fd_digits\naxes: {schedule: [linear]}", "2:9: metric: fd_digits is compared, but the base measures fid"),
+        (GRID + 'resources: {per_arm: {"x > 1": {gpus: 2}}}', "3:24: in 'x > 1': no key is named 'x'"),
+        (
+            "base: {objective: fm, eval: {metric: fid}}\nmetric: fd_digits\n" + ONE,
+            "2:9: metric: fd_digits is compared, but the base measures fid",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_in_a_space_is_one_line_with_its_place(text: str, line: str) -> None:
     (found,) = problems(text)
     assert found.startswith(line), found
 
 
 def test_all_mistakes_are_found_at_once_in_the_order_of_the_file() -> None:
-    text = "base: {objective: meanflow}\naxes:\n  e: []\n  lr: {path: train.lrr, levels: [1]}\nplans: {p: {kind: grid, axes: [x]}}"
+    axes = "axes:\n  e: []\n  lr: {path: train.lrr, levels: [1]}\n"
+    text = BASE + axes + "plans: {p: {kind: grid, axes: [x]}}"
     assert [line.split(" ")[0] for line in problems(text)] == ["3:3:", "4:14:", "5:32:"]
-    assert len(problems("base: {objective: fmm, train: {stepz: 1, steps: -1}}\naxes: {schedule: [linear]}")) == 3
+    assert len(problems("base: {objective: fmm, train: {stepz: 1, steps: -1}}\n" + ONE)) == 3
 
 
 @pytest.mark.parametrize(
@@ -187,7 +294,10 @@ def test_an_argument_that_names_nothing_says_what_there_is(arguments: dict[str, 
 
 def test_a_grid_of_millions_is_refused_before_it_is_walked() -> None:
     levels = ", ".join(str(i) for i in range(1, 12))
-    axes = "\n".join(f"  a{i}: {{path: train.{f}, levels: [{levels}]}}" for i, f in enumerate(("lr", "steps", "grad_clip", "weight_decay")))
+    axes = "\n".join(
+        f"  a{i}: {{path: train.{f}, levels: [{levels}]}}"
+        for i, f in enumerate(("lr", "steps", "grad_clip", "weight_decay"))
+    )
     (found,) = problems(BASE + f"axes:\n{axes}\nfair: {{except: [train.steps]}}")
     assert "plan 'grid' has 14,641 cells, more than 10,000; use kind: random" in found
 
@@ -204,9 +314,13 @@ def test_a_missing_space_names_the_nearest_built_in_one() -> None:
 
 def test_no_text_makes_anything_but_a_space_error() -> None:
     """Seeded mutations of a real space: characters dropped, doubled, exchanged; lines removed or indented."""
-    text = GRID + "plans: {p: {kind: list, arms: {x: {objective: ct}}}, g: {kind: grid}}\nseeds: {list: [0, 1]}\nmetric: {mode: min}\n"
+    text = (
+        GRID
+        + "plans: {p: {kind: list, arms: {x: {objective: ct}}}, g: {kind: grid}}\n"
+        + "seeds: {list: [0, 1]}\nmetric: {mode: min}\n"
+    )
     generator = random.Random(1)
-    refused = 0
+    refused: list[SpaceError] = []
     for _ in range(150):
         broken = list(text)
         for _ in range(generator.randint(1, 3)):
@@ -215,6 +329,6 @@ def test_no_text_makes_anything_but_a_space_error() -> None:
         try:
             expand(space_from_text("".join(broken)))
         except SpaceError as error:
-            refused += 1
-            assert all(line and "\n" not in line for line in error.problems)
-    assert refused > 50
+            refused.append(error)
+    assert len(refused) > 50
+    assert all(line and "\n" not in line for error in refused for line in error.problems)

@@ -6,10 +6,10 @@ import json
 import random
 from typing import Any
 
-import pytest
-
-from ablate.errors import SpaceError
 from ablate.space import Plan, expand, space_from_text
+from ablate.space.candidates import candidates
+from ablate.space.levels import Levels
+from ablate.space.schema import RandomPlan
 
 SHORT = """
 base: {objective: meanflow}
@@ -20,7 +20,10 @@ ESC = """
 base: {objective: meanflow}
 axes:
   plug:
-    levels: {off: {}, p05: {objective.velocity: {name: plugin, prob: 0.5}}, p10: {objective.velocity: {name: plugin, prob: 1}}}
+    levels:
+      off: {}
+      p05: {objective.velocity: {name: plugin, prob: 0.5}}
+      p10: {objective.velocity: {name: plugin, prob: 1}}
     label: {p05: half}
   cc: {path: objective.batching, levels: [iid, class_consistent], needs: {plug: [p05, p10]}}
   gradual: {levels: {off: {}, on: {objective.time_sampler: {name: esc_gradual, zero_steps: 10}}}}
@@ -177,7 +180,9 @@ def test_leave_one_out_takes_each_part_from_the_full_combination() -> None:
         (3, "-gradual=on"),
     ]
     assert choices(found)["-half, -cc"] == {"gradual": "on"}
-    assert {m.baseline_label for arm in found.arms for m in arm.memberships if m.plan == "l" and m.position > 0} == {"full"}
+    assert {m.baseline_label for arm in found.arms for m in arm.memberships if m.plan == "l" and m.position > 0} == {
+        "full"
+    }
 
 
 def test_leave_one_out_reports_what_cannot_be_left_out() -> None:
@@ -204,13 +209,15 @@ def test_a_random_plan_says_when_fewer_combinations_exist_than_it_asks_for() -> 
 
 
 def test_a_random_plan_draws_every_combination_about_equally_often() -> None:
-    counts: dict[str, int] = {}
-    for seed in range(120):
-        text = f"base: {{objective: fm}}\naxes: {{schedule: [linear, cosine01], lr: {{path: train.lr, levels: [1e-3, 1e-4]}}}}\n"
-        (_, label), *_ = members(plan(text + f"plans: {{r: {{kind: random, n: 1, seed: {seed}}}}}"), "r")
-        counts[label] = counts.get(label, 0) + 1
-    assert len(counts) == 4
-    assert all(15 <= n <= 45 for n in counts.values()), counts
+    levels = Levels(space_from_text(ESC))
+    counts: dict[tuple[int, str], int] = {}
+    for seed in range(600):
+        drawn = list(candidates("r", RandomPlan(kind="random", n=1, seed=seed), levels))
+        assert len({cell.label for cell in drawn}) == 12
+        for cell in drawn:
+            counts[cell.position, cell.label] = counts.get((cell.position, cell.label), 0) + 1
+    assert len(counts) == 144
+    assert all(20 <= n <= 85 for n in counts.values())  # 50 expected; five standard deviations either way
 
 
 # -- de-duplication, conditional axes, constraints
@@ -227,7 +234,7 @@ def test_an_arm_that_serves_several_plans_is_one_arm_with_several_places() -> No
 CONDITIONAL = """
 base: {objective: fm}
 axes:
-  objective: [fm, imm]
+  objective: {levels: {fm: {}, imm: {objective: {name: imm, parameterization: {sigma_data: 1}}}}}
   group: {path: objective.time_sampler.group, levels: [4, 8], when: "objective.time_sampler == 'imm_eta'"}
 """
 
@@ -276,7 +283,7 @@ published: [{arm: X, metric: fid, value: 6.0, source: a paper}]
 
 def test_levels_that_only_fail_together_are_a_skip_and_not_a_mistake() -> None:
     text = """
-base: {objective: imm}
+base: {objective: {name: imm, parameterization: {sigma_data: 1}}}
 axes:
   end: {path: objective.time_sampler.t_max, levels: [0.994, 0.4]}
   start: {path: objective.time_sampler.t_min, levels: [0.0, 0.5]}
@@ -395,7 +402,7 @@ def test_any_union_of_plans_has_one_arm_per_config_and_one_trial_per_arm_and_see
         "r": "{kind: random, n: 4, seed: 3}",
         "p": "{kind: list, arms: {A: {plug: p10}, B: {gradual: on, train.lr: 0.01}, C: {}}}",
     }
-    for _ in range(15):
+    for _ in range(10):
         chosen = generator.sample(sorted(kinds), generator.randint(1, len(kinds)))
         found = plan(ESC + "plans: {" + ", ".join(f"{k}: {kinds[k]}" for k in chosen) + "}")
         assert len({arm.id for arm in found.arms}) == len(found.arms)

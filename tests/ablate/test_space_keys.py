@@ -112,7 +112,13 @@ def test_nuisance_changes_no_key(changes: dict[str, Any]) -> None:
 def test_the_name_of_an_objective_is_a_label_of_its_slots() -> None:
     """ESC without its three ingredients is MeanFlow (design-space, equivalence E6)."""
     stripped = config(
-        objective={"name": "esc", "velocity": {"prob": 0}, "time_sampler": {"zero_steps": 0}, "weighting": "none", "tangent": "none"}
+        objective={
+            "name": "esc",
+            "velocity": {"prob": 0},
+            "time_sampler": {"zero_steps": 0},
+            "weighting": "none",
+            "tangent": "none",
+        }
     )
     assert arm_id(stripped) == arm_id(config())
 
@@ -130,7 +136,9 @@ def test_the_name_of_an_objective_is_a_label_of_its_slots() -> None:
         ({"objective__velocity": "plugin"}, {"objective__velocity": {"prob": 0.5, "name": "plugin"}}),
     ],
 )
-def test_short_and_long_forms_defaults_and_whole_floats_have_one_key(short: dict[str, Any], long: dict[str, Any]) -> None:
+def test_short_and_long_forms_defaults_and_whole_floats_have_one_key(
+    short: dict[str, Any], long: dict[str, Any]
+) -> None:
     assert train_key(config(**short)) == train_key(config(**long))
     assert eval_key(config(**short)) == eval_key(config(**long))
 
@@ -155,9 +163,9 @@ def test_a_config_read_back_from_json_has_the_same_keys() -> None:
     assert eval_key(again) == eval_key(config(objective="esc"))
 
 
-def test_a_thousand_configs_have_a_thousand_keys() -> None:
-    found = {train_key(config(train__steps=steps, seed=seed)) for steps in range(1, 51) for seed in range(20)}
-    assert len(found) == 1000
+def test_different_configs_have_different_keys() -> None:
+    found = {train_key(config(train__steps=steps, seed=seed)) for steps in range(1, 21) for seed in range(20)}
+    assert len(found) == 400
 
 
 def test_a_field_that_is_added_later_leaves_old_keys_alone_at_its_neutral_value() -> None:

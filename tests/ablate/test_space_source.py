@@ -99,7 +99,7 @@ def test_duplicate_keys_are_refused_with_the_first_line() -> None:
         ("# only a comment", "f.yaml:1:1: is empty"),
         ("- a", "f.yaml:1:1: the top level of a space is a mapping"),
         ("a", "f.yaml:1:1: the top level of a space is a mapping"),
-        ("[" * 5000, "f.yaml: unreadable YAML: nested too deeply"),
+        ("[" * 600, "f.yaml: unreadable YAML: nested too deeply"),
         ("a: \x00", "f.yaml: unreadable YAML"),
         ("a: !!int x", "f.yaml:1:4: 'x' is no int"),
     ],
@@ -114,7 +114,7 @@ def test_aliases_that_multiply_are_stopped_early() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
     (found,) = problems("\n".join(lines))
-    assert "more than 50,000 values after following aliases" in found
+    assert "more than 20,000 values after following aliases" in found
 
 
 def test_an_ordinary_alias_is_followed() -> None:
@@ -143,6 +143,12 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
 
 
 def test_a_command_line_value_is_read_by_the_same_rules() -> None:
-    assert [parse_value(text) for text in ("1e-4", "off", "[1, 2]", "", "{a: b}")] == [1e-4, "off", [1, 2], None, {"a": "b"}]
+    assert [parse_value(text) for text in ("1e-4", "off", "[1, 2]", "", "{a: b}")] == [
+        1e-4,
+        "off",
+        [1, 2],
+        None,
+        {"a": "b"},
+    ]
     with pytest.raises(SpaceError, match="--set"):
         parse_value("[1")
