@@ -1,4 +1,4 @@
-"""What the store costs: appends, ingest against row-wise inserts, snapshot, readers; run ``python benchmarks/store.py``.
+"""What the store costs: appends, ingest against row-wise inserts, snapshot, readers; ``python benchmarks/store.py``.
 
 Prints ratios and rates of one run on this machine; some seconds. The disk decides the fsync line, so read the ratios.
 """
@@ -76,10 +76,9 @@ def main() -> None:
         with Ingester(paths) as ingester:
             seconds = timed(ingester.ingest)
             single = row_wise(paths, 3000)
-            print(f"ingest   {rows / seconds:8.0f} rows/s from JSON to the index ({rows} points in {seconds:.2f} s)")
-            print(
-                f"         {single:8.0f} rows/s row by row: {rows / seconds / single:.0f} times slower, JSON not counted"
-            )
+            print(f"ingest   {rows / seconds:8.0f} rows/s from JSON to index ({rows} points, {seconds:.2f} s)")
+            slower = rows / seconds / single
+            print(f"         {single:8.0f} rows/s row by row, JSON not counted: {slower:.0f} times slower")
             print(f"         {timed(ingester.ingest) * 1e3:8.1f} ms when there is nothing new")
             cold = timed(lambda: finished(paths))
             print(f"reader   {cold * 1e3:8.0f} ms from the journals alone")

@@ -207,12 +207,12 @@ def test_of_a_study_whose_space_was_edited_the_newest_version_is_shown(paths, jo
 def test_steps_repeated_after_a_resume_appear_once(paths, journal):
     write_study(journal, "demo", {"a": "base"})
     first, second = AttemptRecord(journal, "a0"), AttemptRecord(journal, "a0", resumed_from_step=10)
-    for record, steps in ((first, (10, 20, 30)), (second, (20, 30, 40))):
+    for record, steps, factor in ((first, (10, 20, 30), 1.0), (second, (20, 30, 40), 2.0)):
         for step in steps:
-            record.report({"kind": "scalar", "step": step, "values": {"loss": step * 1.0}})
+            record.report({"kind": "scalar", "step": step, "values": {"loss": step * factor}})
     curves = open_frames(paths)["curves"]
     assert curves["step"].tolist() == [10, 20, 30, 40]
-    assert curves["value"].tolist() == [10.0, 20.0, 30.0, 40.0]
+    assert curves["value"].tolist() == [10.0, 40.0, 60.0, 80.0]  # what the trial went on from
 
 
 def test_a_killed_attempt_is_lost_and_its_successor_decides(paths, journal):
@@ -252,7 +252,7 @@ def test_when_process_and_driver_both_say_how_an_attempt_ended_the_one_that_clai
 def test_an_evaluation_that_was_cut_short_does_not_count_as_measured(paths, journal):
     write_study(journal, "demo", {"a": "base"})
     run_trial(journal, "a0")
-    later = AttemptRecord(journal, "a0", eval_key="other", task="eval", resumed_from_step=20)
+    later = AttemptRecord(journal, "a0", eval_key="other", task="eval")
     value = {"metric_id": "m", "cond_id": "c2", "step": 20, "n_samples": 50, "value": 1.0}
     later.report({"kind": "measurement", **value})
     assert measured(paths) == {("a0", "eval-a0")}

@@ -112,10 +112,33 @@ def test_the_order_in_which_journals_are_read_does_not_matter(paths, monkeypatch
             write_trial(journal, f"t{seed}", seed)
     rebuild(paths)
     forward = dump(paths, paths.snapshot)
+    monkeypatch.setattr(loading, "CHUNK_BYTES", 1)  # an event a transaction: now the conflict of each is decided alone
+    rebuild(paths)
+    assert dump(paths, paths.snapshot) == forward
     journals = StorePaths.journals
     monkeypatch.setattr(StorePaths, "journals", lambda self: journals(self)[::-1])
     rebuild(paths)
     assert dump(paths, paths.snapshot) == forward
+
+
+def test_a_failure_in_the_middle_of_a_transaction_leaves_nothing_behind(paths, monkeypatch):
+    with Journal(paths, "attempt") as journal:
+        write_trial(journal, "t0")
+    insert = loading._insert
+
+    def fail_after_the_points(con: duckdb.DuckDBPyConnection, sql: str, *rest: object) -> None:
+        insert(con, sql, *rest)
+        if "scalar_point" in sql:
+            raise MemoryError
+
+    with Ingester(paths) as ingester:
+        with monkeypatch.context() as patch:
+            patch.setattr(loading, "_insert", fail_after_the_points)
+            with pytest.raises(MemoryError):
+                ingester.ingest()
+        assert ingester.ingest() == 16
+        ingester.publish_snapshot()
+    assert counts(dump(paths))["scalar_point"] == 10
 
 
 def test_small_transactions_give_the_same_index_as_one(paths, monkeypatch):

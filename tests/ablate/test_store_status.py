@@ -77,8 +77,9 @@ def test_on_this_machine_the_process_table_decides_whatever_the_journal_says():
     old = NOW - timedelta(days=300)
     assert is_alive(mine(heard_at=old), now=NOW)
     assert attempt_status(mine()) == "running"
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
+    gone = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert process_started(gone.pid) > process_started(os.getpid())
+    gone.communicate()
     assert not is_alive(mine(pid=gone.pid, heard_at=NOW), now=NOW)
     assert attempt_status(mine(pid=gone.pid)) == "lost"
 
