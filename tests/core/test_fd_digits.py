@@ -113,10 +113,10 @@ def test_changed_weights_are_caught_by_the_canary(tmp_path: Path) -> None:
 
 
 def test_a_short_training_learns_and_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ablate_core.fid.train_digits_classifier.EPOCHS", 2)
+    monkeypatch.setattr("ablate_core.fid.train_digits_classifier.EPOCHS", 3)
     test = torch.from_numpy(held_out(len(X)))
-    first, second = (train(X[~test], Y[~test]) for _ in range(2))
-    assert accuracy(first, X[test], Y[test]) > 0.8
+    first, second = (train(X[~test][:600], Y[~test][:600]) for _ in range(2))
+    assert accuracy(first, X[test], Y[test]) > 0.5
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
 

@@ -275,7 +275,7 @@ def test_a_missing_or_damaged_reference_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_whole_path_ranks_a_small_change_below_a_large_one(extractor: InceptionExtractor) -> None:
-    x = images(40, size=16)
+    x = images(12, size=16)
     near = (x.int() + 8).clamp(0, 255).byte()
     far = 255 - x // 4
     reference = moments(extractor.features(x))

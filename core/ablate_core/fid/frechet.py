@@ -103,9 +103,8 @@ def frechet_distance(a: Moments, reference: Moments) -> float:
     root = reference.factor
     product = root @ a.cov @ root.T
     values = np.linalg.eigvalsh((product + product.T) / 2) if len(product) else np.zeros(1)
-    rank = min(_rank(a), _rank(reference))  # true zeros known only to machine precision would each add their root
-    values = values[max(0, len(values) - rank) :]
-    floor = max(float(values[-1]), 0.0) * len(values) * np.finfo(np.float64).eps if len(values) else 0.0
+    # True zeros are known only to machine precision; each would add its root, some 1e-8 of the largest.
+    floor = max(float(values[-1]), 0.0) * len(values) * np.finfo(np.float64).eps
     nuclear = float(np.sqrt(values[values > floor]).sum())
     return _assemble(a.mean - reference.mean, float(np.trace(a.cov)), float(np.trace(reference.cov)), nuclear)
 
@@ -149,11 +148,6 @@ def _features(features: NDArray[Any]) -> Array:
         bad = int((~np.isfinite(x).all(axis=1)).sum())
         raise MetricError(f"{bad} of {len(x)} feature vectors are not finite; check the samples for NaN")
     return x
-
-
-def _rank(m: Moments) -> int:
-    """The largest rank the covariance can have."""
-    return min(len(m.mean), m.count - 1) if m.count else len(m.mean)
 
 
 def _same_dims(a: int, b: int) -> None:
