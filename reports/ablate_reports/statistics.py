@@ -103,6 +103,7 @@ class Model:
     _coef: Array = field(default_factory=lambda: np.zeros(0), repr=False)
     _cov: Array = field(default_factory=lambda: np.zeros((0, 0)), repr=False)
     _marginal: tuple[float, float] = (0.0, 0.0)
+    _memo: dict[tuple[tuple[tuple[str, str], ...], float], list[Contrast]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def arms(self) -> list[str]:
@@ -146,6 +147,8 @@ class Model:
         Raises:
             KeyError: an arm of a pair has no value.
         """
+        if (key := (tuple(pairs), alpha)) in self._memo:
+            return list(self._memo[key])
         found = [self._single(arm, ref, alpha) for arm, ref in pairs]
         pooled = [i for i, c in enumerate(found) if c.method == "pooled"]
         welch = [i for i, c in enumerate(found) if c.method == "welch"]
@@ -154,6 +157,7 @@ class Model:
             self._widen_pooled(found, pooled, alpha, len(pooled) / judged)
         if welch:
             _widen_welch(found, welch, alpha, len(welch) / judged)
+        self._memo[key] = list(found)
         return found
 
     def _single(self, arm: str, ref: str, alpha: float) -> Contrast:

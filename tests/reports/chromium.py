@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import itertools
 import json
 import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +21,8 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
     " --disable-sync --disable-extensions --hide-scrollbars --mute-audio --remote-debugging-pipe"
 ).split()
+
+PLUMB = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
 
 
 def executable() -> str | None:
@@ -39,16 +43,13 @@ class Chromium:
         to_child, self._write = os.pipe()
         self._read, from_child = os.pipe()
 
-        def pass_pipes() -> None:  # the DevTools pipe is file descriptors 3 (commands) and 4 (answers)
-            os.dup2(to_child, 3)
-            os.dup2(from_child, 4)
-
-        high = os.dup(to_child), os.dup(from_child)  # keep 3 and 4 free of other meanings in the parent
+        # the DevTools pipe is file descriptors 3 (commands) and 4 (answers) of the browser
+        pipes = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (to_child, from_child)]
+        command = [str(executable()), *FLAGS, f"--user-data-dir={self._profile}", "about:blank"]
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", 'exec "$0" "$@" 3<&%d 4>&%d' % high, str(executable()), *FLAGS, f"--user-data-dir={self._profile}", "about:blank"],
-            pass_fds=high, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        for fd in (to_child, from_child, *high):
+            [sys.executable, "-c", PLUMB, *map(str, pipes), *command], pass_fds=pipes, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for fd in (to_child, from_child, *pipes):
             os.close(fd)
         self._ids, self._buffer = itertools.count(1), b""
         self.problems: list[str] = []

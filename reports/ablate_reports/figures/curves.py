@@ -103,11 +103,11 @@ def _traces(r: ArmRow, rows: pd.DataFrame, colour: str, dash: str) -> list[dict[
 
 
 def _table(table: pd.DataFrame, arms: list[ArmRow]) -> Table:
-    """At most a dozen steps per arm: the whole curve is in the CSV of the study."""
-    body = []
+    """At most a dozen steps per arm, fewer when there are many arms."""
+    body, listed = [], 12 if len(arms) <= 24 else 3
     for r in arms:
         rows = table[table["arm_id"] == r.arm_id]
-        picked = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(12, len(rows))).astype(int))]
+        picked = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(listed, len(rows))).astype(int))]
         for row in picked.itertuples():
             both = f"{formats.number(row.low)} to {formats.number(row.high)}" if math.isfinite(row.low) else "one seed"
             body.append([formats.short(r.label, 80), f"{row.step:,}", formats.number(row.mean), both, str(row.n)])

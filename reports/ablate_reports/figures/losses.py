@@ -12,6 +12,8 @@ from ablate_reports import formats
 from ablate_reports.analysis import Analysis
 
 MOST_POINTS = 120
+MANY_ARMS = 24
+"""Beyond this a panel gets half the points and its table a few rows, so that the page stays small."""
 WIDTH, HEIGHT = 240.0, 72.0
 
 Array = npt.NDArray[np.float64]
@@ -47,7 +49,8 @@ def panels(analysis: Analysis) -> tuple[str, list[Panel]]:
         return "", []
     rows = curves.loc[(curves["name"] == name) & np.isfinite(curves["value"]), ["arm_id", "seed", "step", "value"]]
     by_arm = dict(iter(rows.groupby("arm_id", sort=True)))
-    found = [_panel(r.label, by_arm[r.arm_id]) for r in analysis.rows if r.arm_id in by_arm]
+    points, listed = (MOST_POINTS, 8) if len(by_arm) <= MANY_ARMS else (MOST_POINTS // 2, 2)
+    found = [_panel(r.label, by_arm[r.arm_id], points, listed) for r in analysis.rows if r.arm_id in by_arm]
     return name, [p for p in found if p is not None]
 
 
@@ -59,11 +62,11 @@ def loss_name(curves: pd.DataFrame) -> str | None:
     )
 
 
-def _panel(label: str, rows: pd.DataFrame) -> Panel | None:
+def _panel(label: str, rows: pd.DataFrame, points: int, listed: int) -> Panel | None:
     first, last = rows["step"].min(), rows["step"].max()
     if not last > first:
         return None
-    width = max(1.0, (last - first) / MOST_POINTS)
+    width = max(1.0, (last - first) / points)
     bins = np.floor((rows["step"] - first) / width)
     seeds = rows.assign(bin=bins).groupby(["bin", "seed"])[["step", "value"]].mean().groupby("bin")
     step, mean = seeds["step"].mean().to_numpy(), seeds["value"].mean().to_numpy()
@@ -78,7 +81,7 @@ def _panel(label: str, rows: pd.DataFrame) -> Panel | None:
 
     count = rows["seed"].nunique()
     band = _path(np.concatenate([x, x[::-1]]), np.concatenate([y(high), y(low)[::-1]])) + "Z" if count > 1 else ""
-    picked = np.unique(np.linspace(0, len(step) - 1, min(8, len(step))).astype(int))
+    picked = np.unique(np.linspace(0, len(step) - 1, min(listed, len(step))).astype(int))
     return Panel(
         label, _path(x, y(mean)), band, formats.number(bottom, 3), formats.number(top, 3), formats.number(float(mean[-1]), 3),
         f"{int(last):,}", int(count), [(int(step[i]), float(mean[i])) for i in picked],

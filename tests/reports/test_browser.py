@@ -1,0 +1,178 @@
+"""The page in a real browser: no error, no request, everything drawn, everything that can be clicked works."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ablate_reports import StudyFrames, render_html
+from chromium import Chromium, executable
+from simulated_study import rich_study, study
+from test_page import HOSTILE
+
+pytestmark = pytest.mark.skipif(executable() is None, reason="chromium not found: apt-get install chromium")
+
+DRAWN = "[...document.querySelectorAll('.plot')].map(p => [p.dataset.figure, !!p.querySelector('.main-svg'), p.textContent.includes('WebGL')])"
+INK = "document.querySelector('.plot .xtick text')?.style.fill ?? getComputedStyle(document.body).color"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chromium]:
+    with Chromium() as opened:
+        yield opened
+
+
+def show(browser: Chromium, frames: StudyFrames, folder: Path, width: int = 1280) -> None:
+    """Open the report with every figure drawn."""
+    path = folder / "report.html"
+    path.write_text(render_html(frames), encoding="utf-8")
+    browser.resize(width, 900)
+    browser.open(path, "#all")
+    browser.run("window.ablateReport.ready")
+
+
+@pytest.fixture(scope="module")
+def page(browser: Chromium, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rich study, opened once: loading 5 MB of plotly.js is what takes the time."""
+    folder = tmp_path_factory.mktemp("rich")
+    browser.requests.clear()
+    show(browser, rich_study(pictures=folder), folder)
+    assert browser.problems == []
+    return folder / "report.html"
+
+
+WAIT = "new Promise(done => setTimeout(done, 250))"
+
+
+def test_the_page_draws_everything_without_an_error_or_a_request(browser: Chromium, page: Path) -> None:
+    assert browser.run(DRAWN) == [[name, True, False] for name in ("effects", "cumulative-0", "grid-0", "curves")]
+    assert [u for u in browser.requests if not u.startswith(("data:", "blob:"))] == [page.as_uri()]
+    assert browser.run("document.body.innerText.includes('Share chart')") is False
+    assert browser.run("[...document.images].filter(i => i.complete && !i.naturalWidth).length") == 0
+
+
+def test_the_theme_button_turns_the_page_and_its_figures(browser: Chromium, page: Path) -> None:
+    state = f"[getComputedStyle(document.body).backgroundColor, {INK}, document.getElementById('theme').getAttribute('aria-pressed')]"
+    light = browser.run(state)
+    browser.run(f"document.getElementById('theme').click(); {WAIT}")
+    dark = browser.run(state)
+    assert light[0] == "rgb(255, 255, 255)"
+    assert all(a != b for a, b in zip(light, dark, strict=True)), (light, dark)
+    browser.run(f"document.getElementById('theme').click(); {WAIT}")
+    assert browser.run(state) == light
+    browser.run("delete document.documentElement.dataset.theme")
+    assert browser.problems == []
+
+
+def test_the_system_theme_is_followed(browser: Chromium, page: Path) -> None:
+    ink = browser.run(INK)
+    browser.theme("dark")
+    assert browser.run(f"{WAIT}.then(() => getComputedStyle(document.body).backgroundColor)") == "rgb(20, 23, 26)"
+    assert browser.run(INK) != ink
+    browser.theme("light")
+    assert browser.run(f"{WAIT}.then(() => {INK})") == ink
+
+
+def test_filters_narrow_the_trials_table(browser: Chromium, page: Path) -> None:
+    choose = (
+        "(s, v) => { const e = document.querySelector(s); e.value = v; e.dispatchEvent(new Event('input'));"
+        " return document.getElementById('trials-shown').textContent; }"
+    )
+    assert browser.run(f"({choose})('[data-filter=status]', 'diverged')") == "3 of 44 shown"
+    assert browser.run(f"({choose})('[data-filter=arm]', 'trig-l2')") == "0 of 44 shown"
+    assert browser.run(f"({choose})('[data-filter=status]', '')") == "4 of 44 shown"
+    assert browser.run(f"({choose})('[data-filter=text]', 'RIG-L2-3')") == "1 of 44 shown"
+    assert browser.run("[...document.querySelectorAll('#trial-rows tr')].filter(r => r.offsetParent).length") == 1
+
+
+def test_a_legend_entry_switches_its_line_off_and_on(browser: Chromium, page: Path) -> None:
+    click = (
+        f"(async () => {{ document.querySelectorAll('.legend button')[1].click(); await {WAIT};"
+        " return document.querySelector('[data-figure=curves].plot').data.filter(t => t.visible === false).length; })()"
+    )
+    assert browser.run(click) == 2  # the line and its band
+    assert browser.run(click) == 0
+
+
+@pytest.mark.parametrize("width", [800, 400, 1280])
+def test_the_page_never_scrolls_sideways(browser: Chromium, page: Path, width: int) -> None:
+    browser.resize(width, 900)
+    assert browser.run(f"{WAIT}.then(() => document.documentElement.scrollWidth)") <= width
+
+
+def test_what_can_be_operated_can_be_reached_by_keyboard_and_has_a_name(browser: Chromium, page: Path) -> None:
+    nameless = """[...document.querySelectorAll('button, select, input, summary, nav a')].filter(e => e.closest('.plot') === null && (
+        e.tabIndex < 0 || !(e.textContent.trim() || e.getAttribute('aria-label') || e.closest('label')))).map(e => e.outerHTML)"""
+    assert browser.run(nameless) == []
+    assert browser.run("[...document.querySelectorAll('.scroll')].filter(e => e.tabIndex !== 0 && !e.closest('#samples')).length") == 0
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_text_has_contrast(browser: Chromium, page: Path, scheme: str) -> None:
+    browser.theme(scheme)
+    contrast = """(() => {
+      const rgb = c => c.match(/[\\d.]+/g).slice(0, 3).map(Number);
+      const part = v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+      const lum = c => rgb(c).map(part).reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0);
+      const behind = e => {
+        for (; e; e = e.parentElement) { const b = getComputedStyle(e).backgroundColor; if (!/, 0\\)$|transparent/.test(b)) return b; }
+        return 'rgb(255,255,255)';
+      };
+      const bad = new Set();
+      for (const e of document.querySelectorAll('main *')) {
+        if (e.closest('svg, script, .plot') || ![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
+        const [a, b] = [lum(getComputedStyle(e).color), lum(behind(e))].sort((x, y) => y - x);
+        if ((a + .05) / (b + .05) < 4.5) bad.add(e.className + ' ' + e.tagName + ' ' + e.textContent.slice(0, 30));
+      }
+      return [...bad];
+    })()"""
+    assert browser.run(contrast) == []
+
+
+def test_print_is_light_with_open_tables_and_all_figures(browser: Chromium, page: Path) -> None:
+    browser.theme("dark")
+    paper = browser.pdf()
+    assert paper.startswith(b"%PDF")
+    state = "[getComputedStyle(document.body).backgroundColor, document.querySelectorAll('details:not([data-noprint])[open]').length > 3]"
+    assert browser.run(f"dispatchEvent(new Event('beforeprint')), {state}") == ["rgb(255, 255, 255)", True]
+    assert browser.run(f"dispatchEvent(new Event('afterprint')), {state}") == ["rgb(20, 23, 26)", False]
+    assert browser.problems == []
+    browser.theme("light")
+
+
+def test_figures_are_drawn_when_they_come_into_view(browser: Chromium, page: Path) -> None:
+    browser.resize(1280, 500)
+    browser.open(page)
+    browser.run("window.ablateReport.ready")
+    assert browser.run("document.querySelectorAll('.plot[data-drawn]').length") < 4
+    browser.run("document.querySelector('#figure-curves').scrollIntoView({behavior: 'instant'})")
+    drawn = (
+        "new Promise(done => { const look = () => document.querySelector('[data-figure=curves][data-drawn]')"
+        " ? done(true) : setTimeout(look, 30); look(); })"
+    )
+    assert browser.run(drawn) is True
+
+
+def test_hostile_names_are_harmless_and_fit(browser: Chromium, tmp_path: Path) -> None:
+    members = [(n, "walk", "cumulative", i, label, {}) for i, (n, label) in enumerate(HOSTILE.items())]
+    members += [(n, "design", "grid", i, label, {"<i>a": label, "b" * 200: str(i % 2)}) for i, (n, label) in enumerate(HOSTILE.items())]
+    frames = study(labels=HOSTILE, name="<img src=x onerror=alert(9)>" * 9, question="<script>alert(3)</script>", members=members)
+    browser.requests.clear()
+    show(browser, frames, tmp_path, width=400)
+    for width in (400, 1280):
+        browser.resize(width, 900)
+        assert browser.run(f"{WAIT}.then(() => document.documentElement.scrollWidth)") <= width
+    assert browser.problems == []
+    assert browser.run("document.images.length") == 0
+    assert browser.run("document.querySelectorAll('.plot script, .plot a').length") == 0
+    assert [drawn for _, drawn, _ in browser.run(DRAWN)] == [True] * 4
+    assert "<script>alert(1)</script>" in browser.run("document.querySelector('#arms').innerText")
+    assert not [u for u in browser.requests if not u.startswith(("data:", "blob:", "file:"))]
+
+
+def test_an_empty_study_opens_too(browser: Chromium, tmp_path: Path) -> None:
+    show(browser, StudyFrames.from_mapping({"study": {"name": "new"}}), tmp_path)
+    assert "Nothing has been planned or run" in browser.run("document.querySelector('.verdict').textContent")
+    assert browser.run("document.querySelectorAll('.plot').length") == 0
+    assert browser.problems == []
