@@ -1,4 +1,4 @@
-"""Trainers with the signature of `ablate_core.trainer.train` that misbehave on purpose; imported in forks and workers."""
+"""Trainers with the signature of `ablate_core.trainer.train` that misbehave on purpose; imported in forks."""
 
 from __future__ import annotations
 

@@ -1,0 +1,201 @@
+"""The driver's decisions, told by hand what Ray Tune would tell it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ablate.errors import ExitCode
+from ablate.launch.attempt import Outcome, Task
+from ablate.launch.options import RunOptions
+from ablate.launch.run import Driver
+from ablate.launch.view import RunState
+from ablate.store import Journal, StorePaths, read_events
+
+
+class Quiet:
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.ends: list[dict[str, Any]] = []
+
+    def start(self, state: RunState) -> None: ...
+
+    def update(self, state: RunState) -> None: ...
+
+    def ended(self, state: RunState, trial: Any, outcome: dict[str, Any]) -> None:
+        self.ends.append(outcome)
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def finish(self, summary: Any) -> None: ...
+
+
+class NoIndex:
+    def ingest(self) -> int:
+        return 0
+
+    def publish_snapshot(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal(StorePaths(tmp_path), "test") as opened:
+        yield opened
+
+
+def driver(journal: Journal, trials: int = 4, budget: dict[str, Any] | None = None, **options: Any) -> Driver:
+    plan: Any = SimpleNamespace(name="toy", trials=range(trials), resources={}, budget=budget or {})
+    tasks = tuple(Task(f"key{i}", f"eval{i}", {}, label="arm", seed=i, steps=100) for i in range(trials))
+    state = RunState("toy", trials, 0, slots=2, cpus_per_trial=1.0, gpus_per_trial=0.5)
+    index: Any = NoIndex()
+    made = Driver(plan, journal.paths, RunOptions(report_seconds=0, **options), Quiet(), state, tasks, index, journal)
+    made.stop_file.parent.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+def progress(key: str, step: int) -> dict[str, Any]:
+    return {
+        "progress": {"key": key, "attempt": f"uid-{key}", "phase": "train", "step": step, "steps": 100},
+        "ended": [],
+    }
+
+
+def end(key: str, status: Any = "done", seconds: float = 1.0, **fields: Any) -> dict[str, Any]:
+    outcome = Outcome(key, status, step=100, wall_seconds=seconds, **fields)
+    return {"progress": None, "ended": [outcome.to_dict()]}
+
+
+def test_every_trial_is_in_exactly_one_count(journal: Journal) -> None:
+    made = driver(journal, trials=5)
+    made.report("slot", progress("key0", 10))
+    assert (made.state.waiting, len(made.state.running), made.state.steps_waiting) == (4, 1, 400)
+    for key, status in (("key0", "done"), ("key1", "diverged"), ("key2", "failed"), ("key3", "interrupted")):
+        made.report("slot", end(key, status))
+    summary = made.summary(0)
+    counts = (summary.done, summary.diverged, summary.failed, summary.interrupted, summary.waiting)
+    assert counts == (1, 1, 1, 1, 1)
+    assert not made.state.running
+
+
+def test_a_late_report_of_an_ended_trial_does_not_bring_it_back(journal: Journal) -> None:
+    made = driver(journal)
+    made.report("slot", end("key0"))
+    made.report("slot", progress("key0", 50))
+    made.report("slot", end("key0"))
+    assert not made.state.running
+    assert (made.state.done, made.state.waiting) == (1, 3)
+
+
+def test_exit_codes_follow_from_what_happened(journal: Journal) -> None:
+    made = driver(journal, trials=1)
+    made.report("slot", end("key0"))
+    assert made.summary(0).exit_code is ExitCode.COMPLETE
+    assert made.summary(0).reason == ""
+    failed = driver(journal, trials=1)
+    failed.report("slot", end("key0", "failed", cause="error"))
+    assert failed.summary(0).exit_code is ExitCode.FAILED_TRIALS
+    preempted = driver(journal, trials=1)
+    preempted.report("slot", end("key0", "interrupted"))
+    assert preempted.summary(0).exit_code is ExitCode.PREEMPTED
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_preemption_stops_cleanly_with_its_own_exit_code(journal: Journal, number: signal.Signals) -> None:
+    made = driver(journal)
+    before = signal.getsignal(number)
+    with made._signals():
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+    assert made.stop_file.read_text() == "stop"
+    summary = made.summary(0)
+    assert summary.exit_code is ExitCode.PREEMPTED
+    assert number.name in summary.reason
+
+
+def test_the_second_ctrl_c_kills(journal: Journal) -> None:
+    made = driver(journal)
+    reached = []
+    with made._signals():
+        os.kill(os.getpid(), signal.SIGINT)
+        reached.append(1)
+        os.kill(os.getpid(), signal.SIGINT)
+        reached.append(2)
+    assert reached == [1]
+    assert made.summary(0).exit_code is ExitCode.INTERRUPTED
+    assert made.summary(0).reason.startswith("killed")
+
+
+def test_a_stop_that_came_after_the_last_trial_changes_nothing(journal: Journal) -> None:
+    made = driver(journal, trials=1)
+    made.report("slot", end("key0"))
+    made.stop(ExitCode.INTERRUPTED, "late")
+    assert made.summary(0).exit_code is ExitCode.COMPLETE
+
+
+def test_a_run_is_over_when_what_was_running_at_the_stop_has_ended(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = driver(journal, stop_grace=10)
+    made.report("slot", progress("key0", 10))
+    assert not made.over()
+    made.stop(ExitCode.LIMIT, "time")
+    made.stopped_at -= 1  # slots have had the time to report what they had just started
+    assert not made.over()
+    made.report("slot", end("key0", "interrupted"))
+    assert made.over()
+    hanging = driver(journal, stop_grace=10)
+    hanging.report("slot", progress("key0", 10))
+    hanging.stop(ExitCode.LIMIT, "time")
+    hanging.stopped_at -= 41
+    assert hanging.over()
+
+
+def test_the_time_limit_stops_the_run_with_its_exit_code(journal: Journal) -> None:
+    made = driver(journal, time_limit=5)
+    made.tick()
+    assert made.stop_code is None
+    made.state.started -= 6
+    made.tick()
+    assert made.summary(0).exit_code is ExitCode.LIMIT
+    assert "5 s" in made.summary(0).reason
+
+
+def test_a_used_up_budget_lets_running_trials_end_unless_it_says_stop(journal: Journal) -> None:
+    made = driver(journal, budget={"gpu_hours": 1.0, "on_exhausted": "finish_running"})
+    made.report("slot", end("key0", seconds=7100.0))  # half a GPU each
+    made.tick()
+    assert made.stop_code is None
+    made.report("slot", end("key1", seconds=200.0))
+    made.tick()
+    assert made.stop_file.read_text() == "drain"
+    assert made.summary(0).exit_code is ExitCode.LIMIT
+    strict = driver(journal, budget={"cpu_hours": 0.01, "on_exhausted": "stop"})
+    strict.report("slot", end("key0", seconds=40.0))
+    strict.tick()
+    assert strict.stop_file.read_text() == "stop"
+
+
+def test_more_failures_than_allowed_stop_the_run(journal: Journal) -> None:
+    made = driver(journal, max_failures=1)
+    made.report("slot", end("key0", "failed"))
+    assert made.stop_code is None
+    made.report("slot", end("key1", "failed"))
+    assert made.stop_code is ExitCode.TOO_MANY_FAILURES
+
+
+def test_a_worker_that_died_for_good_loses_its_attempt_and_fails_its_chunk(journal: Journal) -> None:
+    made = driver(journal)
+    made.report("slot", end("key0"))
+    made.report("slot", progress("key1", 30))
+    made.lost("slot", [0, 1, 2], "the node is gone")
+    assert (made.state.done, made.state.failed, made.state.waiting) == (1, 2, 1)
+    (lost,) = [e for e in read_events(journal.paths) if e["kind"] == "attempt_ended"]
+    assert (lost["status"], lost["attempt"], lost["error_head"]) == ("lost", "uid-key1", "the node is gone")
