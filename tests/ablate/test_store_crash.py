@@ -1,5 +1,6 @@
 """Nothing that was acknowledged is lost, whoever is killed and whenever. Real processes, SIGKILL."""
 
+import os
 import random
 import signal
 import subprocess
@@ -30,20 +31,26 @@ if torn:
     os.kill(os.getpid(), 9)
 journal.close()
 """
-INGESTER = """
-import sys
-from ablate.store.ingest import Ingester
+INGESTERS = """
+import os, sys
+import ablate.store.ingest as ingest
 from ablate.store.paths import StorePaths
-with Ingester(StorePaths(sys.argv[1])) as ingester:
-    print("ready", flush=True)
-    while True:
-        ingester.ingest()
-        ingester.publish_snapshot()
+for _ in sys.stdin:  # one forked ingester per line: the imports are paid for once
+    pid = os.fork()
+    if pid == 0:
+        with ingest.Ingester(StorePaths(sys.argv[1])) as ingester:
+            print(os.getpid(), flush=True)
+            while True:
+                ingester.ingest()
+                ingester.publish_snapshot()
+    os.waitpid(pid, 0)
+    print("gone", flush=True)
 """
 
 
 def python(code: str, *arguments: object) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdin=pipe, stdout=pipe, text=True)
 
 
 def measurements(paths: StorePaths) -> set[tuple[str, int]]:
@@ -62,6 +69,7 @@ def test_eight_writers_of_which_one_dies_in_the_middle_of_a_line_lose_nothing_ac
         ingester.publish_snapshot()
     acknowledged = {(f"w{n}", int(step)) for n, writer in enumerate(writers) for step in writer.stdout.read().split()}
     for writer in writers:
+        writer.stdin.close()
         writer.stdout.close()
     assert [writer.wait() for writer in writers] == [-signal.SIGKILL if n == 3 else 0 for n in range(8)]
     assert len(acknowledged) == 8 * 40
@@ -77,10 +85,10 @@ def killed_ingest_rounds(paths: StorePaths, rounds: int, seed: int) -> list[str]
     """Write, ingest in another process, kill it at a random moment; return the notes of the last, undisturbed one."""
     chance = random.Random(seed)
     expected = set()
-    with Journal(paths, "attempt") as journal:
+    with Journal(paths, "attempt") as journal, python(INGESTERS, paths.root) as ingesters:
         for number in range(rounds):
-            process = python(INGESTER, paths.root)
-            assert process.stdout.readline() == "ready\n"
+            print("start one", file=ingesters.stdin, flush=True)
+            ingester = int(ingesters.stdout.readline())
             for step in range(30):
                 identity = {"trial_id": f"r{number}", "metric_id": "m", "cond_id": "c", "step": step}
                 journal.append("measurement", {**identity, "n_samples": 1, "value": 1.0}, sync=False)
@@ -88,11 +96,11 @@ def killed_ingest_rounds(paths: StorePaths, rounds: int, seed: int) -> list[str]
                 journal.append("scalar", {"trial_id": f"r{number}", "step": step, "values": values}, sync=False)
                 expected.add((f"r{number}", step))
             time.sleep(chance.uniform(0, 0.15))
-            process.kill()
-            process.wait(20)
-            process.stdout.close()
+            os.kill(ingester, signal.SIGKILL)
+            assert ingesters.stdout.readline() == "gone\n"
             if number % 5 == 0:
                 assert measurements(paths) == expected  # a reader needs nobody to tidy up first
+        ingesters.stdin.close()
     with Ingester(paths) as ingester:
         ingester.ingest()
         ingester.publish_snapshot()
