@@ -19,7 +19,7 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 	@PATH="$$PATH:$(CURDIR)/.bootstrap/bin"; set -e; \
 	  [ -x $(BIN)/python ] || uv venv -q --python 3.11 $(VENV); \
 	  echo "setup: installing the pinned packages"; \
-	  uv pip sync -q --python $(BIN)/python --require-hashes requirements.txt; \
+	  uv pip sync -q --compile-bytecode --python $(BIN)/python --require-hashes requirements.txt; \
 	  uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
