@@ -21,7 +21,7 @@ from ablate_core import legality
 from ablate_core.config import TrialConfig
 
 FROM_BASE = ("ofat", "cumulative", "leave_one_out")
-"""Kinds of plan whose cells are compared with the base, which is then an arm of theirs."""
+"""Kinds of plan whose cells change something: one that changes nothing is no cell of theirs."""
 
 
 def expand(
@@ -145,9 +145,8 @@ class _Walk:
         if isinstance(plan, GridPlan) and (cells := size(plan, self.levels)) > MAX_CELLS:
             self.at(("plans", name), f"plan {name!r} has {cells:,} cells, more than {MAX_CELLS:,}; use kind: random")
             return
-        if plan.kind in FROM_BASE:
-            first = 0 if plan.kind != "leave_one_out" else -1
-            self.base.memberships.append(Membership(name, plan.kind, first, base_label(plan, self.levels) or BASE))
+        if plan.kind in ("ofat", "cumulative"):
+            self.base.memberships.append(Membership(name, plan.kind, 0, base_label(plan, self.levels) or BASE))
         seen: dict[str, Candidate] = {}
         instead: dict[str, str | None] = {}  # a skipped cell -> what cells compared with it are compared with
         for cell in candidates(name, plan, self.levels):
@@ -256,7 +255,7 @@ class _Walk:
 
 
 def _membership(cell: Candidate) -> Membership:
-    from_label = cell.from_label or (BASE if cell.kind in FROM_BASE else None)
+    from_label = cell.from_label or (BASE if cell.kind in ("ofat", "cumulative") else None)
     return Membership(cell.plan, cell.kind, cell.position, cell.label, cell.axis, cell.level, from_label)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,8 @@ def level_text(value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, float):
-        return repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+        whole = value.is_integer() and abs(value) < 1e15
+        return repr(int(value)) if whole else re.sub(r"e([+-])0+", r"e\1", repr(value))
     if isinstance(value, list):
         return "[" + ",".join(level_text(v) for v in value) + "]"
     if isinstance(value, dict):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
-from ablate.space import builtin_names, estimate, expand, find_space, load_space
+from ablate.space import builtin_names, estimate, expand, find_space, load_space, space_from_text
+from ablate.space.schema import KINDS
 from ablate_core import legality
 
 NAMES = builtin_names()
@@ -26,6 +28,25 @@ def test_a_shipped_space_expands_at_every_fidelity(name: str, level: str | None)
     for arm in plan.arms:
         assert not [p for p in legality.check(arm.config) if p.level == "error"]
         assert not [p for p in legality.check(arm.config) if p.code == "C27"], "a ramp is longer than the training"
+
+
+def examples(document: str) -> list[str]:
+    text = (Path(__file__).parents[2] / "docs" / document).read_text()
+    return re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("text", examples("space-file.md"), ids=range(len(examples("space-file.md"))))
+def test_the_examples_of_the_documentation_expand(text: str) -> None:
+    space = space_from_text(text)
+    for level in (None, *space.fidelity.levels):
+        assert len(expand(space, fidelity=level).trials) > 2
+
+
+def test_the_documented_tour_shows_every_kind_of_plan_and_skips_for_every_reason() -> None:
+    plan = expand(space_from_text(examples("space-file.md")[-1]))
+    assert {m.kind for arm in plan.arms for m in arm.memberships} == {"base", *KINDS}
+    assert {s.reason for s in plan.skips} >= {"it diverged in the pilot", "the optimiser does not exist yet"}
+    assert len([t for t in plan.trials if t.arm_id == plan.baseline.id]) == 5
 
 
 @pytest.mark.parametrize("name", NAMES)
