@@ -69,8 +69,15 @@ def assemble(
         budget=dump["budget"],
         stop=dump["stop"],
         claims=tuple(dump["claims"]),
-        published=tuple({**row, "arm_id": _id(arms, row["arm"])} for row in dump["published"]),
+        published=tuple(_published(arms, row) for row in dump["published"]),
     )
+
+
+def _published(arms: Sequence[Arm], row: dict[str, Any]) -> dict[str, Any]:
+    """A published number under the label its arm has in this plan; empty notes left out."""
+    identity = _id(arms, row["arm"])
+    label = next((arm.label for arm in arms if arm.id == identity), row["arm"])
+    return {key: value for key, value in {**row, "arm": label}.items() if value is not None}
 
 
 def _arms(drafts: dict[str, Draft]) -> list[Arm]:

@@ -278,7 +278,7 @@ published: [{arm: X, metric: fid, value: 6.0, source: a paper}]
         ("X", "no such estimate"),
     ]
     assert labels(found) == ["linear", "cosine01", "Y"]
-    assert found.published[0]["arm_id"] is None
+    assert found.published[0]["arm"] == "X"
 
 
 def test_levels_that_only_fail_together_are_a_skip_and_not_a_mistake() -> None:
@@ -375,16 +375,10 @@ def test_a_plan_is_plain_json_and_the_same_every_time() -> None:
     assert json.loads(json.dumps(plan(text).to_dict()))["baseline"] == plan(text).baseline.id
 
 
-def test_a_published_number_knows_its_arm() -> None:
-    found = plan(SHORT + "published: [{arm: ct/linear, metric: fid, value: 18.12, source: a paper, note: best point}]")
-    assert found.published[0] == {
-        "arm": "ct/linear",
-        "arm_id": found.arm("ct/linear").id,
-        "metric": "fid",
-        "value": 18.12,
-        "source": "a paper",
-        "note": "best point",
-    }
+def test_a_published_number_stands_under_the_label_of_its_arm() -> None:
+    row = "{arm: grid.ct/linear, metric: fid, value: 18.12, source: a paper}"
+    (published,) = plan(SHORT + f"published: [{row}]").published
+    assert published == {"arm": "ct/linear", "metric": "fid", "value": 18.12, "source": "a paper"}
 
 
 def test_more_trials_than_the_budget_is_a_warning() -> None:
