@@ -29,7 +29,7 @@ _OURS = (
 
 
 class CorruptIndexError(Exception):
-    """The index or its write-ahead log is damaged. Never shown: the index is rebuilt from the journals."""
+    """The index or its log is damaged or not of our making. Never shown: the index is rebuilt from the journals."""
 
 
 def connect(file: Path | None = None) -> duckdb.DuckDBPyConnection:
@@ -84,39 +84,43 @@ def migrate(con: duckdb.DuckDBPyConnection, file: Path | None = None) -> None:
 
     Raises:
         StoreError: the database has a newer schema than this program knows.
+        CorruptIndexError: it was made by other SQL under the same version number.
     """
     con.execute(_VERSION_TABLE)
-    version = schema_version(con)
-    check_version(version, file)
-    for number, name in enumerate(MIGRATIONS[version:], start=version + 1):
-        sql = resources.files("ablate.store").joinpath(name).read_text(encoding="utf-8")
+    version = schema_version(con, file)
+    for number, sql in enumerate(_migrations()[version:], start=version + 1):
+        applied = [number, datetime.now(UTC).replace(tzinfo=None), ablate.__version__, _digest(sql)]
         with transaction(con):
             con.execute(sql)
-            con.execute(
-                "INSERT INTO schema_version VALUES (?, ?, ?, ?)",
-                [
-                    number,
-                    datetime.now(UTC).replace(tzinfo=None),
-                    ablate.__version__,
-                    hashlib.sha256(sql.encode()).hexdigest(),
-                ],
-            )
+            con.execute("INSERT INTO schema_version VALUES (?, ?, ?, ?)", applied)
 
 
-def schema_version(con: duckdb.DuckDBPyConnection, database: str = "") -> int:
-    """The newest migration applied, 0 for none."""
+def schema_version(con: duckdb.DuckDBPyConnection, file: Path | None, database: str = "") -> int:
+    """The newest migration applied, 0 for none.
+
+    Raises:
+        StoreError: it is newer than this program's.
+        CorruptIndexError: it was made by other SQL under the same version number, as between two commits of ours.
+    """
     table = f"{database}.schema_version" if database else "schema_version"
-    rows = con.execute(f"SELECT coalesce(max(version), 0) FROM {table}").fetchall()
-    return int(rows[0][0])
-
-
-def check_version(version: int, file: Path | None) -> None:
-    """Raises StoreError when `version` is newer than this program's."""
+    applied = con.execute(f"SELECT version, sql_sha256 FROM {table} ORDER BY version").fetchall()
+    version = int(applied[-1][0]) if applied else 0
     if version > len(MIGRATIONS):
         raise StoreError(
             f"{file}: has schema version {version}, this ablate knows up to {len(MIGRATIONS)}; upgrade ablate, "
             "or delete the file to rebuild it from the journals"
         )
+    if [digest for _, digest in applied] != [_digest(sql) for sql in _migrations()[:version]]:
+        raise CorruptIndexError(f"made by another edition of schema version {version}")
+    return version
+
+
+def _migrations() -> list[str]:
+    return [resources.files("ablate.store").joinpath(name).read_text(encoding="utf-8") for name in MIGRATIONS]
+
+
+def _digest(sql: str) -> str:
+    return hashlib.sha256(sql.encode()).hexdigest()
 
 
 class transaction:

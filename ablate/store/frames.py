@@ -98,8 +98,8 @@ QUERIES: dict[str, str] = {
         SELECT arm_id, coalesce(s.label, a.label) AS label, a.config::VARCHAR AS config,
                p.num_parameters::DOUBLE AS num_parameters
         FROM chosen_arm JOIN arm a USING (arm_id)
-        LEFT JOIN (SELECT arm_id, min_by(label, (plan, position)) AS label FROM study_arm WHERE study_id = ?
-                   GROUP BY arm_id) s USING (arm_id)
+        LEFT JOIN (SELECT arm_id, min_by(coalesce(arm_label, label), (written_at, uid)) AS label
+                   FROM study_arm WHERE study_id = ? GROUP BY arm_id) s USING (arm_id)
         LEFT JOIN (SELECT c.arm_id, max(e.num_parameters) AS num_parameters
                    FROM chosen c JOIN attempt_ended e USING (trial_id) GROUP BY c.arm_id) p USING (arm_id)
         ORDER BY label, arm_id""",

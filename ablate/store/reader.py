@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from ablate.errors import StoreError
-from ablate.store.database import MIGRATIONS, check_version, connect, migrate, quoted, schema_version
+from ablate.store.database import MIGRATIONS, CorruptIndexError, connect, migrate, quoted, schema_version
 from ablate.store.loading import load_journals
 from ablate.store.paths import StorePaths
 from ablate.store.status import AttemptFact
@@ -44,7 +44,7 @@ def _open(paths: StorePaths) -> duckdb.DuckDBPyConnection:
     if paths.snapshot.exists():
         try:
             return _from_snapshot(paths)
-        except duckdb.Error as error:
+        except (duckdb.Error, CorruptIndexError) as error:
             _log.warning("%s: not readable, reading the journals instead (%s)", paths.snapshot, error)
     con = connect()
     try:
@@ -59,8 +59,7 @@ def _from_snapshot(paths: StorePaths) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false", "threads": "2"})
     try:
         con.execute(f"ATTACH {quoted(paths.snapshot)} AS snapshot (READ_ONLY)")
-        version = schema_version(con, "snapshot")
-        check_version(version, paths.snapshot)
+        version = schema_version(con, paths.snapshot, "snapshot")
         offsets = dict(con.execute("SELECT journal, byte_offset FROM snapshot.ingest").fetchall())
         if version == len(MIGRATIONS) and not any(_more(file, offsets.get(file.name, 0)) for file in paths.journals()):
             con.execute("USE snapshot")

@@ -42,7 +42,7 @@ def record_plan(journal: Journal, plan: Plan) -> str:
         for member in arm.memberships:
             place = asdict(member)
             place["plan_kind"] = place.pop("kind")
-            payload = {"study_id": study, "arm_id": arm.id, **place, "choice": arm.choice}
+            payload = {"study_id": study, "arm_id": arm.id, "arm_label": arm.label, **place, "choice": arm.choice}
             journal.append("study_arm", payload, sync=False)
     for trial in plan.trials:
         payload = {"trial_id": trial.key, "arm_id": trial.arm_id, "seed": trial.seed}

@@ -1,10 +1,11 @@
--- The index of a store, schema version 1 (DuckDB >= 2.0). It is rebuilt from the journals, never the only copy of anything.
+-- The index of a store, schema version 1 (DuckDB >= 2.0). It is made from the journals, never the only copy of anything.
 --
 -- No FOREIGN KEYs and no secondary indexes on purpose: both make UPDATE, UPSERT and ALTER of the parent fail.
--- References are checked by `ablate db check`. Times are UTC. `uid` and `written_at` name the journal event a row is from.
+-- References are checked by `ablate db check`. Times are UTC. `uid`, `written_at`: the journal event a row is from.
 
 CREATE TABLE ingest(               -- how much of each journal the index holds
-  journal VARCHAR PRIMARY KEY, byte_offset BIGINT NOT NULL, events BIGINT NOT NULL, torn BIGINT NOT NULL, last_at TIMESTAMP);
+  journal VARCHAR PRIMARY KEY, byte_offset BIGINT NOT NULL, events BIGINT NOT NULL, torn BIGINT NOT NULL,
+  last_at TIMESTAMP);
 
 CREATE TABLE refused(              -- events that contradict themselves or the store; kept for `ablate db check`
   uid VARCHAR PRIMARY KEY, kind VARCHAR, reason VARCHAR NOT NULL, event JSON);
@@ -18,8 +19,9 @@ CREATE TABLE arm(                  -- a resolved config without its seed
   arm_id VARCHAR PRIMARY KEY, uid VARCHAR, written_at TIMESTAMP, label VARCHAR, config JSON NOT NULL);
 
 CREATE TABLE study_arm(            -- the places of an arm in the plans of a study
-  study_id VARCHAR, arm_id VARCHAR, plan VARCHAR, label VARCHAR, uid VARCHAR, written_at TIMESTAMP, plan_kind VARCHAR,
-  position BIGINT, axis VARCHAR, level VARCHAR, choice JSON, baseline_label VARCHAR,
+  study_id VARCHAR, arm_id VARCHAR, plan VARCHAR, label VARCHAR, uid VARCHAR, written_at TIMESTAMP,
+  arm_label VARCHAR, plan_kind VARCHAR, position BIGINT, axis VARCHAR, level VARCHAR, choice JSON,
+  baseline_label VARCHAR,
   PRIMARY KEY (study_id, arm_id, plan, label));
 
 CREATE TABLE trial(                -- trial_id is the train key
@@ -51,16 +53,17 @@ CREATE TABLE measurement(
   sample_seed BIGINT, wall_seconds DOUBLE, extra JSON, UNIQUE (trial_id, metric_id, cond_id, step, draw));
 
 CREATE TABLE scalar_point(         -- training curves; each line of a journal is read exactly once, so no key is needed
-  trial_id VARCHAR, attempt VARCHAR, step BIGINT, name VARCHAR, value DOUBLE, wall_seconds DOUBLE, written_at TIMESTAMP);
+  trial_id VARCHAR, attempt VARCHAR, step BIGINT, name VARCHAR, value DOUBLE, wall_seconds DOUBLE,
+  written_at TIMESTAMP);
 
 CREATE TABLE artifact(
   trial_id VARCHAR, kind VARCHAR, step BIGINT, cond_id VARCHAR, path VARCHAR, uid VARCHAR, written_at TIMESTAMP,
   sha256 VARCHAR, bytes BIGINT, mime VARCHAR, width BIGINT, height BIGINT, rows BIGINT, cols BIGINT,
   PRIMARY KEY (trial_id, kind, step, cond_id, path));
 
--- One row per attempt, numbered from 1 in time; status is NULL while nobody has said how it ended. An end names the uid of
--- its start, or belongs to the trial's newest start before it. Of several ends of one attempt (the process and the driver
--- both spoke) the one that claims most counts.
+-- One row per attempt, numbered from 1 in time; status is NULL while nobody has said how it ended. An end names the
+-- uid of its start, or belongs to the trial's newest start before it. Of several ends of one attempt (the process and
+-- the driver both spoke) the one that claims most counts.
 CREATE VIEW attempt AS
   WITH paired AS (
     SELECT e.*, s.uid AS started_uid FROM attempt_ended e
@@ -76,7 +79,8 @@ CREATE VIEW attempt AS
            s.host, s.pid, s.machine, s.process_started, s.device, s.num_gpus,
            s.env_id, s.resumed_from_step, s.journal, coalesce(s.written_at, e.written_at) AS started_at,
            e.written_at AS ended_at, e.status, e.reason, e.step, e.wall_seconds, e.cpu_seconds, e.gpu_seconds,
-           e.peak_mem_mb, e.num_parameters, e.error_type, e.error_head, e.eval_key, coalesce(s.uid, e.attempt, e.uid) AS uid
+           e.peak_mem_mb, e.num_parameters, e.error_type, e.error_head, e.eval_key,
+           coalesce(s.uid, e.attempt, e.uid) AS uid
     FROM attempt_started s FULL JOIN ends e ON e.started_uid = s.uid)
   SELECT *, row_number() OVER (PARTITION BY trial_id ORDER BY started_at, uid) AS number FROM joined;
 
@@ -84,9 +88,10 @@ CREATE VIEW attempt AS
 CREATE VIEW trial_step AS
   SELECT trial_id, max(step) AS step FROM (
     SELECT trial_id, step FROM attempt_ended UNION ALL SELECT trial_id, resumed_from_step FROM attempt_started
-    UNION ALL SELECT trial_id, step FROM scalar_point UNION ALL SELECT trial_id, step FROM measurement) GROUP BY trial_id;
+    UNION ALL SELECT trial_id, step FROM scalar_point UNION ALL SELECT trial_id, step FROM measurement)
+  GROUP BY trial_id;
 
--- The number of each finished trial under each metric identity and condition: the last step that has a value, mean over draws.
+-- The number of each finished trial under each metric identity and condition: last step with a value, mean over draws.
 CREATE VIEW final_measurement AS
   WITH last AS (
     SELECT trial_id, metric_id, cond_id, max(step) AS step FROM measurement WHERE value IS NOT NULL GROUP BY ALL)

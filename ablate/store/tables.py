@@ -162,8 +162,8 @@ TABLES: dict[str, Table] = {
         "study_arm",
         ("study_id", "arm_id", "plan", "label"),
         _columns(
-            "study_id! text, arm_id! text, plan! text, label! text, plan_kind text, position whole, axis text, "
-            "level text, choice json, baseline_label text"
+            "study_id! text, arm_id! text, plan! text, label! text, arm_label text, plan_kind text, position whole, "
+            "axis text, level text, choice json, baseline_label text"
         ),
         NEWEST,
     ),

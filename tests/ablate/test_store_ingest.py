@@ -348,11 +348,27 @@ def test_a_newer_journal_is_refused_by_writer_and_reader(paths):
         dump(paths)
 
 
+def test_an_index_made_by_other_sql_under_our_version_number_is_rebuilt(paths):
+    with Journal(paths, "attempt") as journal:
+        write_trial(journal, "t0")
+    rebuild(paths)
+    before = dump(paths)
+    for file in (paths.index, paths.snapshot):
+        con = duckdb.connect(str(file))
+        con.execute("UPDATE schema_version SET sql_sha256 = 'of yesterday'; ALTER TABLE trial RENAME seed TO grain")
+        con.close()
+    assert dump(paths) == before  # the snapshot is passed over
+    with Ingester(paths) as ingester:
+        assert "another edition of schema version 1" in ingester.notes[0]
+        assert ingester.ingest() == 16
+
+
 def test_an_older_database_is_migrated_on_opening_and_by_readers(paths, monkeypatch, tmp_path):
     with Journal(paths, "attempt") as journal:
         write_trial(journal, "t0")
     rebuild(paths)
     old = dump(paths)
+    (tmp_path / "schema.sql").write_text(database.resources.files("ablate.store").joinpath("schema.sql").read_text())
     (tmp_path / "next.sql").write_text("ALTER TABLE arm ADD COLUMN colour VARCHAR; UPDATE arm SET colour = 'red';")
     monkeypatch.setattr(database.resources, "files", lambda _: tmp_path)
     monkeypatch.setattr(database, "MIGRATIONS", ("schema.sql", "next.sql"))

@@ -43,7 +43,7 @@ def plan(**change: object) -> Plan:
     arms = tuple(
         Arm(
             f"arm{n}",
-            f"lr={lr}",
+            f"rate {lr}",
             Config(lr),
             {"lr": str(lr)},
             (Membership("grid", "grid", n, f"lr={lr}", "lr", str(lr)),),
@@ -74,10 +74,11 @@ def test_a_plan_becomes_a_study_with_its_arms_and_trials(paths):
     assert frames["study"]["study_id"] == study
     assert (frames["study"]["margin"], frames["study"]["alpha"]) == (0.03, DEFAULT_ALPHA)
     assert frames["study"]["metric"] == {"name": "fd_digits", "mode": "min", "at": "last"}
-    assert frames["arms"]["label"].tolist() == ["lr=0.1", "lr=0.2"]
+    assert frames["arms"]["label"].tolist() == ["rate 0.1", "rate 0.2"]
     assert json.loads(frames["arms"]["config"][1]) == {"lr": 0.2}
     (first, _) = frames["study_arms"].to_dict("records")
-    assert (first["plan"], first["kind"], first["axis"], first["level"]) == ("grid", "grid", "lr", "0.1")
+    assert (first["plan"], first["kind"], first["label"]) == ("grid", "grid", "lr=0.1")
+    assert (first["axis"], first["level"]) == ("lr", "0.1")
     assert json.loads(first["choice"]) == {"lr": "0.1"}
     assert frames["trials"][["seed", "steps_planned", "status"]].values.tolist() == [
         [seed, 30.0, "planned"] for _ in range(2) for seed in (0, 1, 2)
@@ -92,7 +93,7 @@ def test_writing_a_plan_twice_changes_nothing_and_another_fidelity_is_another_ve
         before = open_frames(paths)
         assert len(before["arms"]) == 2
         assert record_plan(journal, plan(fidelity="full", arms=plan().arms[:1])) != before["study"]["study_id"]
-    assert open_frames(paths)["arms"]["label"].tolist() == ["lr=0.1"]
+    assert open_frames(paths)["arms"]["label"].tolist() == ["rate 0.1"]
     assert len(studies(paths)) == 1
 
 
