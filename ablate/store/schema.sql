@@ -1,4 +1,4 @@
--- The index of a store, schema version 1 (DuckDB >= 2.0). It is made from the journals, never the only copy of anything.
+-- The index of a store, schema version 1 (DuckDB >= 2.0). Made from the journals, never the only copy of anything.
 --
 -- No FOREIGN KEYs and no secondary indexes on purpose: both make UPDATE, UPSERT and ALTER of the parent fail.
 -- References are checked by `ablate db check`. Times are UTC. `uid`, `written_at`: the journal event a row is from.
