@@ -6,7 +6,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -58,7 +57,7 @@ def point_density(points: Tensor, reference: Tensor) -> Picture:
     known = known[:, :2] if known.shape[1] > 1 else np.hstack([known, np.zeros_like(known)])
     low, high = known.min(axis=0), known.max(axis=0)
     margin = 0.15 * np.maximum(high - low, 1e-6)
-    shown = points[torch.isfinite(points).all(dim=1)].detach().cpu().double().numpy()
+    shown = points.detach().cpu().double().numpy()
     shown = shown[:, :2] if shown.shape[1] > 1 else np.hstack([shown, np.zeros_like(shown)])
     window = list(zip(low - margin, high + margin, strict=True))
     panels = []

@@ -8,6 +8,7 @@ NVIDIA's affair; what these tests hold is everything around it.
 from __future__ import annotations
 
 import threading
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,7 @@ def test_several_processes_download_the_weights_once(cache: Path, monkeypatch: p
 
     def download(url: str, timeout: float) -> Response:
         calls.append(url)
+        time.sleep(0.2)  # long enough for the others to arrive
         return Response(b"weights", 7)
 
     monkeypatch.setattr(urllib.request, "urlopen", download)
