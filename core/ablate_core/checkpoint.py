@@ -43,8 +43,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
     return current
 
 
-def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> dict[str, Any] | None:
-    """The newest readable checkpoint of `folder`, None where there is none.
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The newest readable checkpoint of `folder`, on the CPU; None where there is none.
 
     Warns (UserWarning, one line) about every file that is there and cannot be read.
     """
@@ -56,7 +56,7 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> dict[st
             with zipfile.ZipFile(path) as archive:  # torch stores checksums and does not look at them
                 if (damaged := archive.testzip()) is not None:
                     raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
-            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             return state
         except (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]

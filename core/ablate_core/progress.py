@@ -64,7 +64,8 @@ class Meter:
         return {"sums": self._sums, "counts": self._counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+        self._sums = {name: total.to(self._bad.device) for name, total in state["sums"].items()}
+        self._counts = dict(state["counts"])
 
 
 class Clock:

@@ -87,6 +87,7 @@ def train(
     require_legal(config)
     data = load_data(config)
     build_metric(config.eval, config.data, data, str(device))
+    measured = chosen_ema(config)
     batches = Batches(config.objective.batching, len(data.x), data.y, config.train.batch_size, config.seed)
 
     net = build_network(config, data, device)
@@ -95,6 +96,7 @@ def train(
     ema = EMA(net, config.train.ema)
     has_target = config.objective.target_network.decay(0, total) is not None
     target = copy.deepcopy(net).requires_grad_(False) if has_target else None
+    target_net = net if target is None else target
     meter = Meter(config.train.diverged_above, device)
 
     def save() -> None:
@@ -110,11 +112,11 @@ def train(
         return Result(status, at, reason, clock.wall(), clock.cpu(), clock.peak_mem_mb(), count)
 
     def measure() -> None:
-        for event in evaluate(config, ema.weights(chosen_ema(config)), step, folder, data=data, device=device):
+        for event in evaluate(config, ema.weights(measured), step, folder, data=data, device=device):
             tell(event)
 
     # Continue where an earlier attempt stopped.
-    state = load_checkpoint(folder, device)
+    state = load_checkpoint(folder)
     if state is not None:
         require_same_trial(state, config, folder)
         step = state["step"]
@@ -141,7 +143,7 @@ def train(
 
         # Loss and gradients. Autocast covers the networks' matrix products; times and the loss stay float32.
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.train.precision == "bf16"):
-            loss = config.objective.loss(net, target or net, config.schedule, batch, draws, step, total)
+            loss = config.objective.loss(net, target_net, config.schedule, batch, draws, step, total)
         mean_loss = loss.per_sample.mean()
         mean_loss.backward()  # type: ignore[no-untyped-call]
         grad_norm = clip_gradients(parameters, config.train.grad_clip)

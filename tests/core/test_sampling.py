@@ -39,9 +39,8 @@ def golden_network() -> GoldenNetwork:
 @pytest.mark.parametrize("case", RECORDED)
 def test_pushforward_agrees_with_the_recorded_reference(case: str) -> None:
     """ESC sampler.py on the linear and the cosine path, with and without guidance, every state of the trajectory."""
-    stored = {
-        k.split("/")[1]: torch.from_numpy(v) for k, v in arrays("esc_samplers").items() if k.startswith(f"{case}/")
-    }
+    recorded = {k.split("/")[1]: v for k, v in arrays("esc_samplers").items() if k.split("/")[0] == case}
+    stored = {name: torch.from_numpy(array) for name, array in recorded.items()}
     _, path, std, steps, cfg = case.split("_")
     scale, sigma_data, nfe = float(cfg.removeprefix("cfg")), float(std.removeprefix("sd")), int(steps[0])
     objective = Objective.model_validate(
