@@ -1,8 +1,8 @@
 """The Frechet distance against closed forms, recorded exact values and clean-fid's own function.
 
-``golden/fid_resize.npz`` holds, for features made from the seeds below: ``fid_cleanfid``, clean-fid's function with SciPy
-1.17.1, and ``fid_exact_svd``, the nuclear-norm value; and for images of seeded noise the pixels of clean-fid's resize
-(Pillow 13).
+``golden/fid_resize.npz`` holds, for features made from the seeds below: ``fid_cleanfid``, clean-fid's function with
+SciPy 1.17.1, and ``fid_exact_svd``, the nuclear-norm value; and for images of seeded noise the pixels of clean-fid's
+resize (Pillow 13).
 """
 
 from __future__ import annotations
