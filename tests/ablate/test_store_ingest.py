@@ -30,18 +30,15 @@ def paths(tmp_path: Path) -> StorePaths:
     return StorePaths(tmp_path / "runs")
 
 
-def measurement(trial: str, value: float | None, step: int = 10, **more: object) -> dict:
-    identity = {"trial_id": trial, "metric_id": "m", "cond_id": "c", "step": step, "n_samples": 100, "value": value}
-    return {**identity, "metric": {"name": "fd", "samples": 100}, "condition": {"nfe": 1}, **more}
-
-
 def write_trial(journal: Journal, trial: str, seed: int = 0) -> None:
     journal.append("arm", {"arm_id": "arm", "label": "base", "config": {"lr": 0.1}})
     journal.append("trial", {"trial_id": trial, "arm_id": "arm", "seed": seed, "steps_planned": 10})
     attempt = journal.append("attempt_started", {"trial_id": trial, "device": "cpu"})
     for step in range(1, 11):
         journal.append("scalar", {"trial_id": trial, "attempt": attempt, "step": step, "values": {"loss": 1 / step}})
-    journal.append("measurement", {**measurement(trial, 2.5 + seed), "attempt": attempt})
+    number = {"metric_id": "m", "cond_id": "c", "step": 10, "n_samples": 100, "value": 2.5 + seed}
+    definitions = {"metric": {"name": "fd", "samples": 100}, "condition": {"nfe": 1}}
+    journal.append("measurement", {"trial_id": trial, "attempt": attempt, **number, **definitions})
     journal.append("attempt_ended", {"trial_id": trial, "attempt": attempt, "status": "done", "step": 10})
 
 
@@ -381,60 +378,6 @@ def test_an_older_database_is_migrated_on_opening_and_by_readers(paths, monkeypa
     with reading(paths) as con:
         assert [version for version, _ in con.execute(versions).fetchall()] == [1, 2]
     assert dump(paths)["trial"] == old["trial"]
-
-
-def test_of_several_measurements_with_one_identity_the_first_that_has_a_value_stays(paths):
-    with Journal(paths, "a") as one, Journal(paths, "b") as two:
-        one.append("measurement", measurement("t", None))
-        two.append("measurement", measurement("t", 2.0))
-        one.append("measurement", measurement("t", 3.0))
-        two.append("measurement", measurement("t", float("nan"), step=20))
-        one.append("measurement", measurement("t", 4.0, draw=1))
-    rebuild(paths)
-    with reading(paths) as con:
-        found = con.execute("SELECT step, draw, value FROM measurement ORDER BY ALL").fetchall()
-    assert found == [(10, 0, 2.0), (10, 1, 4.0), (20, 0, None)]
-
-
-@pytest.mark.parametrize(
-    ("kind", "payload", "why"),
-    [
-        ("measurement", measurement("t", 1.0, n_samples=99), "99 samples were used, its metric is defined for 100"),
-        ("measurement", measurement("t", 1.0, metric_id=None), "metric_id is missing"),
-        ("measurement", measurement("t", "good"), "value: expected a number"),
-        ("measurement", measurement("t", 1.0, step=2**70), "does not fit"),
-        ("trial", {"trial_id": "t", "arm_id": "a", "seed": 1.5}, "seed: expected a whole number"),
-        ("trial", {"trial_id": "t\ud800", "arm_id": "a", "seed": 1}, "surrogates"),
-        ("attempt_ended", {"trial_id": "t", "status": "finished"}, "status 'finished' is none of"),
-        ("scalar", {"trial_id": "t", "step": 1}, "values is missing"),
-        ("scalar", {"trial_id": "t", "step": 1, "values": {"loss": "low"}}, "expected a number"),
-    ],
-)
-def test_an_event_that_contradicts_itself_is_kept_aside_and_stops_nothing(paths, kind, payload, why):
-    with Journal(paths, "attempt") as journal:
-        if kind == "trial" and "\ud800" in payload["trial_id"]:
-            journal.append("note", {})
-            event = {"v": 1, "uid": "bad", "kind": kind, "at": "2026-01-01T00:00:00+00:00", **payload}
-            with journal.file.open("a") as stream:
-                stream.write(json.dumps(event) + "\n")
-        else:
-            journal.append(kind, payload)
-        write_trial(journal, "good")
-    rebuild(paths)
-    with reading(paths) as con:
-        ((reason, found),) = con.execute("SELECT reason, kind FROM refused").fetchall()
-        assert con.execute("SELECT trial_id FROM trial").fetchall() == [("good",)]
-        assert con.execute("SELECT trial_id FROM measurement").fetchall() == [("good",)]
-    assert why in reason
-    assert found == kind
-
-
-def test_unknown_kinds_and_fields_are_skipped(paths):
-    with Journal(paths, "attempt") as journal:
-        journal.append("of_the_future", {"x": 1})
-        journal.append("trial", {"trial_id": "t", "arm_id": "a", "seed": 1, "colour": "red"})
-    rebuild(paths)
-    assert counts(dump(paths)) == {"trial": 1}
 
 
 def test_a_path_with_a_quote_is_no_trouble(tmp_path):
