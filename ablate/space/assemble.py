@@ -84,10 +84,9 @@ def _arms(drafts: dict[str, Draft]) -> list[Arm]:
     """Arms with distinct labels, the base first; where two plans use one label, the later one says its plan."""
     labels: dict[str, str] = {}
     for identity, draft in drafts.items():
-        label = draft.label()
-        if label in labels.values():
-            label = f"{draft.memberships[-1].plan}.{label}"
-        labels[identity] = label
+        place = draft.named_by()
+        names = (place.label, f"{place.plan}.{place.label}", f"{place.label} ({identity[:6]})")
+        labels[identity] = next(name for name in names if name not in labels.values())
     base = labels[next(iter(drafts))]
 
     def renamed(m: Membership, is_base: bool) -> Membership:

@@ -8,7 +8,7 @@ from typing import Any
 from ablate.space.describe import unknown_part
 from ablate.space.expressions import Expression, ExpressionError
 from ablate.space.levels import Levels, axis_levels, axis_path, level_text
-from ablate.space.problems import Mark, Problem, nearest
+from ablate.space.problems import Problem, nearest
 from ablate.space.schema import (
     PER_ARM,
     Axis,
@@ -101,14 +101,13 @@ class _Checks:
                 chain.append(name)
 
     def expression(self, text: str, where: Where, *, key: bool = False) -> Iterator[Problem]:
-        mark = self.space.source.mark(where, key=key)
+        source = self.space.source
         try:
             for path, column in Expression(text).names():
                 if reason := unknown_part(TrialConfig, path):
-                    # a plain scalar begins at its mark, a quoted one a character later: point at the name itself
-                    yield Problem(Mark(mark.file, mark.line, mark.column + column), f"in {text!r}: {reason}")
+                    yield Problem(source.mark_inside(where, column, key=key), f"in {text!r}: {reason}")
         except ExpressionError as error:
-            yield Problem(mark, str(error))
+            yield Problem(source.mark(where, key=key), str(error))
 
     # -- axes
 
@@ -137,6 +136,10 @@ class _Checks:
             for level_name in mentioned:
                 if level_name not in names:
                     yield self.at((*at, group, level_name), nearest(f"level of {name!r}", level_name, names), key=True)
+        shown = [axis.label.get(level_name, level_name) for level_name in names]
+        for level_name in axis.label:
+            if level_name in names and shown.count(axis.label[level_name]) > 1:
+                yield self.at((*at, "label", level_name), f"{axis.label[level_name]!r} is what two levels are called")
         if axis.baseline is not None and axis.baseline not in names:
             yield self.at((*at, "baseline"), nearest(f"level of {name!r}", axis.baseline, names))
         if axis.when is not None:

@@ -36,10 +36,10 @@ class Draft:
         self.choice = {**resolved.choice, **self.choice}
         self.resolved.touched |= resolved.touched
 
-    def label(self) -> str:
-        """A name from a list plan, else that of a crossed cell, else the first one that is not just "base"."""
+    def named_by(self) -> Membership:
+        """The place that names it: in a list plan, else in a crossing, else the first that says more than "base"."""
         for kinds in (("list",), ("grid", "random")):
             for membership in self.memberships:
                 if membership.kind in kinds:
-                    return membership.label
-        return next((m.label for m in self.memberships if m.label != BASE), BASE)
+                    return membership
+        return next((m for m in self.memberships if m.label != BASE), self.memberships[0])

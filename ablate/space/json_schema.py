@@ -119,7 +119,7 @@ class _Builder:
         schema = model.model_json_schema(mode="validation")
         self.definitions.update(schema.pop("$defs", {}))
         schema.pop("required", None)
-        return {**schema, "additionalProperties": False}
+        return schema
 
 
 def _is_component(annotation: Any) -> bool:

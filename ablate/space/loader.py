@@ -15,9 +15,9 @@ import ablate
 from ablate.errors import SpaceError
 from ablate.space.checks import reference_problems
 from ablate.space.describe import Loc, model_fields_at, problems_of
-from ablate.space.problems import Mark, Problem, nearest, refuse
+from ablate.space.problems import Problem, nearest, refuse
 from ablate.space.schema import Space
-from ablate.space.source import Place, Source, Where, read_file, read_text
+from ablate.space.source import Source, Where, read_file, read_text
 from ablate.space.written import Written
 
 OWN_KEYS = ("name", "question", "extends")
@@ -188,6 +188,3 @@ def _dump(data: dict[str, Any]) -> str:
     yaml.default_flow_style = False
     yaml.dump(data, stream)
     return stream.getvalue()
-
-
-__all__ = ["Mark", "Place", "builtin_folder", "builtin_names", "find_space", "load_space", "merge", "space_from_text"]

@@ -31,6 +31,8 @@ class Place:
 
     key: Mark
     value: Mark
+    quoted: tuple[bool, bool] = (False, False)
+    """Whether the key and the value begin with a quotation mark."""
 
 
 @dataclass
@@ -63,6 +65,13 @@ class Source:
             return Mark(self.file)
         missing = at[-1:] != where[-1:] and isinstance(self._value(at), dict)
         return place.key if key or missing else place.value
+
+    def mark_inside(self, where: Where, column: int, *, key: bool = False) -> Mark:
+        """The place of a column, from 1, inside a text that was written on one line."""
+        mark = self.mark(where, key=key)
+        place = self.places.get(self.within(where))
+        quoted = place is not None and place.quoted[0 if key else 1]
+        return Mark(mark.file, mark.line, mark.column + column - (0 if quoted else 1))
 
     def _value(self, at: Where) -> Any:
         node: Any = self.data
@@ -140,9 +149,9 @@ class _Reader:
         self.open: set[int] = set()
         self.count = 0
 
-    def value(self, node: Node, where: Where, key: Mark | None = None) -> Any:
+    def value(self, node: Node, where: Where, key: Node | None = None) -> Any:
         mark = self.mark(node)
-        self.source.places[where] = Place(key or mark, mark)
+        self.source.places[where] = Place(self.mark(key or node), mark, (_quoted(key or node), _quoted(node)))
         self.count += 1
         if self.count > MAX_VALUES:
             refuse([Problem(mark, f"more than {MAX_VALUES:,} values after following aliases")])
@@ -172,7 +181,7 @@ class _Reader:
                 self.wrong(key, f"duplicate key {key.value!r}, first written on line {first}")
             else:
                 made[key.value] = None
-                made[key.value] = self.value(item, (*where, key.value), self.mark(key))
+                made[key.value] = self.value(item, (*where, key.value), key)
         return made
 
     def scalar(self, node: ScalarNode) -> Any:
@@ -191,6 +200,10 @@ class _Reader:
 
     def mark(self, node: Node) -> Mark:
         return Mark(self.source.file, node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _quoted(node: Node) -> bool:
+    return isinstance(node, ScalarNode) and node.style in ("'", '"')
 
 
 def _plain(text: str, kind: str) -> bool | int | float | str | None:

@@ -146,7 +146,11 @@ def test_what_is_left_is_counted_and_seconds_come_from_measurements_only() -> No
 
 
 def test_the_speed_of_one_network_says_nothing_about_another() -> None:
-    plan = expand(load_space("smoke", overrides=[]))
-    other = expand(load_space("objectives"))
-    found = estimate(plan, {}, {other.baseline.id: 0.01})
-    assert found["trial_seconds"] is None
+    axes = "axes: {width: {path: architecture.width, levels: [128, 64]}, lr: {path: train.lr, levels: [1e-3, 1e-4]}}"
+    text = "base: {objective: fm, data: gaussians, architecture: {name: mlp, width: 128}}\n"
+    plan = expand(space_from_text(text + axes))
+    found = estimate(plan, {}, {plan.baseline.id: 0.01})
+    assert (found["to_train"], found["known"]) == (12, 6)  # both learning rates of the width that has run
+    assert found["trial_seconds"] == pytest.approx(6 * 1000 * 0.01)
+    assert found["wall_seconds"] is None
+    assert "6 of unknown speed" in found["text"]

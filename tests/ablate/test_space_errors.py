@@ -121,6 +121,10 @@ def problems(text: str, overrides: tuple[str, ...] = (), **arguments: Any) -> li
             BASE + "axes: {s: {path: schedule, levels: [linear], label: {x: y}}}",
             "2:54: no level of 's' is named 'x'; there are linear",
         ),
+        (
+            BASE + "axes: {s: {path: schedule, levels: [linear, cosine01], label: {cosine01: linear}}}",
+            "2:74: 'linear' is what two levels are called",
+        ),
         (BASE + "axes: {s: {path: schedule, levels: [linear], not_yet: {x: y}}}", "2:56: no level of 's' is named 'x'"),
         (
             BASE + "axes: {s: {path: schedule, levels: [linear], needs: {t: a}}}",
@@ -257,6 +261,8 @@ def test_all_mistakes_are_found_at_once_in_the_order_of_the_file() -> None:
     axes = "axes:\n  e: []\n  lr: {path: train.lrr, levels: [1]}\n"
     text = BASE + axes + "plans: {p: {kind: grid, axes: [x]}}"
     assert [line.split(" ")[0] for line in problems(text)] == ["3:3:", "4:14:", "5:32:"]
+    upside_down = "constraints: [{forbid: train.x > 1, because: y}]\n" + BASE + "axes: {e: []}"
+    assert [line.split(" ")[0] for line in problems(upside_down)] == ["1:24:", "3:8:"]
     assert len(problems("base: {objective: fmm, train: {stepz: 1, steps: -1}}\n" + ONE)) == 3
 
 

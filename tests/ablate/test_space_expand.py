@@ -116,6 +116,15 @@ def test_a_list_plan_keeps_names_and_order_and_names_the_base() -> None:
     assert found.baseline.label == "MF"
 
 
+def test_one_name_for_two_arms_in_two_plans_is_told_apart_by_the_plan() -> None:
+    found = plan(
+        "base: {objective: meanflow}\n"
+        "plans: {p: {kind: list, arms: {x: {objective: ct}}}, q: {kind: list, arms: {x: {objective: fm}, y: {}}}}"
+    )
+    assert labels(found) == ["y", "x", "q.x"]
+    assert found.arm("q.x").config.objective.name == "fm"
+
+
 def test_a_grid_over_named_levels_takes_only_those() -> None:
     found = plan(SHORT + "plans: {g: {kind: grid, axes: {objective: [ct], schedule: [cosine01]}}}")
     assert members(found, "g") == [(0, "ct/cosine01")]
