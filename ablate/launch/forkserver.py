@@ -35,8 +35,13 @@ from typing import Any, NoReturn
 BOOTSTRAP = "import os, sys, json; sys.path[:] = json.loads(os.environ.pop('ABLATE_SYS_PATH')); "
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-CONNECT_SECONDS = 120.0
-PRELOAD = ("ablate_core.trainer", "ablate_core.evaluation", "ablate.launch.attempt")
+PRELOAD = (
+    "ablate_core.trainer",
+    "ablate_core.evaluation",
+    "ablate.launch.attempt",
+    "torch._dynamo",  # the first optimizer step imports it, 2 CPU seconds in every attempt
+    "PIL.PngImagePlugin",
+)
 WARM = ("ablate.store.provenance:environment",)
 """Called once before forking, because they cache what every attempt needs (git state, versions of packages)."""
 
@@ -63,18 +68,20 @@ class WarmProcess:
         self._folder = tempfile.mkdtemp(prefix="ablate-")  # readable by us alone: whoever connects can run code
         self.address = os.path.join(self._folder, "warm")
         control, theirs = socket.socketpair()
-        setup = json.dumps(
-            {"control": theirs.fileno(), "address": self.address, "body": body, "preload": preload, "warm": warm or []}
-        )
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(self.address)
+        listener.listen(1024)  # from now on slots may connect; they wait while the imports go on
+        passed = {"control": theirs.fileno(), "listener": listener.fileno(), "address": self.address}
+        setup = json.dumps({**passed, "body": body, "preload": preload, "warm": warm or []})
         code = f"{BOOTSTRAP}from ablate.launch.forkserver import main; main(json.loads({setup!r}))"
         variables = dict.fromkeys(THREAD_VARIABLES, str(threads))
         variables["ABLATE_SYS_PATH"] = json.dumps(
             [p or os.getcwd() for p in (sys.path if sys_path is None else sys_path)]
         )
-        with theirs:
+        with theirs, listener:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", code],
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), listener.fileno()],
                 env={**os.environ, **variables},
                 stdin=subprocess.DEVNULL,
             )
@@ -102,7 +109,7 @@ class ForkServer:
     """A slot's connection to its server. Not thread-safe; one attempt at a time.
 
     Args:
-        address: of a warm process on this machine; it need not have come up yet.
+        address: of a warm process on this machine.
         threads: torch threads of an attempt.
     """
 
@@ -115,25 +122,18 @@ class ForkServer:
         """Fork an attempt at `task`, its output appended to the file `log`.
 
         Raises:
-            ConnectionError: no warm process has come up at the address.
+            OSError: the warm process is gone.
         """
         if self._socket is None:
-            self._socket, self._buffer = self._connect(), b""
-        devices = {name: os.environ[name] for name in DEVICE_VARIABLES if name in os.environ}
-        self._send({"run": task, "log": log, "threads": self._threads, "env": devices})
-
-    def _connect(self) -> socket.socket:
-        deadline = time.monotonic() + CONNECT_SECONDS
-        while True:
             connection = socket.socket(socket.AF_UNIX)
             try:
                 connection.connect(self._address)
-                return connection
-            except OSError as error:
+            except OSError:
                 connection.close()
-                if time.monotonic() > deadline:
-                    raise ConnectionError(f"no warm process came up at {self._address}: {error}") from error
-                time.sleep(0.05)
+                raise
+            self._socket, self._buffer = connection, b""
+        devices = {name: os.environ[name] for name in DEVICE_VARIABLES if name in os.environ}
+        self._send({"run": task, "log": log, "threads": self._threads, "env": devices})
 
     def stop(self) -> None:
         """Ask the running attempt to checkpoint and end (SIGTERM)."""
@@ -201,13 +201,9 @@ def main(setup: dict[str, Any]) -> None:
     """Import, then fork a server for each connection until the starter hangs up. Runs in the warm process."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # those reach the attempts by way of the driver
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # servers are not waited for
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # Ray blocks SIGINT in its workers; attempts start unblocked
     control = socket.socket(fileno=setup["control"])
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(setup["address"])
-    listener.listen(1024)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # git, asked for the state of the checkout, is waited for
+    listener = socket.socket(fileno=setup["listener"])
     for module in setup["preload"]:
         with contextlib.suppress(ImportError):  # a plug-in that does not import fails the attempt, with its traceback
             importlib.import_module(module)
@@ -215,7 +211,7 @@ def main(setup: dict[str, Any]) -> None:
         with contextlib.suppress(Exception):
             _load(name)()
     body = _load(setup["body"])
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # servers are not waited for
     gc.collect()
     gc.freeze()  # keep the pages of the imports shared after a fork
     parent = os.getpid()

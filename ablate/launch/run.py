@@ -104,7 +104,7 @@ class Driver:
         self.order = list(tasks)
         self.ingester, self.journal = ingester, journal
         self.scratch = paths.root / ".tune" / uuid.uuid4().hex[:12]
-        self.stop_file = self.scratch.with_suffix(".stop")
+        self.stop_file = self.scratch / "stop"
         self.ended: set[str] = set()
         self.attempts: dict[str, str] = {}
         self.failures: list[dict[str, Any]] = []
@@ -126,7 +126,7 @@ class Driver:
         from ablate.launch.cluster import connected
 
         shutil.rmtree(self.scratch.parent, ignore_errors=True)  # of a driver that was killed; we hold the store's lock
-        self.scratch.parent.mkdir(parents=True, exist_ok=True)
+        self.scratch.mkdir(parents=True)
         resources = self.plan.resources
         wanted = float(resources.get("cpus") or 0), float(resources.get("gpus") or 0)
         with self._signals(), self._warm(wanted[0]) as self.warm_address, connected(self.options) as cluster:
@@ -135,10 +135,8 @@ class Driver:
             state.slots, state.cpus_per_trial = self.placement.slots, self.placement.cpus_per_trial
             state.gpus_per_trial = self.placement.gpus_per_trial
             self.view.start(state)
-            try:
-                self._fit(self.placement, trainer, evaluator)
-            finally:
-                self.stop_file.unlink(missing_ok=True)
+            self._fit(self.placement, trainer, evaluator)
+        shutil.rmtree(self.scratch.parent, ignore_errors=True)
 
     @contextmanager
     def _warm(self, wanted_cpus: float) -> Iterator[str]:
@@ -182,7 +180,7 @@ class Driver:
         )
         chunks = agendas.chunks(self.order, placement, self.options)
         deaths = retries["preempt"] if process else retries["crash"]
-        fit(self.order, chunks, settings, placement, self, self.scratch, deaths)
+        fit(self.order, chunks, settings, placement, self, self.scratch / "tune", deaths)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -100,13 +100,16 @@ class TrialSlot(Trainable):
                 progress = message.get("progress", progress)
                 if outcome := message.get("outcome"):
                     ended += self._ended(outcome)
-        over = self.task is None and (not self.queue or self._stop_asked())
+        over = self.task is None and (not self.queue or self._stop_asked())  # else: the next one, or a retry
         return {"ended": ended, "progress": progress, "done": over}
 
     def _next(self) -> bool:
         if not self.queue or self._stop_asked():
             return False
         self.task = self.queue.pop(0)
+        if self._mark(self.task).exists():  # by another worker, before it died with the rest of this chunk
+            self.task = None
+            return self._next()
         self.asked_to_stop = 0.0
         self.runner.start(self.task)
         return True
@@ -122,7 +125,11 @@ class TrialSlot(Trainable):
                 self.queue.insert(0, task)
                 return []
         self.tries = {}
+        self._mark(task).touch()
         return [outcome.to_dict()]
+
+    def _mark(self, task: Task) -> Path:
+        return Path(f"{self.settings.stop_file}.{task.key}")
 
     def _stop_asked(self) -> bool:
         """Whether the driver wants nothing new to start. A file: that reaches every worker of a shared store."""
@@ -166,25 +173,37 @@ class ProcessRunner:
 
     def __init__(self, settings: SlotSettings) -> None:
         self.settings = settings
-        context = settings.context
         self.warm: WarmProcess | None = None  # our own, where the driver's is on another machine
-        if not settings.warm_address or not os.path.exists(settings.warm_address):
-            path = [*settings.sys_path, *(p for p in sys.path if p not in settings.sys_path)]
-            self.warm = warm_process(context.threads, context.plugins, path)
-        self.server = ForkServer(self.warm.address if self.warm else settings.warm_address, context.threads)
-        self.paths = StorePaths(context.store)
+        if settings.warm_address and os.path.exists(settings.warm_address):
+            self.server = ForkServer(settings.warm_address, settings.context.threads)
+        else:
+            self._warm_up()
+        self.paths = StorePaths(settings.context.store)
         self.journal = Journal(self.paths, "worker")
         self.task: Task | None = None
         self.last: dict[str, Any] = {}
         self.outcome: Outcome | None = None
         self.killed = False
 
+    def _warm_up(self) -> None:
+        context = self.settings.context
+        if self.warm is not None:
+            self.warm.close()
+        path = [*self.settings.sys_path, *(p for p in sys.path if p not in self.settings.sys_path)]
+        self.warm = warm_process(context.threads, context.plugins, path)
+        self.server = ForkServer(self.warm.address, context.threads)
+
     def start(self, task: Task) -> None:
         self.task, self.last, self.outcome, self.killed = task, {}, None, False
         self.started = time.monotonic()
         log = self.paths.log(task.key)
         log.parent.mkdir(parents=True, exist_ok=True)
-        self.server.run({"task": task.to_dict(), "context": self.settings.context.to_dict()}, str(log))
+        message = {"task": task.to_dict(), "context": self.settings.context.to_dict()}
+        try:
+            self.server.run(message, str(log))
+        except OSError:  # the warm process was killed: make another
+            self._warm_up()
+            self.server.run(message, str(log))
 
     def poll(self, timeout: float) -> Iterator[dict[str, Any]]:
         for message in self.server.poll(timeout):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,7 +51,7 @@ def fit(
         settings: for the slots.
         placement: resources of a trial and how many run at once.
         monitor: told of everything.
-        scratch: Tune's folder, removed at the end.
+        scratch: Tune's folder; nothing in it is needed afterwards.
         worker_retries: how often a chunk is given to another worker when its own died.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -60,26 +59,23 @@ def fit(
     table = [task.to_dict() for task in tasks]
     trainable = tune.with_parameters(TrialSlot, settings=settings.to_dict(), tasks=table)
     resources = {"CPU": placement.cpus_per_trial, "GPU": placement.gpus_per_trial}
-    try:
-        tune.Tuner(
-            tune.with_resources(trainable, {name: amount for name, amount in resources.items() if amount}),
-            param_space={"chunk": tune.grid_search([list(chunk) for chunk in chunks])},
-            tune_config=tune.TuneConfig(
-                reuse_actors=True,
-                max_concurrent_trials=placement.slots,
-                trial_dirname_creator=lambda trial: trial.trial_id,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=str(scratch),
-                stop=_Stop(monitor.over),
-                callbacks=[_Callback(monitor)],
-                failure_config=tune.FailureConfig(max_failures=worker_retries),
-                verbose=0,
-            ),
-        ).fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    tune.Tuner(
+        tune.with_resources(trainable, {name: amount for name, amount in resources.items() if amount}),
+        param_space={"chunk": tune.grid_search([list(chunk) for chunk in chunks])},
+        tune_config=tune.TuneConfig(
+            reuse_actors=True,
+            max_concurrent_trials=placement.slots,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(scratch),
+            stop=_Stop(monitor.over),
+            callbacks=[_Callback(monitor)],
+            failure_config=tune.FailureConfig(max_failures=worker_retries),
+            verbose=0,
+        ),
+    ).fit()
 
 
 class _Ours:

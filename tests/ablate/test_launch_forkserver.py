@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ablate.launch.forkserver import ForkServer, WarmProcess
+from ablate.launch.forkserver import ForkServer, WarmProcess, warm_process
 
 HERE = Path(__file__).parent
 
@@ -131,7 +131,7 @@ def test_a_dead_server_is_a_crash_and_the_next_attempt_gets_a_new_one(warm: Warm
 
 STARTER = """
 import sys, time
-from ablate.launch.forkserver import ForkServer, WarmProcess
+from ablate.launch.forkserver import ForkServer, WarmProcess, warm_process
 warm = WarmProcess("launch_trainers:body", ["json"])
 server = ForkServer(warm.address)
 server.run({"do": "wait"}, sys.argv[1])
@@ -155,3 +155,23 @@ def test_nothing_survives_the_kill_of_the_process_that_started_it(tmp_path: Path
     starter.wait()
     assert gone([int(pid) for pid in pids])
     assert not Path(address).exists()
+
+
+def test_the_warm_process_has_imported_what_a_trial_needs_and_started_no_thread(tmp_path: Path) -> None:
+    process = warm_process(1, sys_path=[str(HERE), *sys.path])
+    try:
+        connection = ForkServer(process.address)
+        task = {"task": {"key": "0123", "eval_key": "", "config": {"train": 0}}, "context": {"store": str(tmp_path)}}
+        connection.run(task, str(tmp_path / "log.txt"))
+        found = messages(connection, seconds=120)
+        assert found[-1]["exited"]["code"] == 0
+        assert found[-2]["report"]["outcome"]["error_type"] == "ValidationError"  # it got as far as the config
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        assert "Threads:\t1\n" in status  # a fork of a process with threads may hang
+        maps = Path(f"/proc/{process.pid}/maps").read_text()
+        assert "torch" in maps
+        assert "libcuda.so" not in maps
+        connection.close()
+    finally:
+        process.close()
+    assert gone([process.pid])
