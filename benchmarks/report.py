@@ -16,9 +16,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "reports"))
 
-import ablate_reports as reports
 from chromium import Chromium, executable
 from simulated_study import study
+
+import ablate_reports as reports
 
 
 def main(trials: int = 1000, points: int = 1000) -> None:
@@ -26,7 +27,10 @@ def main(trials: int = 1000, points: int = 1000) -> None:
     seeds = 4
     arms = {f"arm {i:03d}": -0.002 * i for i in range(trials // seeds)}
     frames = study(arms, seeds, points=points, steps=10_000, every=1000)
-    print(f"{trials} trials, {len(arms)} arms, {len(frames.curves):,} curve points, {len(frames.measurements):,} measurements")
+    print(
+        f"{trials} trials, {len(arms)} arms, {len(frames.curves):,} curve points, {len(frames.measurements):,} "
+        "measurements"
+    )
     for render in (reports.render_html, reports.render_markdown, reports.render_csv, reports.render_json):
         start = time.process_time()
         text = render(frames)
@@ -50,7 +54,10 @@ def browse(page: str) -> None:
             browser.run("window.ablateReport.ready")
             ready = time.perf_counter() - start
             browser.run("window.ablateReport.drawAll()")
-            print(f"Chromium: loaded {loaded:.2f} s, Plotly ready {ready:.2f} s, all figures {time.perf_counter() - start:.2f} s")
+            print(
+                f"Chromium: loaded {loaded:.2f} s, Plotly ready {ready:.2f} s, all figures "
+                f"{time.perf_counter() - start:.2f} s"
+            )
             print("problems:", browser.problems or "none")
 
 

@@ -1,7 +1,7 @@
 """Frames in, verdicts, tables, figures and one offline HTML page out.
 
-    frames = StudyFrames.from_mapping(parts)
-    Path("report.html").write_text(render_html(frames), encoding="utf-8")
+frames = StudyFrames.from_mapping(parts)
+Path("report.html").write_text(render_html(frames), encoding="utf-8")
 """
 
 from __future__ import annotations

@@ -10,13 +10,23 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 from ablate_reports import formats, power
-from ablate_reports.data import DIVERGED, DONE, FAILED, StudyFrames, definition, field_diff, final_values, metric_title
+from ablate_reports.data import (
+    DIVERGED,
+    DONE,
+    FAILED,
+    StudyFrames,
+    definition,
+    field_diff,
+    final_values,
+    metric_title,
+    records,
+)
 from ablate_reports.statistics import NO_SPREAD, ONE_SEED, Contrast, Mean, Model, fit
 from ablate_reports.verdicts import Compared, Situation, Verdict, headline, judge, marker, remarks
 
@@ -45,7 +55,7 @@ class Group:
     def by_arm(self) -> dict[str, dict[int, float]]:
         """arm -> seed -> value, finite values only."""
         out: dict[str, dict[int, float]] = {}
-        for row in self.values.itertuples():
+        for row in records(self.values):
             if math.isfinite(row.value) and math.isfinite(row.seed):
                 out.setdefault(row.arm_id, {})[int(row.seed)] = float(row.value)
         return out
@@ -175,10 +185,11 @@ def _rank(group: Group, frames: StudyFrames) -> tuple[bool, int, str, str]:
 
 
 def _groups(frames: StudyFrames) -> list[Group]:
-    defs = {r.metric_id: r for r in frames.metric_defs.itertuples()}
-    conditions = {r.cond_id: definition(r.definition) for r in frames.conditions.itertuples()}
+    defs = {r.metric_id: r for r in records(frames.metric_defs)}
+    conditions = {r.cond_id: definition(r.definition) for r in records(frames.conditions)}
     groups = []
-    for (metric_id, cond_id), rows in frames.measurements.groupby(["metric_id", "cond_id"], sort=True):
+    for key, rows in frames.measurements.groupby(["metric_id", "cond_id"], sort=True):
+        metric_id, cond_id = map(str, cast("tuple[str, str]", key))
         metric = definition(defs[metric_id].definition) if metric_id in defs else {}
         name = str(defs[metric_id].name if metric_id in defs else rows["metric_name"].iloc[0])
         declared = next((metric[k] for k in SAMPLE_FIELDS if isinstance(metric.get(k), int)), None)
@@ -187,7 +198,17 @@ def _groups(frames: StudyFrames) -> list[Group]:
         kept = rows[~wrong]
         values = final_values(frames, kept)
         groups.append(
-            Group(metric_id, cond_id, name, metric, conditions.get(cond_id, {}), kept, values, int(wrong.sum()), not (higher is True or higher == 1))
+            Group(
+                metric_id,
+                cond_id,
+                name,
+                metric,
+                conditions.get(cond_id, {}),
+                kept,
+                values,
+                int(wrong.sum()),
+                not (higher is True or higher == 1),
+            )
         )
     return groups
 
@@ -207,11 +228,17 @@ def _rows(frames: StudyFrames, model: Model | None, scale: str, values: Mapping[
     tied = _tied(frames, model, means, alpha)
     margin = _margin(frames, scale)
     rows = []
-    for arm in frames.arms.itertuples():
+    for arm in records(frames.arms):
         trials = frames.trials[frames.trials["arm_id"] == arm.arm_id]
         mean, contrast = means.get(arm.arm_id), contrasts.get(arm.arm_id)
-        verdict = None if contrast is None else judge(contrast.low, contrast.high, margin, lower_is_better=frames.lower_is_better)
-        rows.append(_row(frames, arm, trials, mean, scale, values.get(arm.arm_id, {}), contrast, verdict, arm.arm_id in tied))
+        verdict = (
+            None
+            if contrast is None
+            else judge(contrast.low, contrast.high, margin, lower_is_better=frames.lower_is_better)
+        )
+        rows.append(
+            _row(frames, arm, trials, mean, scale, values.get(arm.arm_id, {}), contrast, verdict, arm.arm_id in tied)
+        )
     return rows
 
 
@@ -266,9 +293,9 @@ def _tied(frames: StudyFrames, model: Model | None, means: Mapping[str, Mean], a
 
 def _detectable(frames: StudyFrames, model: Model | None, power_level: float = 0.8) -> float | None:
     """Smallest difference to the baseline this study finds with 80 % power, for its median contrast."""
-    if model is None or not model.sigma or frames.baseline not in model.pooled:
+    if model is None or not model.sigma or frames.baseline not in model.pooled or frames.baseline in model.own:
         return None
-    pairs = [(a, str(frames.baseline)) for a in model.pooled if a != frames.baseline]
+    pairs = [(a, str(frames.baseline)) for a in model.pooled if a != frames.baseline and a not in model.own]
     if not pairs:
         return None
     alpha = float(frames.study["alpha"])
@@ -279,7 +306,12 @@ def _detectable(frames: StudyFrames, model: Model | None, power_level: float = 0
 
 
 def _situation(
-    frames: StudyFrames, primary: Group | None, scale: str, model: Model | None, rows: list[ArmRow], detectable: float | None
+    frames: StudyFrames,
+    primary: Group | None,
+    scale: str,
+    model: Model | None,
+    rows: list[ArmRow],
+    detectable: float | None,
 ) -> Situation:
     status = frames.trials["status"]
     with_value = [r for r in rows if r.value is not None]
@@ -345,11 +377,14 @@ def _notes(frames: StudyFrames, primary: Group | None, scale: str, model: Model 
     if scale == "linear":
         bad = sum(v <= 0 for v in flat)
         found.append(
-            f"{bad} of {len(flat)} values are not positive, so the analysis is on the metric's own scale: differences are "
+            f"{bad} of {len(flat)} values are not positive, so the analysis is on the metric's own scale: "
+            "differences are "
             "absolute, means are arithmetic, and the relative margin cannot be applied."
         )
     if primary and primary.refused:
-        found.append(f"{primary.refused} measurements were refused: their sample count is not the one their metric declares.")
+        found.append(
+            f"{primary.refused} measurements were refused: their sample count is not the one their metric declares."
+        )
     if frames.study["metric"]["at"] == "best":
         found.append("Values are each trial's best over its measured steps, which flatters noisy arms.")
     if primary and primary.lower_is_better != frames.lower_is_better:

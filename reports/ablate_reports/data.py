@@ -7,6 +7,7 @@ only just begun) and may carry further columns; a missing column or an unknown s
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -36,7 +37,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 """The columns each frame must have."""
 
 NUMERIC = frozenset(
-    "num_parameters position seed steps_planned steps_done wall_seconds cpu_seconds gpu_seconds peak_mem_mb attempts step draw"
+    "num_parameters position seed steps_planned steps_done wall_seconds cpu_seconds gpu_seconds peak_mem_mb "
+    "attempts step draw"
     " n_samples value width height rows cols attempt".split()
 )
 
@@ -125,8 +127,11 @@ class StudyFrames:
     @property
     def labels(self) -> dict[str, str]:
         """``arm_id -> label``, all different."""
-        raw = {a: str(lb) if isinstance(lb, str) and lb.strip() else str(a) for a, lb in self.arms[["arm_id", "label"]].values}
-        counts = pd.Series(list(raw.values())).value_counts() if raw else {}
+        raw = {
+            a: str(lb) if isinstance(lb, str) and lb.strip() else str(a)
+            for a, lb in self.arms[["arm_id", "label"]].values
+        }
+        counts = Counter(raw.values())
         return {a: lb if counts[lb] == 1 else f"{lb} ({a[:6]})" for a, lb in raw.items()}
 
     def axes(self, plan: str, kind: str) -> pd.DataFrame:
@@ -136,11 +141,18 @@ class StudyFrames:
 
 
 def _checked_study(study: Mapping[str, Any]) -> dict[str, Any]:
-    full = {"name": "study", "question": "", "baseline_arm_id": None, "margin": 0.02, "alpha": 0.05, "space_yaml": ""}
+    full: dict[str, Any] = {
+        "name": "study",
+        "question": "",
+        "baseline_arm_id": None,
+        "margin": 0.02,
+        "alpha": 0.05,
+        "space_yaml": "",
+    }
     full |= {"created_at": None, "version": None}
     full |= {k: v for k, v in study.items() if v is not None}
-    metric = full.get("metric") or {}
-    metric = {"name": metric} if isinstance(metric, str) else dict(metric)
+    declared = full.get("metric") or {}
+    metric = {"name": declared} if isinstance(declared, str) else dict(declared)
     full["metric"] = {"name": "", "mode": "min", "at": "last"} | {k: v for k, v in metric.items() if v is not None}
     if full["metric"]["mode"] not in ("min", "max"):
         raise ValueError(f"study.metric.mode is 'min' or 'max', got {full['metric']['mode']!r}")
@@ -164,6 +176,11 @@ def _checked_frame(name: str, frame: pd.DataFrame) -> pd.DataFrame:
         elif column.endswith("_id"):
             frame[column] = [str(v) for v in frame[column]]
     return frame
+
+
+def records(frame: pd.DataFrame) -> list[Any]:
+    """The rows of a frame, each with its columns as attributes."""
+    return list(frame.itertuples(index=False))
 
 
 def definition(text: Any) -> dict[str, Any]:

@@ -21,15 +21,20 @@ from ablate_reports.statistics import Contrast
 FORMAT = 1
 
 CSV_COLUMNS = (
-    "arm_id", "label", "baseline", "metric", "metric_id", "cond_id", "n", "planned", "done", "diverged", "failed", "mean", "low", "high",
-    "difference", "difference_low", "difference_high", "difference_low_single", "difference_high_single", "p", "p_family", "scale", "method",
+    "arm_id", "label", "baseline", "metric", "metric_id", "cond_id", "n", "planned", "done", "diverged", "failed",
+    "mean", "low", "high",
+    "difference", "difference_low", "difference_high", "difference_low_single", "difference_high_single", "p",
+    "p_family", "scale", "method",
     "verdict", "tied_best", "cpu_seconds", "gpu_seconds", "num_parameters", "note",
 )  # fmt: skip
 
 
 def render_json(frames: StudyFrames) -> str:
     """Every number and verdict, with sorted keys and no NaN."""
-    return json.dumps(_clean(_document(analyse(frames))), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    return (
+        json.dumps(_clean(_document(analyse(frames))), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        + "\n"
+    )
 
 
 def render_csv(frames: StudyFrames) -> str:
@@ -47,22 +52,38 @@ def render_csv(frames: StudyFrames) -> str:
 def render_markdown(frames: StudyFrames) -> str:
     """The verdict, the arms, failures, skips, identity and methods as GitHub Markdown."""
     a = analyse(frames)
-    parts = [f"# {_md(str(frames.study['name']))}", _md(str(frames.study["question"])), f"**{_md(a.headline)}**", _md(" ".join(a.remarks))]
+    parts = [
+        f"# {_md(str(frames.study['name']))}",
+        _md(str(frames.study["question"])),
+        f"**{_md(a.headline)}**",
+        _md(" ".join(a.remarks)),
+    ]
     parts += [f"> {_md(note)}" for note in a.notes]
     parts.append(_md_table(_bold_tied(a)))
     if a.primary:
-        parts.append(f"{_md(a.primary.title)} (`{_code(a.primary.metric_id)}`, `{_code(a.primary.cond_id)}`); bold: not told from the best arm.")
+        parts.append(
+            f"{_md(a.primary.title)} (`{_code(a.primary.metric_id)}`, `{_code(a.primary.cond_id)}`); bold: not "
+            "told from the best arm."
+        )
     for title, table in (("Failed and diverged trials", tables.failures(a)), ("Skipped combinations", tables.skips(a))):
         if table.rows:
             parts += [f"## {title}", _md_table(table)]
     if a.primary:
         parts += ["## What was measured", _md_table(tables.identity(a.primary))]
     for g, means, diff in tables.other_groups(a):
-        parts += [f"### {_md(g.title)} (`{_code(g.metric_id)}`, `{_code(g.cond_id)}`)", "Kept apart, because it differs in:", _md_table(diff)]
+        parts += [
+            f"### {_md(g.title)} (`{_code(g.metric_id)}`, `{_code(g.cond_id)}`)",
+            "Kept apart, because it differs in:",
+            _md_table(diff),
+        ]
         parts.append(_md_table(means))
     published = tables.published(a)
     if published.rows:
-        parts += ["## Published numbers", "For orientation only; they take part in no comparison.", _md_table(published)]
+        parts += [
+            "## Published numbers",
+            "For orientation only; they take part in no comparison.",
+            _md_table(published),
+        ]
     parts += ["## Methods", _md(methods.paragraph(a))]
     return "\n\n".join(p for p in parts if p) + "\n"
 
@@ -73,7 +94,8 @@ def _document(a: Analysis) -> dict[str, Any]:
     others = [
         {
             "metric": g.name, "metric_id": g.metric_id, "cond_id": g.cond_id, "values": g.by_arm(),
-            "differs": [{"field": k, "primary": x, "here": y} for k, x, y in (identity_diff(a.primary, g) if a.primary else [])],
+            "differs": [{"field": k, "primary": x, "here": y} for k, x, y in (identity_diff(a.primary,
+            g) if a.primary else [])],
         }
         for g in a.groups if g is not a.primary
     ]  # fmt: skip
@@ -85,12 +107,15 @@ def _document(a: Analysis) -> dict[str, Any]:
         "notes": a.notes,
         "methods": methods.paragraph(a),
         "status": dict(tables.status_counts(a)),
-        "primary": None if a.primary is None else {"metric": a.primary.name, "metric_id": a.primary.metric_id, "cond_id": a.primary.cond_id,
+        "primary": None if a.primary is None else {"metric": a.primary.name, "metric_id": a.primary.metric_id,
+        "cond_id": a.primary.cond_id,
                                                    "definition": a.primary.metric, "condition": a.primary.condition},
         "scale": a.scale,
         "margin": a.margin,
-        "model": None if m is None else {"sigma": m.sigma, "df": m.df, "blocked": m.blocked, "block": m.block_note, "block_f": m.block_f,
-                                         "seed_sd": m.seed_sd, "brown_forsythe_p": m.brown_forsythe_p, "own_variance": m.own,
+        "model": None if m is None else {"sigma": m.sigma, "df": m.df, "blocked": m.blocked, "block": m.block_note,
+        "block_f": m.block_f,
+                                         "seed_sd": m.seed_sd, "brown_forsythe_p": m.brown_forsythe_p,
+                                         "own_variance": m.own,
                                          "detectable": a.detectable, "planner": _planner(a)},
         "arms": [_arm(a, r) | {"values": {str(s): v for s, v in r.seeds.items()}} for r in a.rows],
         "cumulative": _paths(a),
@@ -115,15 +140,26 @@ def _arm(a: Analysis, r: ArmRow) -> dict[str, Any]:
     return {
         "arm_id": r.arm_id, "label": r.label, "baseline": r.baseline, "metric": a.primary.name if a.primary else None,
         "metric_id": a.primary.metric_id if a.primary else None, "cond_id": a.primary.cond_id if a.primary else None,
-        "n": r.n, "planned": r.planned, "done": r.done, "diverged": r.diverged, "failed": r.failed, "mean": r.value, "low": r.low, "high": r.high,
+        "n": r.n, "planned": r.planned, "done": r.done, "diverged": r.diverged, "failed": r.failed, "mean": r.value,
+        "low": r.low, "high": r.high,
         **_contrast(c), "scale": a.scale, "verdict": r.verdict, "tied_best": r.tied_best, "cpu_seconds": r.cpu_seconds,
-        "gpu_seconds": r.gpu_seconds, "num_parameters": r.num_parameters, "note": "; ".join(n for n in (r.note, c.note if c else "") if n),
+        "gpu_seconds": r.gpu_seconds, "num_parameters": r.num_parameters, "note": "; ".join(n for n in (r.note,
+        c.note if c else "") if n),
     }  # fmt: skip
 
 
 def _contrast(c: Contrast | None) -> dict[str, Any]:
     names = ("estimate", "low", "high", "low_single", "high_single", "p", "p_family", "method")
-    keys = ("difference", "difference_low", "difference_high", "difference_low_single", "difference_high_single", "p", "p_family", "method")
+    keys = (
+        "difference",
+        "difference_low",
+        "difference_high",
+        "difference_low_single",
+        "difference_high_single",
+        "p",
+        "p_family",
+        "method",
+    )
     return {k: getattr(c, n) if c else None for k, n in zip(keys, names, strict=True)}
 
 
@@ -132,7 +168,14 @@ def _paths(a: Analysis) -> dict[str, Any]:
     plans = dict.fromkeys(rows.loc[rows["kind"] == "cumulative", "plan"])
     return {
         str(plan): [
-            {"label": s.name, "arm_id": s.row.arm_id, "mean": s.row.value, "verdict": s.verdict, "step": _contrast(s.step), "total": _contrast(s.total)}
+            {
+                "label": s.name,
+                "arm_id": s.row.arm_id,
+                "mean": s.row.value,
+                "verdict": s.verdict,
+                "step": _contrast(s.step),
+                "total": _contrast(s.total),
+            }
             for s in cumulative.steps(a, str(plan))
         ]
         for plan in plans

@@ -57,7 +57,13 @@ def render_html(frames: StudyFrames) -> str:
         HTML of about 2 MB (Plotly, compressed) plus the figures' data and the sample pictures.
     """
     analysis = analyse(frames)
-    env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    env = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     figures = all_figures(analysis)
@@ -111,7 +117,8 @@ def _arm(analysis: Analysis, row: Any, mini: Mini | None) -> dict[str, Any]:
     verdict = row.verdict if row.contrast is not None and row.contrast.low is not None else None
     return {
         "label": row.label, "short": formats.short(row.label), "baseline": row.baseline, "tied": row.tied_best,
-        "value": formats.number(row.value), "interval": tables.interval_of(row), "sure": row.low is not None, "seeds": tables.seeds_of(row),
+        "value": formats.number(row.value), "interval": tables.interval_of(row), "sure": row.low is not None,
+        "seeds": tables.seeds_of(row),
         "cost": tables.cost(row), "delta": delta, "both": both, "verdict": verdict,
         "marker": analysis.marker(verdict) if verdict else "", "said": tables.verdict_of(analysis, row), "mini": mini,
         "lost": row.failed + row.diverged, "missing": row.value is None,
@@ -128,7 +135,11 @@ def _condition(analysis: Analysis) -> str:
     """``nfe 1, guidance 1``: under what the primary values were measured."""
     if analysis.primary is None:
         return ""
-    return ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in sorted(analysis.primary.condition.items()) if v is not None)
+    return ", ".join(
+        f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}"
+        for k, v in sorted(analysis.primary.condition.items())
+        if v is not None
+    )
 
 
 def _facts(analysis: Analysis) -> list[Fact]:
@@ -139,19 +150,31 @@ def _facts(analysis: Analysis) -> list[Fact]:
     per_arm = "0" if seeds.empty else f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()}–{seeds.max()}"
     facts = [
         Fact("Trials finished", f"{s.done} of {s.planned}", status or "none failed, none diverged"),
-        Fact("Arms × seeds", f"{len(frames.arms)} × {per_arm}", "blocked by seed" if m and m.blocked else "seeds pooled within arms"),
+        Fact(
+            "Arms × seeds",
+            f"{len(frames.arms)} × {per_arm}",
+            "blocked by seed" if m and m.blocked else "seeds pooled within arms",
+        ),
     ]
     if m and m.sigma:
         noise = 100 * math.sqrt(math.expm1(m.sigma**2)) if analysis.scale == "log" else None
         value = f"{noise:.1f}%" if noise is not None else formats.number(m.sigma, 3)
-        facts.append(Fact("Seed noise", value, f"of one trial, {m.df:g} degrees of freedom" + (", after seed blocks" if m.blocked else "")))
+        facts.append(
+            Fact(
+                "Seed noise",
+                value,
+                f"of one trial, {m.df:g} degrees of freedom" + (", after seed blocks" if m.blocked else ""),
+            )
+        )
     else:
         facts.append(Fact("Seed noise", "unknown", "no arm has two differing seeds"))
     facts.append(_resolution(analysis))
     cpu, gpu = float(frames.trials["cpu_seconds"].sum()), float(frames.trials["gpu_seconds"].sum())
     main = f"{gpu / 3600:,.1f} GPU-h" if gpu > 0 else f"{cpu / 3600:,.2f} CPU-h"
     wall = float(frames.trials["wall_seconds"].sum())
-    facts.append(Fact("Cost", main, (f"{cpu / 3600:,.2f} CPU-h, " if gpu > 0 else "") + f"{formats.hours(wall)} of trial time"))
+    facts.append(
+        Fact("Cost", main, (f"{cpu / 3600:,.2f} CPU-h, " if gpu > 0 else "") + f"{formats.hours(wall)} of trial time")
+    )
     return facts
 
 
@@ -159,11 +182,15 @@ def _resolution(analysis: Analysis) -> Fact:
     m = analysis.model
     if not analysis.detectable or m is None or not m.sigma:
         return Fact("Detectable difference", "unknown", "needs two seeds of the baseline and of another arm")
-    more = [
-        f"{n} seeds: {formats.magnitude(power.detectable_with(m.sigma, len(m.pooled), n, blocked=m.blocked, alpha=analysis.alpha), analysis.scale)}"
-        for n in (5, 10)
+    planned = [
+        (n, power.detectable_with(m.sigma, len(m.pooled), n, blocked=m.blocked, alpha=analysis.alpha)) for n in (5, 10)
     ]
-    return Fact("Detectable difference", formats.magnitude(analysis.detectable, analysis.scale), f"80% power; with {', '.join(more)}")
+    more = ", ".join(f"{n} seeds: {formats.magnitude(d, analysis.scale)}" for n, d in planned)
+    return Fact(
+        "Detectable difference",
+        formats.magnitude(analysis.detectable, analysis.scale),
+        f"80% power; with {more}",
+    )
 
 
 def _minis(analysis: Analysis) -> list[Mini | None]:

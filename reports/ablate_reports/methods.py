@@ -44,7 +44,10 @@ def _model(analysis: Analysis) -> list[str]:
     if m.brown_forsythe_p is not None:
         parts.append(f"Brown-Forsythe test of equal variances: p = {m.brown_forsythe_p:.2g}.")
     if m.own:
-        parts.append(f"{count(len(m.own), 'arm')} with a spread out of line is tested with its own variance by Welch's t and Holm's correction.")
+        parts.append(
+            f"{count(len(m.own), 'arm')} with a spread out of line is tested with its own variance by Welch's t "
+            "and Holm's correction."
+        )
     return parts
 
 
@@ -68,16 +71,22 @@ def _contrasts(analysis: Analysis) -> list[str]:
         )
     if analysis.margin:
         parts.append(
-            f"An arm is better or worse when its interval excludes no change, equivalent when the interval lies within the declared margin "
+            "An arm is better or worse when its interval excludes no change, equivalent when the interval lies "
+            "within the declared margin "
             f"of {analysis.situation.margin}, inconclusive otherwise."
         )
     else:
-        parts.append("An arm is better or worse when its interval excludes no change, inconclusive otherwise; no margin of equivalence applies.")
+        parts.append(
+            "An arm is better or worse when its interval excludes no change, inconclusive otherwise; no margin "
+            "of equivalence applies."
+        )
     if analysis.detectable:
         assert m.sigma is not None
         parts.append(
-            f"With 80% power this study detects a difference of {formats.magnitude(analysis.detectable, analysis.scale)}; "
-            f"for planning, the residual standard deviation may be as large as {upper_sigma(m.sigma, m.df):.3g} (upper 80% limit)."
+            "With 80% power this study detects a difference of "
+            f"{formats.magnitude(analysis.detectable, analysis.scale)}; "
+            f"for planning, the residual standard deviation may be as large as {upper_sigma(m.sigma, m.df):.3g} "
+            "(upper 80% limit)."
         )
     return parts
 

@@ -10,7 +10,7 @@ from scipy import optimize, special, stats
 from ablate_reports.simultaneous import MaxT, scale_nodes
 
 ASSUMED_CV = 0.013
-"""Seed noise of FID before a pilot exists: a coefficient of variation of 1.3 % ("The FID Lottery", arXiv 2606.20536)."""
+"""Seed noise of FID before a pilot exists: coefficient of variation 1.3 % ("The FID Lottery", arXiv 2606.20536)."""
 
 MAX_SEEDS = 10_000
 

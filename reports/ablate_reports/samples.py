@@ -1,13 +1,15 @@
-"""Sample grids as data URIs: one picture per trial, of its last step, drawn from noise and labels common to all arms."""
+"""Sample grids as data URIs: one picture per trial, of its last step; noise and labels are common to all arms."""
 
 from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ablate_reports import formats
 from ablate_reports.analysis import Analysis
+from ablate_reports.data import records
 
 KINDS = ("samples", "gallery")
 MAGIC = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff", "image/webp": b"RIFF"}
@@ -51,7 +53,7 @@ def gallery(analysis: Analysis, budget: int = BUDGET) -> Gallery:
     newest = rows[rows["step"] == rows.groupby("trial_id")["step"].transform("max")].drop_duplicates("trial_id")
     order = {r.arm_id: i for i, r in enumerate(analysis.rows)}
     newest = newest[newest["arm_id"].isin(list(order))]
-    ranked = sorted(newest.itertuples(), key=lambda r: (r.seed, order[r.arm_id]))
+    ranked = sorted(records(newest), key=lambda r: (r.seed, order[r.arm_id]))
     lowest = {r.arm_id: r.seed for r in reversed(ranked)}
     ranked.sort(key=lambda r: r.seed != lowest[r.arm_id])
     first: list[Picture] = []
@@ -75,14 +77,14 @@ def gallery(analysis: Analysis, budget: int = BUDGET) -> Gallery:
     return Gallery(first, rest, problems)
 
 
-def _picture(analysis: Analysis, row: object, label: str, data: bytes) -> Picture:
-    arm = analysis.by_id[row.arm_id]  # type: ignore[attr-defined]
-    seed, step = int(row.seed), int(row.step)  # type: ignore[attr-defined]
+def _picture(analysis: Analysis, row: Any, label: str, data: bytes) -> Picture:
+    arm = analysis.by_id[row.arm_id]
+    seed, step = int(row.seed), int(row.step)
     value = arm.seeds.get(seed)
     name = analysis.primary.name if analysis.primary else ""
     caption = f"seed {seed}, step {step:,}" + (f", {name} {formats.number(value)}" if value is not None else "")
-    uri = f"data:{row.mime};base64,{base64.b64encode(data).decode('ascii')}"  # type: ignore[attr-defined]
-    shape = [int(v) if v == v else 0 for v in (row.rows, row.cols)]  # type: ignore[attr-defined]
+    uri = f"data:{row.mime};base64,{base64.b64encode(data).decode('ascii')}"
+    shape = [int(v) if v == v else 0 for v in (row.rows, row.cols)]
     return Picture(arm.arm_id, label, seed, step, uri, shape[0], shape[1], caption)
 
 

@@ -22,9 +22,13 @@ NODES_S = 96
 NODES_Z = 91
 
 
+_CRITICAL: dict[tuple[bytes, float, float], float] = {}
+"""Critical values already solved for: a report asks for the same family several times."""
+
+
 @lru_cache(maxsize=64)
 def scale_nodes(df: float) -> tuple[Array, Array]:
-    """Nodes and weights for ``E[f(S)]`` with ``S = sqrt(chi2_df / df)``: Gauss-Legendre over all but 1e-15 of its mass."""
+    """Gauss-Legendre nodes and weights for ``E[f(S)]`` with ``S = sqrt(chi2_df / df)``."""
     low, high = np.sqrt(stats.chi2.ppf([1e-15, 1 - 1e-15], df) / df)
     x, w = np.polynomial.legendre.leggauss(NODES_S)
     s = low + (high - low) * (x + 1) / 2
@@ -97,6 +101,14 @@ class MaxT:
 
     def critical(self, alpha: float) -> float:
         """The c with ``P(max |t| > c) = alpha``; between the ordinary t and the Bonferroni value."""
+        key = (np.round(self.corr, 12).tobytes(), self.df, alpha)
+        if key not in _CRITICAL:
+            if len(_CRITICAL) > 256:
+                _CRITICAL.clear()
+            _CRITICAL[key] = self._solve(alpha)
+        return _CRITICAL[key]
+
+    def _solve(self, alpha: float) -> float:
         m = len(self.corr)
         low = float(stats.t.isf(alpha / 2, self.df))
         if m == 1:

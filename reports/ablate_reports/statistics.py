@@ -26,6 +26,9 @@ SPREAD_RATIO = 2.5
 """An arm whose standard deviation exceeds this many pooled ones (of the other arms) is tested with its own."""
 SPREAD_LEVEL = 0.05
 """...if the F test agrees at this level: with two arms of three seeds a ratio of 2.5 is ordinary luck."""
+SHUT_OUT_LEVEL = 0.01
+"""...and kept out of the pooled variance when it does so at this level over all arms (Bonferroni). Anything laxer would
+always shut out the largest of many honest variances and make the pooled one too small."""
 ZERO = 1e-12
 """A residual standard deviation below this (relative to the size of y) is no noise at all."""
 
@@ -81,7 +84,7 @@ class Model:
 
     Attributes:
         values: arm -> seed -> y, finite values only.
-        pooled: the arms that share one variance (at least two seeds, spread not out of line).
+        pooled: the arms whose residuals make the pooled variance (two seeds or more, spread not far out of line).
         own: the arms tested with their own variance, arm -> its sd over the pooled sd of the others.
         sigma: pooled residual standard deviation; None when no arm has two seeds.
         df: its degrees of freedom.
@@ -103,7 +106,9 @@ class Model:
     _coef: Array = field(default_factory=lambda: np.zeros(0), repr=False)
     _cov: Array = field(default_factory=lambda: np.zeros((0, 0)), repr=False)
     _marginal: tuple[float, float] = (0.0, 0.0)
-    _memo: dict[tuple[tuple[tuple[str, str], ...], float], list[Contrast]] = field(default_factory=dict, repr=False, compare=False)
+    _memo: dict[tuple[tuple[tuple[str, str], ...], float], list[Contrast]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def arms(self) -> list[str]:
@@ -224,7 +229,9 @@ def _welch(arm: str, ref: str, a: Array, b: Array, alpha: float) -> Contrast:
     df = float((va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1)))
     half = float(stats.t.isf(alpha / 2, df)) * se
     p = float(2 * stats.t.sf(abs(estimate) / se, df))
-    single = Contrast(arm, ref, estimate, len(a), len(b), se, df, p=p, method="welch", note="own variance (Welch, Holm)")
+    single = Contrast(
+        arm, ref, estimate, len(a), len(b), se, df, p=p, method="welch", note="own variance (Welch, Holm)"
+    )
     return replace(single, low_single=estimate - half, high_single=estimate + half)
 
 
@@ -258,16 +265,18 @@ def fit(values: Values) -> Model | None:
     if not clean:
         return None
     repeated = [a for a, seeds in clean.items() if len(seeds) > 1]
-    own = _out_of_line({a: np.array(list(clean[a].values())) for a in repeated})
-    pooled = tuple(a for a in repeated if a not in own)
+    flagged = _out_of_line({a: np.array(list(clean[a].values())) for a in repeated})
+    own = {a: ratio for a, (ratio, _) in flagged.items()}
+    shut_out = {a for a, (_, p) in flagged.items() if p * len(repeated) < SHUT_OUT_LEVEL}
+    pooled = tuple(a for a in repeated if a not in shut_out)
     bf = _brown_forsythe([np.array(list(clean[a].values())) for a in repeated])
     empty = Model(clean, pooled, own, None, 0.0, False, "no arm has two seeds", None, bf)
     return _fit_pooled(empty) if pooled else empty
 
 
-def _out_of_line(groups: dict[str, Array]) -> dict[str, float]:
-    """Arms whose spread is out of line with the others', worst first, judged one at a time against those that remain."""
-    found: dict[str, float] = {}
+def _out_of_line(groups: dict[str, Array]) -> dict[str, tuple[float, float]]:
+    """Arms whose spread is out of line, worst first, judged one at a time against those that remain."""
+    found: dict[str, tuple[float, float]] = {}
     rest = dict(groups)
     while len(rest) > 1:
         ratios = {}
@@ -286,7 +295,7 @@ def _out_of_line(groups: dict[str, Array]) -> dict[str, float]:
         ratio, p = ratios[worst]
         if ratio <= SPREAD_RATIO or p >= SPREAD_LEVEL:
             break
-        found[worst] = ratio
+        found[worst] = (ratio, p)
         del rest[worst]
     return found
 
@@ -300,7 +309,7 @@ def _brown_forsythe(groups: list[Array]) -> float | None:
 
 
 def _fit_pooled(model: Model) -> Model:
-    """The one-way fit, then the same with seed blocks if they can be estimated and explain anything."""
+    """The one-way fit, then the same with seed blocks if they can be estimated."""
     cells = [(i, s, y) for i, a in enumerate(model.pooled) for s, y in model.values[a].items()]
     y = np.array([c[2] for c in cells])
     arms = np.eye(len(model.pooled))[[c[0] for c in cells]]
@@ -315,7 +324,11 @@ def _fit_pooled(model: Model) -> Model:
 
 
 def _add_blocks(plain: Model, arms: Array, seed: npt.NDArray[np.int_], y: Array, rss0: float) -> Model:
-    """Seeds as fixed blocks (sum-coded: an arm's coefficient is its mean over all seeds), unless F < 1."""
+    """Seeds as fixed blocks (sum-coded: an arm's coefficient is its mean over all seeds), wherever they can be estimated.
+
+    The block stays even when its F is below 1. Dropping it then looks thrifty, but it always picks the smaller of two
+    variances: in simulations of 10 arms and 3 seeds the family error rose from 5 to 7.4 %.
+    """
     names = sorted(set(seed.tolist()))
     a, k = arms.shape[1], len(names)
     df = len(y) - a - (k - 1)
@@ -332,8 +345,6 @@ def _add_blocks(plain: Model, arms: Array, seed: npt.NDArray[np.int_], y: Array,
         return replace(plain, block_note="seed blocks leave no residual")
     ms_seed, ms_error = (rss0 - rss1) / (k - 1), rss1 / df
     f = ms_seed / ms_error
-    if f < 1:
-        return replace(plain, block_note=f"seed blocks explain nothing (F = {f:.2f} < 1)", block_f=f)
     within = member - arms @ (arms.T @ member / arms.sum(axis=0)[:, None])
     per_seed = float((within**2).sum()) / (k - 1)  # E[MS_seed] = sigma^2 + per_seed * sigma_seed^2 (Henderson III)
     of_seed, of_error = ms_seed / per_seed, ms_error * (1 - 1 / per_seed)
@@ -342,8 +353,8 @@ def _add_blocks(plain: Model, arms: Array, seed: npt.NDArray[np.int_], y: Array,
     blocked = replace(plain, sigma=math.sqrt(ms_error), df=float(df), blocked=True, block_f=f, _coef=beta[:a])
     return replace(
         blocked,
-        block_note=f"seed blocks kept (F = {f:.2f})",
-        seed_sd=math.sqrt((ms_seed - ms_error) / per_seed),
+        block_note=f"seed blocks, F = {f:.2f}",
+        seed_sd=math.sqrt(max(0.0, ms_seed - ms_error) / per_seed),
         _cov=inverse[:a, :a],
         _marginal=(total, satterthwaite),
     )

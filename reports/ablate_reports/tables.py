@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from ablate_reports import formats
 from ablate_reports.analysis import Analysis, ArmRow, Group, identity_diff
-from ablate_reports.data import DIVERGED, DONE, FAILED, definition, flat
+from ablate_reports.data import DIVERGED, DONE, FAILED, definition, flat, records
 from ablate_reports.figures.base import Table
 
 
@@ -20,7 +21,9 @@ def mean_name(analysis: Analysis) -> str:
 def cost(row: ArmRow) -> str:
     """CPU time of all trials of an arm, and GPU time when there was any."""
     parts = [f"{formats.hours(row.gpu_seconds)} GPU"] if row.gpu_seconds > 0 else []
-    return ", ".join([*parts, f"{formats.hours(row.cpu_seconds)} CPU"]) if row.cpu_seconds > 0 or not parts else parts[0]
+    return (
+        ", ".join([*parts, f"{formats.hours(row.cpu_seconds)} CPU"]) if row.cpu_seconds > 0 or not parts else parts[0]
+    )
 
 
 def seeds_of(row: ArmRow) -> str:
@@ -62,7 +65,18 @@ def arms(analysis: Analysis) -> Table:
     rows = []
     for r in analysis.rows:
         delta, both = difference_of(analysis, r)
-        rows.append([r.label, formats.number(r.value), interval_of(r), seeds_of(r), cost(r), delta, both, verdict_of(analysis, r)])
+        rows.append(
+            [
+                r.label,
+                formats.number(r.value),
+                interval_of(r),
+                seeds_of(r),
+                cost(r),
+                delta,
+                both,
+                verdict_of(analysis, r),
+            ]
+        )
     return Table(head, rows)
 
 
@@ -71,11 +85,17 @@ def failures(analysis: Analysis) -> Table:
     frames = analysis.frames
     lost = frames.trials[frames.trials["status"].isin([DIVERGED, *FAILED])]
     rows = []
-    for t in lost.itertuples():
+    for t in records(lost):
         reason = t.reason if isinstance(t.reason, str) and t.reason else _last_error(analysis, t.trial_id)
-        spent = formats.hours(_finite(t.gpu_seconds)) + " GPU" if _finite(t.gpu_seconds) else formats.hours(_finite(t.cpu_seconds)) + " CPU"
+        spent = (
+            formats.hours(_finite(t.gpu_seconds)) + " GPU"
+            if _finite(t.gpu_seconds)
+            else formats.hours(_finite(t.cpu_seconds)) + " CPU"
+        )
         done = f"{_finite(t.steps_done):,.0f} of {_finite(t.steps_planned):,.0f}"
-        rows.append([frames.label(t.arm_id), f"{t.seed:.0f}", t.status, reason or "no reason recorded", done, spent, t.trial_id])
+        rows.append(
+            [frames.label(t.arm_id), f"{t.seed:.0f}", t.status, reason or "no reason recorded", done, spent, t.trial_id]
+        )
     return Table(["Arm", "Seed", "Status", "Reason", "Steps", "Cost", "Trial"], rows)
 
 
@@ -87,18 +107,22 @@ def _last_error(analysis: Analysis, trial_id: str) -> str:
 
 def skips(analysis: Analysis) -> Table:
     """Combinations of the space that are not run, with the reason."""
-    rows = [[str(s.plan), str(s.label), str(s.reason)] for s in analysis.frames.skips.itertuples()]
+    rows = [[str(s.plan), str(s.label), str(s.reason)] for s in records(analysis.frames.skips)]
     return Table(["Plan", "Arm", "Reason"], rows)
 
 
 def trials(analysis: Analysis) -> Table:
     """Every trial; the page filters it."""
     frames = analysis.frames
-    values = {} if analysis.primary is None else dict(zip(analysis.primary.values["trial_id"], analysis.primary.values["value"], strict=True))
+    values = (
+        {}
+        if analysis.primary is None
+        else dict(zip(analysis.primary.values["trial_id"], analysis.primary.values["value"], strict=True))
+    )
     labels = frames.labels
     order = {a: i for i, a in enumerate(frames.arms["arm_id"])}
     rows = []
-    for t in sorted(frames.trials.itertuples(), key=lambda t: (order.get(t.arm_id, len(order)), t.seed)):
+    for t in sorted(records(frames.trials), key=lambda t: (order.get(t.arm_id, len(order)), t.seed)):
         value = values.get(t.trial_id)
         steps = f"{_finite(t.steps_done):,.0f} / {_finite(t.steps_planned):,.0f}"
         rows.append([
@@ -139,13 +163,16 @@ def other_groups(analysis: Analysis) -> list[tuple[Group, Table, Table]]:
 def identity(group: Group) -> Table:
     """What exactly was measured, and under which condition."""
     rows = [["metric id", group.metric_id], *([k, _cell(v)] for k, v in sorted(flat(group.metric).items()))]
-    rows += [["condition id", group.cond_id], *([f"at {k}", _cell(v)] for k, v in sorted(flat(group.condition).items()))]
+    rows += [
+        ["condition id", group.cond_id],
+        *([f"at {k}", _cell(v)] for k, v in sorted(flat(group.condition).items())),
+    ]
     return Table(["Field", "Value"], rows)
 
 
 def environments(analysis: Analysis) -> Table:
     """Versions and machines, one column per recorded environment, one row per field."""
-    parts = [flat(definition(e.definition)) for e in analysis.frames.environments.itertuples()]
+    parts = [flat(definition(e.definition)) for e in records(analysis.frames.environments)]
     keys = sorted({k for p in parts for k in p})
     names = [f"environment {i + 1}" for i in range(len(parts))] if len(parts) > 1 else ["value"]
     return Table(["Field", *names], [[k, *(_cell(p.get(k)) for p in parts)] for k in keys])
@@ -154,8 +181,8 @@ def environments(analysis: Analysis) -> Table:
 def machines(analysis: Analysis) -> list[str]:
     """``host (device): 12 attempts``, sorted."""
     rows = analysis.frames.attempts
-    counts = rows.groupby([rows["host"].astype(str), rows["device"].astype(str)]).size() if len(rows) else {}
-    return [f"{host} ({device}): {n} attempt{'s' if n > 1 else ''}" for (host, device), n in sorted(dict(counts).items())]
+    counts = Counter(zip(rows["host"].astype(str), rows["device"].astype(str), strict=True))
+    return [f"{host} ({device}): {n} attempt{'s' if n > 1 else ''}" for (host, device), n in sorted(counts.items())]
 
 
 def status_counts(analysis: Analysis) -> list[tuple[str, int]]:

@@ -96,7 +96,8 @@ def headline(s: Situation) -> str:
     """The study in one sentence, true in every state a study can be in."""
     core = _nothing_measured(s) or _nothing_compared(s) or _compared(s)
     if s.final < s.planned:
-        return f"{s.done} of {count(s.planned, 'trial')} finished so far: {core[0].lower() if _plain(core) else core[0]}{core[1:]}"
+        start = core[0].lower() if _plain(core) else core[0]
+        return f"{s.done} of {count(s.planned, 'trial')} finished so far: {start}{core[1:]}"
     return core
 
 
@@ -168,7 +169,10 @@ def remarks(s: Situation) -> list[str]:
     if len(s.tied) > 1:
         found.append(f"Not told apart from the best: {', '.join(s.tied)}.")
     elif len(better) > 1:
-        found.append(f"The best of {len(s.compared)} was picked after looking at them: confirm it on fresh seeds before quoting its size.")
+        found.append(
+            f"The best of {len(s.compared)} was picked after looking at them: confirm it on fresh seeds before "
+            "quoting its size."
+        )
     if s.planned and s.final == s.planned and (s.failed or s.diverged) and s.measured:
         lost = [f"{s.failed} failed"] * bool(s.failed) + [f"{s.diverged} diverged"] * bool(s.diverged)
         found.append(f"{' and '.join(lost)} of {count(s.planned, 'trial')}: means are over the survivors.")

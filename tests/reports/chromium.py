@@ -1,4 +1,4 @@
-"""A small client for headless Chromium over the DevTools pipe: open a page, run scripts in it, see what it logs and asks for."""
+"""A small client for headless Chromium over the DevTools pipe: open a page, run scripts, see logs and requests."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from types import TracebackType
 from typing import Any
 
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update"
     " --disable-sync --disable-extensions --hide-scrollbars --mute-audio --remote-debugging-pipe"
 ).split()
 
-PLUMB = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+PLUMB = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+)
 
 
 def executable() -> str | None:
@@ -47,7 +50,10 @@ class Chromium:
         pipes = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (to_child, from_child)]
         command = [str(executable()), *FLAGS, f"--user-data-dir={self._profile}", "about:blank"]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", PLUMB, *map(str, pipes), *command], pass_fds=pipes, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [sys.executable, "-c", PLUMB, *map(str, pipes), *command],
+            pass_fds=pipes,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         for fd in (to_child, from_child, *pipes):
             os.close(fd)
@@ -64,7 +70,9 @@ class Chromium:
     def __enter__(self) -> Chromium:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._process.terminate()
         self._process.wait(timeout=20)
         for fd in (self._read, self._write):
@@ -131,7 +139,9 @@ class Chromium:
 
     def resize(self, width: int, height: int) -> None:
         """Set the viewport in CSS pixels."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
 
     def theme(self, scheme: str) -> None:
         """Pretend that the system prefers ``light`` or ``dark``."""

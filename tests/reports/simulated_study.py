@@ -10,10 +10,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
 from ablate_reports.data import COLUMNS, StudyFrames
 
 EFFECTS = {"fm": 0.0, "ct": -1.1, "scd": -1.0, "imm": -1.25, "sct": -1.3, "meanflow": -1.6, "esc": -1.75}
-METRIC = {"name": "fd_digits", "extractor": "digits_classifier", "weights_sha256": "synthetic", "samples": 1797, "dtype": "float64"}
+METRIC = {
+    "name": "fd_digits",
+    "extractor": "digits_classifier",
+    "weights_sha256": "synthetic",
+    "samples": 1797,
+    "dtype": "float64",
+}
 CONDITION = {"nfe": 1, "guidance": 1.0, "sampler": "auto", "ema": 0.999}
 
 
@@ -48,7 +55,7 @@ def study(
     parts: dict[str, Any] | None = None,
     **study_fields: Any,
 ) -> StudyFrames:
-    """A synthetic study: arm k has ``log(value) = log(level) + effect + seed effect + noise``; the first arm is the baseline.
+    """A synthetic study: ``log(value) = log(level) + effect + seed effect + noise``; the first arm is the baseline.
 
     Args:
         members: further memberships ``(arm, plan, kind, position, label, choice)``.
@@ -70,16 +77,22 @@ def study(
             done = steps if state == "done" else 0 if state == "planned" else steps // 2
             reason = {"failed": "RuntimeError: out of memory", "diverged": "loss is not finite at step 900"}.get(state)
             cost = 0.0 if state == "planned" else float(20 + rng.random())
-            trials.append((trial, arm, s, state, reason, steps, done, cost, 1.9 * cost, 0.0, 310.0, int(state != "planned")))
+            trials.append(
+                (trial, arm, s, state, reason, steps, done, cost, 1.9 * cost, 0.0, 310.0, int(state != "planned"))
+            )
             if state == "planned":
                 continue
-            attempts.append((trial, 0, "synthetic-host", "cpu", "2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z", state, reason))
+            attempts.append(
+                (trial, 0, "synthetic-host", "cpu", "2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z", state, reason)
+            )
             for step in range(every, done + 1, every):
                 v = value * (1 + 2.5 * np.exp(-step / (0.3 * steps)))
                 measured.append((trial, arm, s, "mid000000001", "fd_digits", "cid000000001", step, 0, 1797, v, 1.0))
             at = np.linspace(1, max(done, 1), points).round()
             loss = (1 + position) * (0.2 + np.exp(-at / (0.2 * steps))) * np.exp(rng.normal(0, 0.05, points))
-            curves.append(pd.DataFrame({"trial_id": trial, "arm_id": arm, "seed": s, "step": at, "name": "loss", "value": loss}))
+            curves.append(
+                pd.DataFrame({"trial_id": trial, "arm_id": arm, "seed": s, "step": at, "name": "loss", "value": loss})
+            )
             if pictures is not None:
                 path = pictures / f"{trial}.png"
                 path.write_bytes(png(64, 64, position * 100))
@@ -94,7 +107,8 @@ def study(
     fields = {
         "name": "objectives (synthetic)", "question": "Which one-step objective is best on synthetic numbers?",
         "baseline_arm_id": f"arm-{base}", "metric": {"name": "fd_digits", "mode": "min", "at": "last"}, "margin": 0.02,
-        "alpha": 0.05, "space_yaml": "ablate: 1\nname: objectives\n", "created_at": "2026-01-01T00:00:00Z", "version": "0.1.0",
+        "alpha": 0.05, "space_yaml": "ablate: 1\nname: objectives\n", "created_at": "2026-01-01T00:00:00Z",
+        "version": "0.1.0",
     }  # fmt: skip
     simulated: dict[str, Any] = dict(
         arms=frame("arms", arms), study_arms=frame("study_arms", plans), trials=frame("trials", trials),
@@ -103,7 +117,8 @@ def study(
         artifacts=frame("artifacts", pieces),
         metric_defs=frame("metric_defs", [("mid000000001", "fd_digits", json.dumps(METRIC), False)]),
         conditions=frame("conditions", [("cid000000001", json.dumps(CONDITION))]),
-        environments=frame("environments", [("env-1", json.dumps({"torch": "synthetic", "git": {"sha": "0" * 40, "dirty": False}}))]),
+        environments=frame("environments", [("env-1", json.dumps({"torch": "synthetic", "git": {"sha": "0" * 40,
+        "dirty": False}}))]),
         attempts=frame("attempts", attempts),
         skips=frame("skips", [("methods", "imm on cosine", "the method is derived for the linear path")]),
         published=[],
@@ -112,20 +127,56 @@ def study(
 
 
 PATH = {"A": 0.0, "B": -0.045, "C": -0.06, "D": -0.062, "E": -0.14}
-GRID = {"linear-l2": 0.0, "linear-huber": -0.02, "cosine-l2": 0.11, "cosine-huber": 0.05, "trig-l2": 0.08, "trig-huber": 0.3}
+GRID = {
+    "linear-l2": 0.0,
+    "linear-huber": -0.02,
+    "cosine-l2": 0.11,
+    "cosine-huber": 0.05,
+    "trig-l2": 0.08,
+    "trig-huber": 0.3,
+}
 
 
 def rich_study(pictures: Path | None = None, **more: Any) -> StudyFrames:
     """Every kind of content at once: a path, a grid, lost trials, a second identity, published numbers."""
-    names = {"A": "baseline", "B": "+ adaptive loss", "C": "+ plug-in velocity", "D": "+ class batches", "E": "+ gradual times"}
+    names = {
+        "A": "baseline",
+        "B": "+ adaptive loss",
+        "C": "+ plug-in velocity",
+        "D": "+ class batches",
+        "E": "+ gradual times",
+    }
     members = [("A", "walk", "cumulative", 0, "baseline", {})]
     members += [(k, "walk", "cumulative", i, names[k], {}) for i, k in enumerate(PATH) if i]
-    members += [(k, "design", "grid", i, k, dict(zip(("schedule", "loss"), k.split("-"), strict=True))) for i, k in enumerate(GRID)]
-    lost = {("trig-l2", 1): "failed", ("trig-huber", 0): "diverged", ("trig-huber", 1): "diverged", ("trig-huber", 2): "diverged"}
+    members += [
+        (k, "design", "grid", i, k, dict(zip(("schedule", "loss"), k.split("-"), strict=True)))
+        for i, k in enumerate(GRID)
+    ]
+    lost = {
+        ("trig-l2", 1): "failed",
+        ("trig-huber", 0): "diverged",
+        ("trig-huber", 1): "diverged",
+        ("trig-huber", 2): "diverged",
+    }
     published = [{"arm": "E", "metric": "FID-50k", "value": 2.9, "source": "an invented paper", "note": "synthetic"}]
-    first = study({**PATH, **GRID}, 4, noise=0.012, seed_noise=0.01, level=6.1, labels=names, status=lost, members=members, pictures=pictures)
+    first = study(
+        {**PATH, **GRID},
+        4,
+        noise=0.012,
+        seed_noise=0.01,
+        level=6.1,
+        labels=names,
+        status=lost,
+        members=members,
+        pictures=pictures,
+    )
     other = first.measurements.assign(cond_id="cid000000002", value=first.measurements["value"] * 0.7)
-    conditions = pd.concat([first.conditions, pd.DataFrame([("cid000000002", json.dumps(CONDITION | {"nfe": 4}))], columns=["cond_id", "definition"])])
+    conditions = pd.concat(
+        [
+            first.conditions,
+            pd.DataFrame([("cid000000002", json.dumps(CONDITION | {"nfe": 4}))], columns=["cond_id", "definition"]),
+        ]
+    )
     parts = {f: getattr(first, f) for f in COLUMNS} | {"published": published, "conditions": conditions}
     parts["measurements"] = pd.concat([first.measurements, other[other["arm_id"].isin(["arm-A", "arm-E"])]])
     return StudyFrames(study=dict(first.study) | {"name": "A path and a grid (synthetic)"} | more, **parts)

@@ -8,10 +8,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from simulated_study import CONDITION, METRIC, rich_study, study
+
 from ablate_reports import tables
 from ablate_reports.analysis import analyse
 from ablate_reports.data import COLUMNS, StudyFrames, field_diff, final_values, metric_title
-from simulated_study import CONDITION, METRIC, rich_study, study
 
 
 def changed(frames: StudyFrames, **parts: object) -> StudyFrames:
@@ -44,7 +45,9 @@ def test_only_the_last_step_counts_even_when_an_earlier_one_is_lower() -> None:
     frames = study()
     rows = frames.measurements.copy()
     rows.loc[rows["step"] == 500, "value"] = 0.001
-    assert analyse(changed(frames, measurements=rows)).by_id["arm-esc"].value == pytest.approx(analyse(frames).by_id["arm-esc"].value)
+    assert analyse(changed(frames, measurements=rows)).by_id["arm-esc"].value == pytest.approx(
+        analyse(frames).by_id["arm-esc"].value
+    )
 
 
 def test_a_missing_last_value_is_not_replaced_by_an_earlier_one() -> None:
@@ -79,7 +82,8 @@ def test_values_of_another_identity_or_condition_never_meet() -> None:
     other = frames.measurements.assign(metric_id="mid000000009", value=1e-6)
     defs = pd.concat([
         frames.metric_defs,
-        pd.DataFrame([("mid000000009", "fd_digits", json.dumps(METRIC | {"dtype": "float32", "reference": {"n": 7}}), False)], columns=COLUMNS["metric_defs"]),
+        pd.DataFrame([("mid000000009", "fd_digits", json.dumps(METRIC | {"dtype": "float32", "reference": {"n": 7}}),
+        False)], columns=COLUMNS["metric_defs"]),
     ])  # fmt: skip
     fewer = other[other["arm_id"] != "arm-ct"]
     a = analyse(changed(frames, measurements=pd.concat([frames.measurements, fewer]), metric_defs=defs))
@@ -194,7 +198,10 @@ def test_equivalence_needs_the_interval_inside_the_margin() -> None:
     tight = analyse(study({"fm": 0.0, "a": 0.002}, 5, noise=0.002, seed_noise=0.05))
     assert tight.rows[1].verdict == "equivalent"
     assert tight.headline.startswith("The one other arm is equivalent to the baseline fm within ±2%")
-    assert analyse(study({"fm": 0.0, "a": 0.002}, 5, noise=0.002, seed_noise=0.05, margin=0)).rows[1].verdict == "inconclusive"
+    assert (
+        analyse(study({"fm": 0.0, "a": 0.002}, 5, noise=0.002, seed_noise=0.05, margin=0)).rows[1].verdict
+        == "inconclusive"
+    )
 
 
 def test_two_arms_of_one_label_are_told_apart() -> None:
@@ -204,13 +211,20 @@ def test_two_arms_of_one_label_are_told_apart() -> None:
 
 
 def test_fid_digits_is_never_called_fid_alone() -> None:
-    assert metric_title("fd_digits", METRIC) == "Frechet distance on digit-classifier features (fd_digits), not FID, 1,797 samples"
+    assert (
+        metric_title("fd_digits", METRIC)
+        == "Frechet distance on digit-classifier features (fd_digits), not FID, 1,797 samples"
+    )
     assert metric_title("fid", {"samples": 50_000}) == "Frechet Inception distance (FID), 50,000 samples"
     assert metric_title("my_metric") == "my_metric"
 
 
 def test_definitions_are_compared_field_by_field() -> None:
-    assert field_diff({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "d": 4}) == [("a.b", 1, 3), ("c", 2, None), ("d", None, 4)]
+    assert field_diff({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "d": 4}) == [
+        ("a.b", 1, 3),
+        ("c", 2, None),
+        ("d", None, 4),
+    ]
     assert field_diff(CONDITION, dict(CONDITION)) == []
 
 

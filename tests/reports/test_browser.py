@@ -6,14 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ablate_reports import StudyFrames, render_html
 from chromium import Chromium, executable
 from simulated_study import rich_study, study
 from test_page import HOSTILE
 
+from ablate_reports import StudyFrames, render_html
+
 pytestmark = pytest.mark.skipif(executable() is None, reason="chromium not found: apt-get install chromium")
 
-DRAWN = "[...document.querySelectorAll('.plot')].map(p => [p.dataset.figure, !!p.querySelector('.main-svg'), p.textContent.includes('WebGL')])"
+DRAWN = (
+    "[...document.querySelectorAll('.plot')].map("
+    "p => [p.dataset.figure, !!p.querySelector('.main-svg'), p.textContent.includes('WebGL')])"
+)
 INK = "document.querySelector('.plot .xtick text')?.style.fill ?? getComputedStyle(document.body).color"
 
 
@@ -53,7 +57,8 @@ def test_the_page_draws_everything_without_an_error_or_a_request(browser: Chromi
 
 
 def test_the_theme_button_turns_the_page_and_its_figures(browser: Chromium, page: Path) -> None:
-    state = f"[getComputedStyle(document.body).backgroundColor, {INK}, document.getElementById('theme').getAttribute('aria-pressed')]"
+    pressed = "document.getElementById('theme').getAttribute('aria-pressed')"
+    state = f"[getComputedStyle(document.body).backgroundColor, {INK}, {pressed}]"
     light = browser.run(state)
     browser.run(f"document.getElementById('theme').click(); {WAIT}")
     dark = browser.run(state)
@@ -102,10 +107,17 @@ def test_the_page_never_scrolls_sideways(browser: Chromium, page: Path, width: i
 
 
 def test_what_can_be_operated_can_be_reached_by_keyboard_and_has_a_name(browser: Chromium, page: Path) -> None:
-    nameless = """[...document.querySelectorAll('button, select, input, summary, nav a')].filter(e => e.closest('.plot') === null && (
-        e.tabIndex < 0 || !(e.textContent.trim() || e.getAttribute('aria-label') || e.closest('label')))).map(e => e.outerHTML)"""
+    nameless = """[...document.querySelectorAll('button, select, input, summary, nav a')]
+        .filter(e => e.closest('.plot') === null)
+        .filter(e => e.tabIndex < 0 || !(e.textContent.trim() || e.getAttribute('aria-label') || e.closest('label')))
+        .map(e => e.outerHTML)"""
     assert browser.run(nameless) == []
-    assert browser.run("[...document.querySelectorAll('.scroll')].filter(e => e.tabIndex !== 0 && !e.closest('#samples')).length") == 0
+    assert (
+        browser.run(
+            "[...document.querySelectorAll('.scroll')].filter(e => e.tabIndex !== 0 && !e.closest('#samples')).length"
+        )
+        == 0
+    )
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
@@ -116,12 +128,14 @@ def test_text_has_contrast(browser: Chromium, page: Path, scheme: str) -> None:
       const part = v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
       const lum = c => rgb(c).map(part).reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0);
       const behind = e => {
-        for (; e; e = e.parentElement) { const b = getComputedStyle(e).backgroundColor; if (!/, 0\\)$|transparent/.test(b)) return b; }
+        for (; e; e = e.parentElement) { const b = getComputedStyle(e).backgroundColor; if (!/,
+        0\\)$|transparent/.test(b)) return b; }
         return 'rgb(255,255,255)';
       };
       const bad = new Set();
       for (const e of document.querySelectorAll('main *')) {
-        if (e.closest('svg, script, .plot') || ![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
+        if (e.closest('svg, script, .plot')) continue;
+        if (![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
         const [a, b] = [lum(getComputedStyle(e).color), lum(behind(e))].sort((x, y) => y - x);
         if ((a + .05) / (b + .05) < 4.5) bad.add(e.className + ' ' + e.tagName + ' ' + e.textContent.slice(0, 30));
       }
@@ -134,7 +148,8 @@ def test_print_is_light_with_open_tables_and_all_figures(browser: Chromium, page
     browser.theme("dark")
     paper = browser.pdf()
     assert paper.startswith(b"%PDF")
-    state = "[getComputedStyle(document.body).backgroundColor, document.querySelectorAll('details:not([data-noprint])[open]').length > 3]"
+    opened = "document.querySelectorAll('details:not([data-noprint])[open]').length > 3"
+    state = f"[getComputedStyle(document.body).backgroundColor, {opened}]"
     assert browser.run(f"dispatchEvent(new Event('beforeprint')), {state}") == ["rgb(255, 255, 255)", True]
     assert browser.run(f"dispatchEvent(new Event('afterprint')), {state}") == ["rgb(20, 23, 26)", False]
     assert browser.problems == []
@@ -156,8 +171,13 @@ def test_figures_are_drawn_when_they_come_into_view(browser: Chromium, page: Pat
 
 def test_hostile_names_are_harmless_and_fit(browser: Chromium, tmp_path: Path) -> None:
     members = [(n, "walk", "cumulative", i, label, {}) for i, (n, label) in enumerate(HOSTILE.items())]
-    members += [(n, "design", "grid", i, label, {"<i>a": label, "b" * 200: str(i % 2)}) for i, (n, label) in enumerate(HOSTILE.items())]
-    frames = study(labels=HOSTILE, name="<img src=x onerror=alert(9)>" * 9, question="<script>alert(3)</script>", members=members)
+    members += [
+        (n, "design", "grid", i, label, {"<i>a": label, "b" * 200: str(i % 2)})
+        for i, (n, label) in enumerate(HOSTILE.items())
+    ]
+    frames = study(
+        labels=HOSTILE, name="<img src=x onerror=alert(9)>" * 9, question="<script>alert(3)</script>", members=members
+    )
     browser.requests.clear()
     show(browser, frames, tmp_path, width=400)
     for width in (400, 1280):

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from simulated_study import png, rich_study, study
+from test_analysis import changed
+
 from ablate_reports.analysis import analyse
 from ablate_reports.figures import all_figures, cumulative, curves, effects, heatmap
 from ablate_reports.figures.base import log_ticks, plain
 from ablate_reports.figures.losses import loss_name, panels
 from ablate_reports.samples import gallery
-from simulated_study import png, rich_study, study
-from test_analysis import changed
 
 RICH = analyse(rich_study())
 DEMO = analyse(study())
@@ -70,7 +71,13 @@ def test_a_forest_of_many_arms_keeps_its_ends_and_says_so() -> None:
 
 def test_the_waterfall_compares_each_step_with_the_one_before() -> None:
     path = cumulative.steps(RICH, "walk")
-    assert [s.name for s in path] == ["baseline", "+ adaptive loss", "+ plug-in velocity", "+ class batches", "+ gradual times"]
+    assert [s.name for s in path] == [
+        "baseline",
+        "+ adaptive loss",
+        "+ plug-in velocity",
+        "+ class batches",
+        "+ gradual times",
+    ]
     assert path[0].step is None
     values = [s.row.value for s in path]
     for above, s in zip(values, path[1:], strict=False):

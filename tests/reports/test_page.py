@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from simulated_study import rich_study, study
+
 from ablate_reports import StudyFrames, analyse, render_csv, render_html, render_json, render_markdown
 from ablate_reports.emitters import CSV_COLUMNS
-from simulated_study import rich_study, study
 
 HOSTILE = {
     "ct": "<script>alert(1)</script>",
@@ -99,12 +100,17 @@ def test_the_same_study_gives_the_same_bytes_in_another_process() -> None:
     code = (
         "import hashlib, sys; sys.path.insert(0, sys.argv[1]); from simulated_study import rich_study;"
         "import ablate_reports as r; f = rich_study();"
-        "print([hashlib.sha256(x(f).encode()).hexdigest() for x in (r.render_html, r.render_json, r.render_csv, r.render_markdown)])"
+        "print([hashlib.sha256(x(f).encode()).hexdigest() for x in (r.render_html, r.render_json, r.render_csv, "
+        "r.render_markdown)])"
     )
     seen = set()
     for seed in ("1", "2"):
         run = subprocess.run(
-            [sys.executable, "-c", code, str(Path(__file__).parent)], capture_output=True, text=True, check=True, env=os.environ | {"PYTHONHASHSEED": seed}
+            [sys.executable, "-c", code, str(Path(__file__).parent)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"PYTHONHASHSEED": seed},
         )
         seen.add(run.stdout)
     assert len(seen) == 1
@@ -112,7 +118,12 @@ def test_the_same_study_gives_the_same_bytes_in_another_process() -> None:
 
 @pytest.fixture(scope="module")
 def hostile() -> StudyFrames:
-    return study(labels=HOSTILE, name="<b>study</b>", question="</title><script>alert(3)</script>", space_yaml="</pre><script>alert(4)</script>")
+    return study(
+        labels=HOSTILE,
+        name="<b>study</b>",
+        question="</title><script>alert(3)</script>",
+        space_yaml="</pre><script>alert(4)</script>",
+    )
 
 
 def test_hostile_names_stay_text_on_the_page(hostile: StudyFrames) -> None:
@@ -167,7 +178,13 @@ def test_json_holds_every_number_and_verdict() -> None:
     assert document["arms"][1]["values"]["0"] == a.rows[1].seeds[0]
     assert document["model"]["df"] == a.model.df  # type: ignore[union-attr]
     assert document["others"][0]["differs"] == [{"field": "condition.nfe", "primary": 1, "here": 4}]
-    assert [s["verdict"] for s in document["cumulative"]["walk"]] == [None, "better", "inconclusive", "inconclusive", "better"]
+    assert [s["verdict"] for s in document["cumulative"]["walk"]] == [
+        None,
+        "better",
+        "inconclusive",
+        "inconclusive",
+        "better",
+    ]
     assert len(document["failures"]) == 4
     assert document["published"][0]["value"] == 2.9
     assert document["primary"]["definition"]["samples"] == 1797
@@ -190,7 +207,13 @@ def test_failures_and_skips_carry_their_reasons(page: str) -> None:
 def test_methods_say_what_was_done(page: str) -> None:
     methods = re.search(r'<section id="methods">.*?</section>', page, re.S)
     assert methods is not None
-    for words in ("arms + seed blocks + noise", "26 degrees of freedom", "all 9 comparisons at once", "±2%", "Brown-Forsythe"):
+    for words in (
+        "arms + seed blocks + noise",
+        "26 degrees of freedom",
+        "all 9 comparisons at once",
+        "±2%",
+        "Brown-Forsythe",
+    ):
         assert words in methods[0]
 
 
@@ -207,7 +230,17 @@ def test_methods_say_what_was_done(page: str) -> None:
         study(status={("esc", s): "planned" for s in range(3)}),
         study(metric={"name": "never_measured"}),
     ],
-    ids=["empty", "one seed", "one arm", "no spread", "all failed", "baseline diverged", "no baseline", "running", "metric not measured"],
+    ids=[
+        "empty",
+        "one seed",
+        "one arm",
+        "no spread",
+        "all failed",
+        "baseline diverged",
+        "no baseline",
+        "running",
+        "metric not measured",
+    ],
 )
 def test_every_degenerate_study_renders_everywhere(frames: StudyFrames) -> None:
     a = analyse(frames)
@@ -216,4 +249,7 @@ def test_every_degenerate_study_renders_everywhere(frames: StudyFrames) -> None:
     assert json.loads(render_json(frames))["headline"] == a.headline
     assert a.headline in render_markdown(frames).replace("\\", "")
     assert render_csv(frames).count("\n") == len(a.rows) + 1
-    assert not re.search(r"(?i)\b(nan|none|inf)\b(?! (failed|\.|diverged))", re.sub(r"(?s)<(style|script).*?</\1>", "", html).replace("<p>None.</p>", ""))
+    assert not re.search(
+        r"(?i)\b(nan|none|inf)\b(?! (failed|\.|diverged))",
+        re.sub(r"(?s)<(style|script).*?</\1>", "", html).replace("<p>None.</p>", ""),
+    )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
-from ablate_reports import power
 from scipy import stats
 from statsmodels.stats.power import TTestIndPower
+
+from ablate_reports import power
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 20])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ablate_reports.simultaneous import MaxT, scale_nodes
 from scipy import integrate, stats
+
+from ablate_reports.simultaneous import MaxT, scale_nodes
 
 
 def equal(m: int, rho: float = 0.5) -> np.ndarray:
@@ -19,7 +20,9 @@ def test_one_contrast_is_the_t_distribution(df: float) -> None:
     assert law.adjusted_p(1.7) == pytest.approx(2 * stats.t.sf(1.7, df), rel=1e-10)
 
 
-@pytest.mark.parametrize(("m", "df", "published"), [(2, 5, 3.03), (9, 20, 2.95), (5, 10, 2.99), (3, 60, 2.41), (9, 12, 3.14)])
+@pytest.mark.parametrize(
+    ("m", "df", "published"), [(2, 5, 3.03), (9, 20, 2.95), (5, 10, 2.99), (3, 60, 2.41), (9, 12, 3.14)]
+)
 def test_critical_values_are_those_of_dunnetts_table(m: int, df: int, published: float) -> None:
     assert MaxT(equal(m), float(df)).critical(0.05) == pytest.approx(published, abs=0.0051)
 

@@ -6,11 +6,14 @@ import dataclasses
 from typing import Any
 
 import pytest
+
 from ablate_reports.verdicts import Compared, Situation, headline, judge, marker, remarks
 
 NORMAL = Situation(
-    metric="FID", baseline="the baseline fm", baseline_problem="", planned=9, final=9, done=9, diverged=0, failed=0, measured=9,
-    arms_measured=3, lowest=("esc", "5.7"), compared=(), no_spread=False, level="95%", margin="±2%", resolution="3.1%", tied=(),
+    metric="FID", baseline="the baseline fm", baseline_problem="", planned=9, final=9, done=9, diverged=0, failed=0,
+    measured=9,
+    arms_measured=3, lowest=("esc", "5.7"), compared=(), no_spread=False, level="95%", margin="±2%",
+    resolution="3.1%", tied=(),
 )  # fmt: skip
 
 
@@ -66,15 +69,18 @@ def test_a_metric_to_be_maximised_turns_the_verdict_and_the_arrow() -> None:
         (state(baseline=None), "No baseline is named, so nothing is compared; the lowest FID is 5.7 (esc)."),
         (
             state(baseline_problem="failed or diverged in every trial"),
-            "No comparison is possible, because the baseline fm failed or diverged in every trial; the lowest FID is 5.7 (esc).",
+            "No comparison is possible, because the baseline fm failed or diverged in every trial; the lowest "
+            "FID is 5.7 (esc).",
         ),
         (
             state(arm("esc", "inconclusive", interval=None), no_spread=True),
-            "No verdict: all seeds of an arm gave identical values, so there is no noise to judge by; the lowest FID is 5.7 (esc).",
+            "No verdict: all seeds of an arm gave identical values, so there is no noise to judge by; the lowest "
+            "FID is 5.7 (esc).",
         ),
         (
             state(arm("esc", "inconclusive", interval=None)),
-            "No verdict, because no arm can be compared over two seeds or more (values only); the lowest FID is 5.7 (esc).",
+            "No verdict, because no arm can be compared over two seeds or more (values only); the lowest FID is "
+            "5.7 (esc).",
         ),
         (
             state(arm("ct", "worse", 0.2), arm("esc", "better", -0.3), arm("imm", "better", -0.1)),
@@ -84,11 +90,13 @@ def test_a_metric_to_be_maximised_turns_the_verdict_and_the_arrow() -> None:
             state(arm("esc", "better", -0.3, n=2)),
             "esc beats the baseline fm: -30% (95% simultaneous interval a to b, 2 against 3 seeds) in FID.",
         ),
-        (state(arm("ct", "equivalent"), arm("esc", "equivalent")), "All 2 other arms are equivalent to the baseline fm within ±2% in FID."),
+        (state(arm("ct", "equivalent"), arm("esc", "equivalent")),
+        "All 2 other arms are equivalent to the baseline fm within ±2% in FID."),
         (state(arm("ct", "worse", 0.2)), "The one other arm is worse than the baseline fm in FID."),
         (
             state(arm("ct", "inconclusive"), arm("esc", "inconclusive")),
-            "No difference to the baseline fm is resolved in FID; differences below about 3.1% cannot be seen at this size.",
+            "No difference to the baseline fm is resolved in FID; differences below about 3.1% cannot be seen at "
+            "this size.",
         ),
         (
             state(arm("ct", "worse", 0.2), arm("esc", "inconclusive"), arm("x", "equivalent")),
@@ -96,7 +104,8 @@ def test_a_metric_to_be_maximised_turns_the_verdict_and_the_arrow() -> None:
         ),
         (
             state(arm("esc", "better", -0.3), final=5, done=4),
-            "4 of 9 trials finished so far: esc beats the baseline fm: -30% (95% simultaneous interval a to b, 3 seeds) in FID.",
+            "4 of 9 trials finished so far: esc beats the baseline fm: -30% (95% simultaneous interval a to b, 3 "
+            "seeds) in FID.",
         ),
     ],
 )  # fmt: skip
@@ -111,7 +120,13 @@ def test_a_metric_to_be_maximised_names_the_largest_effect_and_the_highest_value
 
 
 def test_the_remarks_tally_name_ties_and_count_the_lost() -> None:
-    said = " ".join(remarks(state(arm("a", "better", -0.1), arm("b", "better", -0.2), arm("c", "worse", 0.2), done=7, failed=1, diverged=1)))
+    said = " ".join(
+        remarks(
+            state(
+                arm("a", "better", -0.1), arm("b", "better", -0.2), arm("c", "worse", 0.2), done=7, failed=1, diverged=1
+            )
+        )
+    )
     assert "Against the baseline fm, of 3 arms: 2 better, 1 worse." in said
     assert "confirm it on fresh seeds" in said
     assert "1 failed and 1 diverged of 9 trials: means are over the survivors." in said

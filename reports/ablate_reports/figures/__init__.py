@@ -1,5 +1,6 @@
-"""One file per figure; each turns an `Analysis` into a `Figure`: plain data, a caption, a table, or None if it has
-nothing to show. Plotly itself is not imported: a spec is JSON, and ``plotly.graph_objects.Figure(figure.spec)`` reads it.
+"""One file per figure; each turns an `Analysis` into figures: plain data, a caption, a table.
+
+Plotly itself is not imported: a spec is JSON, and ``plotly.graph_objects.Figure(figure.spec)`` reads it.
 """
 
 from __future__ import annotations

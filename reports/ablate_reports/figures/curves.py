@@ -11,6 +11,7 @@ from scipy import stats
 
 from ablate_reports import formats
 from ablate_reports.analysis import Analysis, ArmRow
+from ablate_reports.data import records
 from ablate_reports.figures.base import CYCLE, DASHES, GREY, Figure, Key, Table, axis, layout, log_ticks, plain, rgba
 
 MOST_ARMS = 12
@@ -27,12 +28,23 @@ def build(analysis: Analysis) -> list[Figure]:
     shown = arms[:MOST_ARMS]
     mean = "geometric mean" if analysis.scale == "log" else "mean"
     caption = (
-        f"Line: {mean} over seeds; band: {analysis.level} t interval of the mean at that step alone (two seeds or more). "
+        f"Line: {mean} over seeds; band: {analysis.level} t interval of the mean at that step alone (two seeds or "
+        "more). "
         "A trial that failed or diverged counts at the steps it reached."
     )
     left = len(arms) - len(shown)
     notes = [f"Shown: the baseline and the {len(shown) - 1} best arms; {left} more are in the table."] if left else []
-    return [Figure("curves", f"{analysis.primary.name} while training", caption, _spec(analysis, table, shown), _table(table, arms), notes, _legend(shown))]
+    return [
+        Figure(
+            "curves",
+            f"{analysis.primary.name} while training",
+            caption,
+            _spec(analysis, table, shown),
+            _table(table, arms),
+            notes,
+            _legend(shown),
+        )
+    ]
 
 
 def bands(analysis: Analysis) -> pd.DataFrame:
@@ -71,7 +83,16 @@ def _spec(analysis: Analysis, table: pd.DataFrame, arms: list[ArmRow]) -> dict[s
     if log:
         y = axis(f"{name}, log scale", type="log", tickvals=plain(log_ticks(low / 1.2, high * 1.2)))
         y["range"] = plain([math.log10(low / 1.25), math.log10(high * 1.25)])
-    return {"data": data, "layout": layout(400, xaxis=axis("training step", rangemode="tozero"), yaxis=y, margin={"l": 56, "r": 16, "t": 12, "b": 48}, showlegend=False)}
+    return {
+        "data": data,
+        "layout": layout(
+            400,
+            xaxis=axis("training step", rangemode="tozero"),
+            yaxis=y,
+            margin={"l": 56, "r": 16, "t": 12, "b": 48},
+            showlegend=False,
+        ),
+    }
 
 
 def _legend(arms: list[ArmRow]) -> list[Key]:
@@ -91,7 +112,9 @@ def _traces(r: ArmRow, rows: pd.DataFrame, colour: str, dash: str) -> list[dict[
         x = band["step"].tolist()
         outline = {"x": x + x[::-1], "y": plain([*band["high"], *band["low"][::-1]], 5)}
         fill = {"fill": "toself", "fillcolor": rgba(colour, 0.16), "line": {"width": 0}, "hoverinfo": "skip"}
-        traces.append({"type": "scatter", "mode": "lines", "showlegend": False, "legendgroup": r.arm_id} | outline | fill)
+        traces.append(
+            {"type": "scatter", "mode": "lines", "showlegend": False, "legendgroup": r.arm_id} | outline | fill
+        )
     name = formats.safe(r.label, 32) + (" (baseline)" if r.baseline else "")
     line = {"color": colour, "width": 3 if r.baseline else 2, "dash": dash}
     traces.append({
@@ -108,7 +131,7 @@ def _table(table: pd.DataFrame, arms: list[ArmRow]) -> Table:
     for r in arms:
         rows = table[table["arm_id"] == r.arm_id]
         picked = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(listed, len(rows))).astype(int))]
-        for row in picked.itertuples():
+        for row in records(picked):
             both = f"{formats.number(row.low)} to {formats.number(row.high)}" if math.isfinite(row.low) else "one seed"
             body.append([formats.short(r.label, 80), f"{row.step:,}", formats.number(row.mean), both, str(row.n)])
     return Table(["Arm", "Step", "Mean", "Interval", "Seeds"], body)

@@ -24,13 +24,23 @@ def build(analysis: Analysis) -> list[Figure]:
     shown = judged if len(judged) <= MOST_ROWS else judged[: MOST_ROWS // 2] + judged[-(MOST_ROWS // 2) :]
     base = analysis.baseline_name
     better = sum(r.verdict == "better" for r in judged)
-    margin = f" The green band is the declared margin of equivalence, {analysis.situation.margin}." if analysis.margin else ""
+    margin = (
+        f" The green band is the declared margin of equivalence, {analysis.situation.margin}."
+        if analysis.margin
+        else ""
+    )
     caption = (
         f"{better} of {len(judged)} arms are better than {base} with {analysis.level} simultaneous confidence. "
         f"Thin bar: simultaneous interval; thick bar: ordinary interval of that arm alone.{margin}"
     )
-    notes = [f"{len(judged) - len(shown)} arms in the middle of the ranking are in the table only."] if len(shown) < len(judged) else []
-    return [Figure("effects", f"Each arm against {base}", caption, _spec(analysis, shown), _table(analysis, rows), notes)]
+    notes = (
+        [f"{len(judged) - len(shown)} arms in the middle of the ranking are in the table only."]
+        if len(shown) < len(judged)
+        else []
+    )
+    return [
+        Figure("effects", f"Each arm against {base}", caption, _spec(analysis, shown), _table(analysis, rows), notes)
+    ]
 
 
 def _spec(analysis: Analysis, rows: list[ArmRow]) -> dict[str, Any]:
@@ -49,9 +59,22 @@ def _spec(analysis: Analysis, rows: list[ArmRow]) -> dict[str, Any]:
     shapes.append(line | {"line": {"color": GREY, "width": 1}})
     if analysis.margin:
         band = {"type": "rect", "x0": value(-analysis.margin), "x1": value(analysis.margin), "y0": 0, "y1": 1}
-        shapes.append(band | {"yref": "paper", "fillcolor": COLOURS["equivalent"], "opacity": 0.13, "line": {"width": 0}, "layer": "below"})
+        shapes.append(
+            band
+            | {
+                "yref": "paper",
+                "fillcolor": COLOURS["equivalent"],
+                "opacity": 0.13,
+                "line": {"width": 0},
+                "layer": "below",
+            }
+        )
     labels = [
-        row_label(f"<b>{formats.safe(r.label)}</b>  {analysis.marker(r.verdict)} {formats.change(r.contrast.estimate, analysis.scale)}", i)
+        row_label(
+            f"<b>{formats.safe(r.label)}</b>  {analysis.marker(r.verdict)} "
+            f"{formats.change(r.contrast.estimate, analysis.scale)}",
+            i,
+        )
         for i, r in enumerate(rows)
         if r.contrast and r.verdict
     ]
@@ -59,7 +82,12 @@ def _spec(analysis: Analysis, rows: list[ArmRow]) -> dict[str, Any]:
     return {
         "data": data,
         "layout": layout(
-            96 + 44 * k, shapes=shapes, annotations=labels, xaxis=_x_axis(analysis, ratio, low, high), yaxis=y, margin={"l": 12, "r": 16, "t": 34, "b": 52}
+            96 + 44 * k,
+            shapes=shapes,
+            annotations=labels,
+            xaxis=_x_axis(analysis, ratio, low, high),
+            yaxis=y,
+            margin={"l": 12, "r": 16, "t": 34, "b": 52},
         ),
     }
 
@@ -93,7 +121,11 @@ def _traces(analysis: Analysis, verdict: str, mine: list[tuple[int, ArmRow]], va
     ys: list[float | None] = []
     for i, r in mine:
         c = r.contrast
-        assert c is not None and c.low is not None and c.high is not None and c.low_single is not None and c.high_single is not None  # noqa: PT018
+        assert c is not None
+        assert c.low is not None
+        assert c.high is not None
+        assert c.low_single is not None
+        assert c.high_single is not None
         thin += [value(c.low), value(c.high), None]
         thick += [value(c.low_single), value(c.high_single), None]
         ys += [i, i, None]
@@ -105,7 +137,9 @@ def _traces(analysis: Analysis, verdict: str, mine: list[tuple[int, ArmRow]], va
         if r.contrast
     ]
     sign = analysis.marker(verdict)  # type: ignore[arg-type]
-    symbol = SYMBOLS[verdict if analysis.lower_is_better else {"better": "worse", "worse": "better"}.get(verdict, verdict)]
+    symbol = SYMBOLS[
+        verdict if analysis.lower_is_better else {"better": "worse", "worse": "better"}.get(verdict, verdict)
+    ]
     marks = {
         "type": "scatter", "mode": "markers", "name": f"{sign} {verdict}", "y": [i for i, _ in mine],
         "x": plain(value(r.contrast.estimate) for _, r in mine if r.contrast),
@@ -120,7 +154,15 @@ def _traces(analysis: Analysis, verdict: str, mine: list[tuple[int, ArmRow]], va
 
 
 def _table(analysis: Analysis, rows: list[ArmRow]) -> Table:
-    head = ["Arm", "Difference", f"{analysis.level} simultaneous interval", "Ordinary interval", "Family p", "Verdict", "Seeds"]
+    head = [
+        "Arm",
+        "Difference",
+        f"{analysis.level} simultaneous interval",
+        "Ordinary interval",
+        "Family p",
+        "Verdict",
+        "Seeds",
+    ]
     body = []
     for r in rows:
         c = r.contrast
@@ -129,5 +171,15 @@ def _table(analysis: Analysis, rows: list[ArmRow]) -> Table:
         alone = formats.interval(c.low_single, c.high_single, analysis.scale) or "—"
         p = "—" if c.p_family is None else ("<0.001" if c.p_family < 0.001 else f"{c.p_family:.3f}")
         verdict = f"{analysis.marker(r.verdict)} {r.verdict}" if r.verdict else "—"
-        body.append([formats.short(r.label, 80), formats.change(c.estimate, analysis.scale), both, alone, p, verdict, f"{c.n} / {c.n_reference}"])
+        body.append(
+            [
+                formats.short(r.label, 80),
+                formats.change(c.estimate, analysis.scale),
+                both,
+                alone,
+                p,
+                verdict,
+                f"{c.n} / {c.n_reference}",
+            ]
+        )
     return Table(head, body)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ablate_reports import formats
 from ablate_reports.analysis import Analysis, ArmRow
-from ablate_reports.data import definition
+from ablate_reports.data import definition, records
 from ablate_reports.figures.base import Figure, Table, axis, layout, plain
 
 CIVIDIS = ("#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838")
@@ -26,7 +26,7 @@ def build(analysis: Analysis) -> list[Figure]:
 
 
 def _cells(analysis: Analysis, plan: str) -> tuple[dict[tuple[str, ...], ArmRow], dict[str, list[str]]]:
-    members = [(definition(m.choice), m.arm_id) for m in analysis.frames.axes(plan, "grid").itertuples()]
+    members = [(definition(m.choice), m.arm_id) for m in records(analysis.frames.axes(plan, "grid"))]
     names = list(dict.fromkeys(k for choice, _ in members for k in choice))
     levels = {k: list(dict.fromkeys(str(choice.get(k)) for choice, _ in members)) for k in names}
     axes = {k: v for k, v in levels.items() if len(v) > 1}
@@ -44,7 +44,8 @@ def _figure(
     )
     mean = "Geometric mean" if analysis.scale == "log" else "Mean"
     caption = (
-        f"{mean} of every cell over its seeds; darker is {'lower' if analysis.lower_is_better else 'higher'}, which is better. "
+        f"{mean} of every cell over its seeds; darker is {'lower' if analysis.lower_is_better else 'higher'}, "
+        "which is better. "
         f"The best cell is {formats.short(best[1])} × {formats.short(best[2])} ({formats.number(best[0])})."
     )
     title = f"{formats.short(name_y)} × {formats.short(name_x)}"
@@ -63,7 +64,10 @@ def _text(row: ArmRow | None) -> str:
 
 
 def _spec(
-    analysis: Analysis, axes: dict[str, list[str]], values: list[list[float | None]], cells: dict[tuple[str, ...], ArmRow]
+    analysis: Analysis,
+    axes: dict[str, list[str]],
+    values: list[list[float | None]],
+    cells: dict[tuple[str, ...], ArmRow],
 ) -> dict[str, Any]:
     (name_y, ys), (name_x, xs) = axes.items()
     shade = [[None if v is None else (math.log(v) if analysis.scale == "log" else v) for v in row] for row in values]
@@ -84,8 +88,14 @@ def _spec(
         "type": "heatmap", "z": [plain(row) for row in shade], "x": list(range(len(xs))), "y": list(range(len(ys))),
         "colorscale": scale, "showscale": False, "xgap": 3, "ygap": 3, "hoverinfo": "skip",
     }  # fmt: skip
-    x_axis = axis(formats.safe(name_x), tickvals=list(range(len(xs))), ticktext=[formats.safe(x, 18) for x in xs], showgrid=False)
+    x_axis = axis(
+        formats.safe(name_x), tickvals=list(range(len(xs))), ticktext=[formats.safe(x, 18) for x in xs], showgrid=False
+    )
     y_axis = axis(
-        formats.safe(name_y), tickvals=list(range(len(ys))), ticktext=[formats.safe(y, 14) for y in ys], showgrid=False, autorange="reversed"
+        formats.safe(name_y),
+        tickvals=list(range(len(ys))),
+        ticktext=[formats.safe(y, 14) for y in ys],
+        showgrid=False,
+        autorange="reversed",
     )
     return {"data": [heat], "layout": layout(110 + 44 * len(ys), annotations=notes, xaxis=x_axis, yaxis=y_axis)}

@@ -1,4 +1,4 @@
-"""Training losses, one small panel per arm: each with its own scale, because losses of objectives are not comparable."""
+"""Training losses, one small panel per arm, each with its own scale: losses of objectives are not comparable."""
 
 from __future__ import annotations
 
@@ -83,7 +83,8 @@ def _panel(label: str, rows: pd.DataFrame, points: int, listed: int) -> Panel | 
     band = _path(np.concatenate([x, x[::-1]]), np.concatenate([y(high), y(low)[::-1]])) + "Z" if count > 1 else ""
     picked = np.unique(np.linspace(0, len(step) - 1, min(listed, len(step))).astype(int))
     return Panel(
-        label, _path(x, y(mean)), band, formats.number(bottom, 3), formats.number(top, 3), formats.number(float(mean[-1]), 3),
+        label, _path(x, y(mean)), band, formats.number(bottom, 3), formats.number(top, 3),
+        formats.number(float(mean[-1]), 3),
         f"{int(last):,}", int(count), [(int(step[i]), float(mean[i])) for i in picked],
     )  # fmt: skip
 
