@@ -164,7 +164,9 @@ METHODS: dict[str, Method] = {
         paper="ESC, arXiv 2512.11831; EDAPINENUT/ExplicitShortCut loss/esc_loss.py",
         differs=(
             "The log-variance is (B,), not broadcast to one number. Warm-up 10000 follows the paper; the released"
-            f" commands pass 0. Plug-in probability 0.5 is the B/2 setting (XL/2: 0.2). {_PER_TRIAL}"
+            " commands pass 0. The plug-in velocity of a row with a class averages over the samples of that class in an"
+            " ordinary batch; the publication gets the same by batches of one class (batching: class_consistent)."
+            f" Plug-in probability 0.5 is the B/2 setting (XL/2: 0.2). {_PER_TRIAL}"
         ),
         slots=_COMMON
         | _NO_TWO_STEPS
@@ -172,7 +174,7 @@ METHODS: dict[str, Method] = {
             "parameterization": "u",
             "time_sampler": "esc_gradual",
             "limit": "continuous",
-            "velocity": {"name": "plugin", "prob": 0.5},
+            "velocity": {"name": "plugin", "prob": 0.5, "same_class": True},
             "target_network": "stop_gradient",
             "metric": "adaptive",
             "weighting": "variational",

@@ -88,7 +88,7 @@ def test_an_illegal_combination_is_refused_with_reason_and_nearest_choice(
 
 WARNED = [
     ("C6", {"name": "imm", "metric": "l2_mean"}, {}),
-    ("C8", "esc", {}),
+    ("C8", {"name": "esc", "velocity": {"same_class": False}}, {}),
     ("C13", "esc", {}),
     ("C14", {"name": "sct", "metric": "adaptive"}, {}),
     ("C19", {"name": "ct", "first_step": "euler"}, {"path": "cosine01"}),
@@ -110,9 +110,9 @@ def test_an_odd_combination_is_warned_about_and_allowed(code: str, objective: An
 @pytest.mark.parametrize(
     ("code", "objective", "more"),
     [
-        ("C8", {"name": "esc", "velocity": {"same_class": True}}, {}),
-        ("C8", {"name": "esc", "batching": "class_consistent"}, {}),
-        ("C8", "esc", {"num_classes": 0}),
+        ("C8", "esc", {}),
+        ("C8", {"name": "meanflow", "velocity": "plugin", "batching": "class_consistent"}, {}),
+        ("C8", {"name": "meanflow", "velocity": "plugin"}, {"num_classes": 0}),
         ("C13", {"name": "esc", "metric": {"p": 0.75}}, {}),
         ("C4", "ct", {"nfe": 2, "sampler": "restart"}),
         ("C4", "ct", {"nfe": 1, "sampler": "pushforward"}),

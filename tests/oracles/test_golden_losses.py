@@ -158,7 +158,7 @@ def test_esc_equals_the_reference_with_the_log_variance_mended(c: Case) -> None:
     settings = {
         "name": "esc",
         "time_sampler": {**pair(c, "esc_gradual"), "zero_steps": round(step / fraction)},
-        "velocity": {"prob": c.config["plugin_prob"]} if c.config["use_plugin"] else "conditional",
+        "velocity": {"prob": c.config["plugin_prob"], "same_class": False} if c.config["use_plugin"] else "conditional",
         "metric": metric(c),
         "weighting": "variational" if c.config["variational"] else "none",
         "tangent": {"warmup_steps": c.config["warmup_steps"]},
