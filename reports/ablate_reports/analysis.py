@@ -168,7 +168,7 @@ def analyse(frames: StudyFrames) -> Analysis:
     values = primary.by_arm() if primary else {}
     flat = [v for seeds in values.values() for v in seeds.values()]
     scale = "log" if all(v > 0 for v in flat) else "linear"
-    ordered = {a: values[a] for a in frames.arms["arm_id"] if a in values}
+    ordered = {a: values[a] for a in frames.ordered if a in values}
     transform = math.log if scale == "log" else float
     model = fit({a: {s: transform(v) for s, v in seeds.items()} for a, seeds in ordered.items()})
     rows = _rows(frames, model, scale, ordered)
@@ -228,7 +228,8 @@ def _rows(frames: StudyFrames, model: Model | None, scale: str, values: Mapping[
     tied = _tied(frames, model, means, alpha)
     margin = _margin(frames, scale)
     rows = []
-    for arm in records(frames.arms):
+    arms = {arm.arm_id: arm for arm in records(frames.arms)}
+    for arm in (arms[a] for a in frames.ordered):
         trials = frames.trials[frames.trials["arm_id"] == arm.arm_id]
         mean, contrast = means.get(arm.arm_id), contrasts.get(arm.arm_id)
         verdict = (
@@ -264,7 +265,7 @@ def _row(
         planned=len(trials),
         done=int((status == DONE).sum()),
         diverged=int((status == DIVERGED).sum()),
-        failed=int(status.isin(FAILED).sum()),
+        failed=int((status == FAILED).sum()),
         n=len(seeds),
         value=back(mean.mean) if mean else None,
         low=back(mean.low) if mean else None,
@@ -330,7 +331,7 @@ def _situation(
         for r in rows
         if r.contrast is not None
     ]
-    final = int(status.isin([DONE, DIVERGED, *FAILED]).sum())
+    final = int(status.isin([DONE, DIVERGED, FAILED]).sum())
     return Situation(
         metric=_spoken(primary, frames),
         baseline=_called(base) if base else None,
@@ -339,7 +340,7 @@ def _situation(
         final=final,
         done=int((status == DONE).sum()),
         diverged=int((status == DIVERGED).sum()),
-        failed=int(status.isin(FAILED).sum()),
+        failed=int((status == FAILED).sum()),
         measured=sum(r.n for r in rows),
         arms_measured=len(with_value),
         lowest=(formats.short(best.label), formats.number(best.value)) if best else None,

@@ -43,10 +43,11 @@ NUMERIC = frozenset(
 )
 
 DONE = "done"
-FAILED = ("failed", "lost")
 DIVERGED = "diverged"
-STATUSES = (DONE, DIVERGED, *FAILED, "interrupted", "running", "planned")
-"""Every status a trial may have, as the store writes it; the last three are not final."""
+FAILED = "failed"
+LOST = "lost"
+STATUSES = (DONE, DIVERGED, FAILED, LOST, "interrupted", "running", "planned")
+"""Every status a trial may have, as the store derives it; the first three are final, the others go on with the run."""
 
 METRIC_NAMES = {
     "fid": "Frechet Inception distance (FID)",
@@ -123,6 +124,15 @@ class StudyFrames:
     def label(self, arm_id: str) -> str:
         """An arm's label; its id when it has none or the label is shared by two arms."""
         return self.labels.get(arm_id, arm_id)
+
+    @property
+    def ordered(self) -> list[str]:
+        """The arms as the space lists them: the baseline, then plan by plan and position by position."""
+        rows = self.study_arms
+        first = {plan: i for i, plan in reversed(list(enumerate(rows["plan"])))}
+        place = {r.arm_id: (first[r.plan], r.position) for r in reversed(records(rows.sort_values("position")))}
+        end = (len(rows), 0.0)
+        return sorted(self.arms["arm_id"], key=lambda a: (a != self.baseline, *place.get(a, end)))
 
     @property
     def labels(self) -> dict[str, str]:

@@ -50,6 +50,8 @@ def gallery(analysis: Analysis, budget: int = BUDGET) -> Gallery:
     """Read and embed the sample grids; a missing or foreign file becomes a line in `problems`, never an error."""
     rows = analysis.frames.artifacts
     rows = rows[rows["kind"].isin(KINDS)].sort_values(["seed", "step", "path"], kind="stable")
+    if analysis.primary and "cond_id" in rows and (rows["cond_id"] == analysis.primary.cond_id).any():
+        rows = rows[rows["cond_id"] == analysis.primary.cond_id]  # one trial may keep a grid per condition
     newest = rows[rows["step"] == rows.groupby("trial_id")["step"].transform("max")].drop_duplicates("trial_id")
     order = {r.arm_id: i for i, r in enumerate(analysis.rows)}
     newest = newest[newest["arm_id"].isin(list(order))]

@@ -9,7 +9,7 @@ from typing import Any
 
 from ablate_reports import formats
 from ablate_reports.analysis import Analysis, ArmRow, Group, identity_diff
-from ablate_reports.data import DIVERGED, DONE, FAILED, definition, flat, records
+from ablate_reports.data import DIVERGED, FAILED, LOST, STATUSES, definition, flat, records
 from ablate_reports.figures.base import Table
 
 
@@ -83,7 +83,7 @@ def arms(analysis: Analysis) -> Table:
 def failures(analysis: Analysis) -> Table:
     """Trials that failed or diverged, with the reason that was recorded."""
     frames = analysis.frames
-    lost = frames.trials[frames.trials["status"].isin([DIVERGED, *FAILED])]
+    lost = frames.trials[frames.trials["status"].isin([DIVERGED, FAILED, LOST])]
     rows = []
     for t in records(lost):
         reason = t.reason if isinstance(t.reason, str) and t.reason else _last_error(analysis, t.trial_id)
@@ -120,7 +120,7 @@ def trials(analysis: Analysis) -> Table:
         else dict(zip(analysis.primary.values["trial_id"], analysis.primary.values["value"], strict=True))
     )
     labels = frames.labels
-    order = {a: i for i, a in enumerate(frames.arms["arm_id"])}
+    order = {a: i for i, a in enumerate(frames.ordered)}
     rows = []
     for t in sorted(records(frames.trials), key=lambda t: (order.get(t.arm_id, len(order)), t.seed)):
         value = values.get(t.trial_id)
@@ -188,7 +188,7 @@ def machines(analysis: Analysis) -> list[str]:
 def status_counts(analysis: Analysis) -> list[tuple[str, int]]:
     """``("done", 18), ("failed", 1)``, the final ones first."""
     counts = analysis.frames.trials["status"].value_counts()
-    order = [DONE, DIVERGED, *FAILED, "interrupted", "running", "planned"]
+    order = STATUSES
     return [(s, int(counts[s])) for s in order if s in counts]
 
 
