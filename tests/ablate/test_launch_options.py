@@ -20,7 +20,7 @@ NODE = {"CPU": 8.0, "GPU": 4.0}
         (RunOptions(cpus_per_trial=2), [{"CPU": 3.0}, {"CPU": 3.0}], 2),  # a trial does not span nodes
         (RunOptions(gpus=3), [NODE], 3),
         (RunOptions(gpus=2, gpus_per_trial=0.5), [NODE], 4),
-        (RunOptions(gpus=1, gpus_per_trial=0.1), [{"CPU": 64.0, "GPU": 4.0}], 10),  # not 9 by rounding
+        (RunOptions(gpus=0.3, gpus_per_trial=0.1), [NODE], 3),  # 0.3 / 0.1 is 2.9999999999999996
         (RunOptions(gpus_per_trial=0.4, cpus_per_trial=0.1), [NODE], 8),  # two fit on a GPU, the rest of it is idle
         (RunOptions(gpus=0), [NODE], 8),
         (RunOptions(), [NODE], 4),
