@@ -174,6 +174,10 @@ def test_the_grid_size_and_the_target_decay_follow_openai() -> None:
             assert own == pytest.approx(decay, rel=1e-12)
 
 
+def test_the_target_decay_uses_its_own_number_of_intervals() -> None:
+    assert CtAdaptive(mu0=0.9, s0=4, s1=50).decay(0, 100) == pytest.approx(0.9 ** (4 / 3))  # the table has s0 = 2 only
+
+
 def test_the_grid_of_improved_consistency_training_equals_the_reference() -> None:
     total = case("ict_schedules").config["total_steps"]
     for step, levels, ct_levels, _ in case("ict_schedules")["table"].tolist():
