@@ -66,7 +66,7 @@ def _contrasts(analysis: Analysis) -> list[str]:
         parts = [f"Differences to {label} are contrasts of this model."]
     if critical is not None:
         parts.append(
-            f"Their {analysis.level} intervals hold for all {len(judged)} comparisons at once "
+            f"Their {analysis.level} intervals hold for all {count(len(judged), 'comparison')} at once "
             f"(largest |t|, Dunnett; critical value {critical:.3f} by {way})."
         )
     if analysis.margin:

@@ -324,7 +324,7 @@ def _fit_pooled(model: Model) -> Model:
 
 
 def _add_blocks(plain: Model, arms: Array, seed: npt.NDArray[np.int_], y: Array, rss0: float) -> Model:
-    """Seeds as fixed blocks wherever they can be estimated; sum-coded, so an arm's coefficient is a mean over all seeds.
+    """Seeds as fixed blocks where they can be estimated; sum-coded, so an arm's coefficient is a mean over all seeds.
 
     The block stays even when its F is below 1. Dropping it then looks thrifty, but it always picks the smaller of two
     variances: in simulations of 10 arms and 3 seeds the family error rose from 5 to 7.4 %.
