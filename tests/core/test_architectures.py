@@ -260,6 +260,13 @@ def test_time_scale_multiplies_the_angles() -> None:
     assert_close(fine(x, r, t, y), coarse(x, 1000 * r, 1000 * t, y), rtol=1e-9, atol=1e-9)
 
 
+def test_written_tangents_follow_the_time_scale() -> None:
+    net = randomised(SiT(size="tiny/4", depth=1, time_scale=1000).build((1, 8, 8), 10).double(), std=0.02)
+    x, r, t, y = inputs()
+    written = net.forward_and_tangent(x, r, t, y, x, torch.ones_like(t))[1]
+    assert_close(written, Network.forward_and_tangent(net, x, r, t, y, x, torch.ones_like(t))[1], rtol=1e-9, atol=1e-9)
+
+
 def test_bf16_autocast_keeps_times_and_output_in_float32() -> None:
     net = randomised(SiT(size="tiny/4").build((1, 8, 8), 10))
     x, r, t, y = inputs(torch.float32)

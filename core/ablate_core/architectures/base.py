@@ -36,8 +36,8 @@ class Network(nn.Module, abc.ABC):
         A network may override it with hand-written tangents: torch's forward mode takes a slow path wherever a tensor
         with a tangent meets one without (every bias, every constant); a small SiT takes five times as long in it.
         """
-        both: tuple[Tensor, Tensor] = torch.func.jvp(lambda state, time: self(state, r, time, y), (x, t), (dx, dt))
-        return both
+        both = torch.func.jvp(lambda state, time: self(state, r, time, y), (x, t), (dx, dt))
+        return both[0], both[1]
 
     def log_variance(self, t: Tensor) -> Tensor:
         """Learned log-variance of the loss at `t`: (B,) -> (B,), never (B, 1). Only where `has_log_variance`."""
