@@ -40,7 +40,7 @@ def resolve_sampler(objective: Objective, sampler: Sampler, nfe: int) -> Literal
         return "one_step"
     if sampler != "auto":
         return sampler
-    return "pushforward" if objective.random_landing_time or not objective.limit.learns_jumps else "restart"
+    return "pushforward" if objective.random_landing_time else "restart"
 
 
 def sample_noise(seed: int, first: int, count: int, shape: Sequence[int], level: int = 0) -> Tensor:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ablate_core import checkpoint, trainer
+from ablate_core.batches import Batches
 from ablate_core.checkpoint import CURRENT, load_checkpoint, training_id
 from ablate_core.config import TrialConfig
 from ablate_core.methods import METHODS
@@ -143,11 +144,44 @@ def test_a_resumed_trial_reports_the_same_numbers(tmp_path: Path) -> None:
 
 
 def test_seconds_add_up_over_attempts(tmp_path: Path) -> None:
-    first = train(config(), tmp_path, should_stop=stop_at(5))
-    second = train(config(), tmp_path)
-    assert second.wall_seconds > first.wall_seconds > 0
-    assert second.cpu_seconds > first.cpu_seconds > 0
-    assert second.peak_mem_mb > 10
+    assert train(config(), tmp_path, should_stop=stop_at(5)).wall_seconds < 1000
+    stopped = load_checkpoint(tmp_path)
+    assert stopped is not None
+    stopped["clock"] = {"wall": 1000.0, "cpu": 500.0}
+    checkpoint.save_checkpoint(tmp_path, stopped)
+    result = train(config(), tmp_path)
+    assert 1000 < result.wall_seconds < 2000
+    assert 500 < result.cpu_seconds < 1000
+    assert result.peak_mem_mb > 10
+
+
+def test_the_target_network_is_the_average_it_is_said_to_be(tmp_path: Path) -> None:
+    """A target of decay 0.9 and an evaluation average of decay 0.9 are the same weights."""
+    train(config({"name": "scd", "target_network": {"mu": 0.9}}), tmp_path)
+    end = state(tmp_path)
+    assert_equal(dict(end["target"]), dict(end["ema"]["0.9"]))
+    assert not torch.equal(end["target"]["output.weight"], end["net"]["output.weight"])
+
+
+def test_no_target_network_is_kept_for_a_stop_gradient(tmp_path: Path) -> None:
+    train(config("meanflow"), tmp_path)
+    assert state(tmp_path)["target"] is None
+
+
+def test_every_step_takes_its_own_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial, real, seen = config(), trainer.load_batch, {}
+
+    def spy(c: Any, data: Any, index: torch.Tensor, step: int, device: Any) -> Any:
+        seen[step] = index
+        return real(c, data, index, step, device)
+
+    monkeypatch.setattr(trainer, "load_batch", spy)
+    train(trial, tmp_path, should_stop=stop_at(4))
+    train(trial, tmp_path)
+    data = trial.data.load()
+    order = Batches(trial.objective.batching, len(data.x), data.y, 32, trial.seed)
+    assert sorted(seen) == list(range(STEPS))
+    assert all(torch.equal(seen[step], order.indices(step)) for step in seen)
 
 
 def test_a_finished_trial_is_measured_again_and_not_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
