@@ -105,7 +105,7 @@ def test_intervals_cover_95_percent(
     print(f"n={seeds} seed_sd={seed_sd} lost={lost}: {tally}")
     assert 0.94 <= tally.contrast_coverage <= 0.96
     assert 0.935 <= tally.mean_coverage <= 0.97
-    assert tally.family_error <= 0.055
+    assert tally.family_error <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 1500)  # two standard errors of the simulation
 
 
 @pytest.mark.slow

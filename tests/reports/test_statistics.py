@@ -239,3 +239,15 @@ def test_the_satterthwaite_mean_of_a_balanced_study_is_the_textbook_one() -> Non
     assert mean.high is not None
     assert mean.high - mean.mean == pytest.approx(stats.t.isf(0.025, df) * math.sqrt(variance), rel=1e-8)
     assert model.seed_sd == pytest.approx(math.sqrt((ms_seed - ms_error) / a), rel=1e-8)
+
+
+def test_the_surest_welch_contrast_is_judged_at_holms_first_level() -> None:
+    data = draw(6, 6, sd=0.1, rng_seed=4)
+    data["a0"] = {s: y * 12 for s, y in data["a0"].items()}
+    model = fit(data)
+    assert model is not None
+    surest = min(model.compare(pairs(data)), key=lambda c: c.p or 1.0)
+    assert surest.se is not None
+    assert surest.high is not None
+    half = stats.t.isf(0.05 / 5 / 2, surest.df) * surest.se
+    assert surest.high - surest.estimate == pytest.approx(half, rel=1e-10)
