@@ -32,7 +32,7 @@ class TrainConfig(Frozen):
     grad_clip: float = Field(1.0, ge=0, description="largest global gradient norm; 0 is off")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of matrix products; times stay fp32")
     ema: tuple[float, ...] = Field((0.999,), description="decays of the evaluation averages kept while training")
-    diverged_above: float = Field(1e6, gt=0, description="a mean loss above this, or not finite, ends the trial as diverged")
+    diverged_above: float = Field(1e6, gt=0, description="a mean loss above this, or not finite, is a divergence")
     log_every: int = Field(50, gt=0, json_schema_extra=NUISANCE, description="steps between logged training scalars")
     checkpoint_every: int = Field(500, gt=0, json_schema_extra=NUISANCE, description="steps between checkpoints")
 
@@ -52,11 +52,15 @@ class EvalConfig(Frozen):
     nfe: int = Field(1, gt=0, description="network evaluations per sample")
     sampler: Literal["auto", "pushforward", "restart"] = "auto"
     guidance: float = Field(1.0, ge=0, description="classifier-free guidance scale at sampling; 1 is off")
-    ema: float | None = Field(None, description="which average is sampled, one of train.ema; null: the longest; 0: raw weights")
+    ema: float | None = Field(
+        None, description="which average is sampled, one of train.ema; null: the longest; 0: raw weights"
+    )
     every: int = Field(0, ge=0, description="steps between measurements while training; 0: only at the end")
     batch_size: int = Field(500, gt=0, json_schema_extra=NUISANCE)
     seed: int = Field(0, ge=0, description="seed of the sampling noise and labels, common to all arms")
-    reference: str | None = Field(None, description="npz with mu and sigma of the reference; null: computed from the data once")
+    reference: str | None = Field(
+        None, description="npz with mu and sigma of the reference; null: computed from the data once"
+    )
     extractor: str | None = Field(None, description="path of Inception weights for fid; null: clean-fid's own download")
     gallery: int = Field(64, ge=0, json_schema_extra=NUISANCE, description="samples kept as a picture; 0: none")
 

@@ -92,11 +92,12 @@ METHODS: dict[str, Method] = {
         paper="Zhou et al., Inductive Moment Matching, arXiv 2503.07565",
         differs=(
             "Time is fed in [0, 1] as to all rows (1000 t in the original; an option of the architecture). The kernel"
-            " is evaluated per group and s >= r, both of which the ESC code misses."
+            " is evaluated per group and s >= r, both of which the ESC code misses. sigma_data is 1, the scale of our"
+            " data sets; 0.5 in the original, whose data have that scale."
         ),
         slots=_COMMON
         | {
-            "parameterization": {"name": "v_ddim", "sigma_data": 0.5},
+            "parameterization": {"name": "v_ddim", "sigma_data": 1.0},
             "time_sampler": "imm_eta",
             "first_step": "ddim",
             "second_step": "network",
@@ -112,12 +113,13 @@ METHODS: dict[str, Method] = {
         paper="Lu and Song, Simplifying, Stabilizing and Scaling Continuous-Time Consistency Models, arXiv 2410.11081",
         differs=(
             "One formula for every path: on cosine01 it is TrigFlow's (velocity per unit t), on linear the same noise"
-            " levels. c_out is applied to the velocity and to its derivative, which the ESC code forgets."
+            " levels. c_out is applied to the velocity and to its derivative, which the ESC code forgets. sigma_data is"
+            " 1, the scale of our data sets; 0.5 in the original, whose data have that scale."
         ),
         slots=_COMMON
         | _NO_TWO_STEPS
         | {
-            "parameterization": {"name": "v_ddim", "sigma_data": 0.5},
+            "parameterization": {"name": "v_ddim", "sigma_data": 1.0},
             "time_sampler": "scm_lognormal",
             "limit": "continuous",
             "target_network": "stop_gradient",
