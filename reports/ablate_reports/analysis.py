@@ -286,7 +286,9 @@ def _tied(frames: StudyFrames, model: Model | None, means: Mapping[str, Mean], a
     judged = {a: m for a, m in means.items() if m.low is not None}
     if model is None or len(judged) < 2:
         return set()
-    best = (min if frames.lower_is_better else max)(judged, key=lambda a: judged[a].mean)
+    best = (min if frames.lower_is_better else max)(means, key=lambda a: means[a].mean)
+    if best not in judged:  # the best-looking arm has one seed: nobody can say who ties with it
+        return set()
     found = model.compare([(a, best) for a in judged if a != best], alpha)
     tied = {best} | {c.arm for c in found if c.low is None or c.high is None or c.low <= 0 <= c.high}
     return tied if len(tied) < len(judged) else set()

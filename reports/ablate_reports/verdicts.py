@@ -136,8 +136,8 @@ def _nothing_compared(s: Situation) -> str | None:
 
 
 def _compared(s: Situation) -> str:
-    k = {v: [c for c in s.compared if c.verdict == v] for v in VERDICTS}
     judged = [c for c in s.compared if c.interval is not None]
+    k = {v: [c for c in judged if c.verdict == v] for v in VERDICTS}
     if k["better"]:
         best = (min if s.lower_is_better else max)(k["better"], key=lambda c: c.estimate)
         seeds = count(best.n, "seed") if best.n == best.n_reference else f"{best.n} against {best.n_reference} seeds"
@@ -155,6 +155,7 @@ def _compared(s: Situation) -> str:
         limit = f"; differences below about {s.resolution} cannot be seen at this size" if s.resolution else ""
         return f"No difference to {s.baseline} is resolved in {s.metric}{limit}."
     parts = [f"{len(k[v])} {v}" for v in ("equivalent", "inconclusive", "worse") if k[v]]
+    parts += [f"{len(s.compared) - len(judged)} without an interval"] * (len(judged) < len(s.compared))
     return f"No arm beats {s.baseline} in {s.metric}: {', '.join(parts)}."
 
 
@@ -164,7 +165,8 @@ def remarks(s: Situation) -> list[str]:
     judged = [c for c in s.compared if c.interval is not None]
     better = [c for c in s.compared if c.verdict == "better"]
     if judged and s.baseline and not s.no_spread and not s.baseline_problem:
-        tally = [f"{n} {v}" for v in VERDICTS if (n := sum(c.verdict == v for c in s.compared))]
+        tally = [f"{n} {v}" for v in VERDICTS if (n := sum(c.verdict == v for c in judged))]
+        tally += [f"{len(s.compared) - len(judged)} without an interval"] * (len(judged) < len(s.compared))
         found.append(f"Against {s.baseline}, of {count(len(s.compared), 'arm')}: {', '.join(tally)}.")
     if len(s.tied) > 1:
         found.append(f"Not told apart from the best: {', '.join(s.tied)}.")

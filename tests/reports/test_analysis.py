@@ -194,6 +194,11 @@ def test_bold_marks_every_arm_tied_with_the_best_and_none_when_all_tie() -> None
     assert not any(r.tied_best for r in level.rows)
 
 
+def test_nothing_is_bold_when_the_best_looking_arm_has_one_seed() -> None:
+    a = analyse(study({"fm": 0.0, "a": 0.5, "b": -1.0}, status={("b", 1): "failed", ("b", 2): "failed"}))
+    assert not any(r.tied_best for r in a.rows)
+
+
 def test_equivalence_needs_the_interval_inside_the_margin() -> None:
     tight = analyse(study({"fm": 0.0, "a": 0.002}, 5, noise=0.002, seed_noise=0.05))
     assert tight.rows[1].verdict == "equivalent"

@@ -113,6 +113,12 @@ def test_every_state_of_a_study_has_its_sentence(situation: Situation, sentence:
     assert headline(situation) == sentence
 
 
+def test_arms_of_one_seed_are_not_called_inconclusive() -> None:
+    mixed = state(arm("ct", "worse", 0.2), arm("esc", "inconclusive", interval=None))
+    assert headline(mixed) == "No arm beats the baseline fm in FID: 1 worse, 1 without an interval."
+    assert remarks(mixed)[0] == "Against the baseline fm, of 2 arms: 1 worse, 1 without an interval."
+
+
 def test_a_metric_to_be_maximised_names_the_largest_effect_and_the_highest_value() -> None:
     up = state(arm("a", "better", 0.1), arm("b", "better", 0.4), lower_is_better=False)
     assert headline(up).startswith("b beats the baseline fm: +40%")
