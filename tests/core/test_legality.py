@@ -70,7 +70,7 @@ REFUSED = [
     ("C16", "scd", {"nfe": 256}),
     ("C16", "scd", {"path": "cosine01"}),
     ("C21", {"name": "esc", "batching": "class_consistent"}, {"num_classes": 0}),
-    ("C25", "sct", {"known_std": 1.0}),
+    ("C25", {"name": "sct", "parameterization": {"sigma_data": 0.5}}, {"known_std": 1.0}),
 ]
 
 
@@ -152,7 +152,7 @@ def test_constants_outside_their_range_are_refused_by_the_fields(field: dict[str
 
 
 def test_the_standard_deviation_that_a_scaling_claims_must_be_that_of_the_data() -> None:
-    sct = Objective.model_validate("sct")
+    sct = Objective.model_validate({"name": "sct", "parameterization": {"sigma_data": 0.5}})
     assert check_data_std(sct, 0.52) is None
     problem = check_data_std(sct, 1.0)  # defect D15
     assert problem is not None
