@@ -22,9 +22,9 @@ from ablate_core.methods import METHODS
 
 FIRST_LOOK: dict[str, Any] = {
     "schedule": "linear",
-    "architecture": {"name": "sit", "size": "tiny/2"},
+    "architecture": {"name": "sit", "size": "tiny/4"},
     "data": "digits",
-    "train": {"steps": 1000, "batch_size": 128, "lr": 1e-3},
+    "train": {"steps": 1000, "batch_size": 64, "lr": 2e-3, "betas": [0.9, 0.99], "ema": [0.99]},
 }
 """What stands where a base says nothing: minutes on a CPU, enough to see whether a space does what was meant."""
 

@@ -25,7 +25,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "tiny": Size(4, 64, 4),  # ours: 8x8 images on one CPU core
+    "tiny": Size(3, 64, 4),  # ours: 8x8 images on one CPU core
     "S": Size(12, 384, 6),
     "B": Size(12, 768, 12),
     "M": Size(16, 1024, 16),
