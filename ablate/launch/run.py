@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from ablate.errors import ExitCode
+from ablate.errors import AblateError, ExitCode
 from ablate.launch import agenda as agendas
 from ablate.launch.attempt import EVALUATOR, TRAINER, Context, Outcome, Task
 from ablate.launch.forkserver import warm_process
@@ -68,6 +68,8 @@ def run_plan(
     view = view or choose_view()
     agendas.check_resources(plan.resources)
     started = time.monotonic()
+    if not (options.address or os.environ.get("RAY_ADDRESS")):
+        _preflight(plan)
     with Ingester(paths) as ingester, Journal(paths, "driver") as journal:
         record_plan(journal, plan)
         ingester.ingest()
@@ -83,6 +85,15 @@ def run_plan(
         summary = driver.summary(len(todo.failed))
     view.finish(summary)
     return summary
+
+
+def _preflight(plan: Plan) -> None:
+    """Refuse data that are not on this machine before Ray is started; a cluster elsewhere may have its own folders."""
+    for data in {trial.config.data for trial in plan.trials}:
+        try:
+            data.preflight()
+        except ValueError as error:
+            raise AblateError(str(error)) from None
 
 
 class Driver:

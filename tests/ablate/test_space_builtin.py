@@ -146,7 +146,7 @@ def test_what_is_left_is_counted_and_seconds_come_from_measurements_only() -> No
 
 
 def test_the_speed_of_one_network_says_nothing_about_another() -> None:
-    axes = "axes: {width: {path: architecture.width, levels: [128, 64]}, lr: {path: train.lr, levels: [1e-3, 1e-4]}}"
+    axes = "axes: {width: {path: architecture.width, levels: [128, 64]}, lr: {path: train.lr, levels: [2e-3, 1e-4]}}"
     text = "base: {objective: fm, data: gaussians, architecture: {name: mlp, width: 128}}\n"
     plan = expand(space_from_text(text + axes))
     found = estimate(plan, {}, {plan.baseline.id: 0.01})

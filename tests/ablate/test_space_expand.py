@@ -67,9 +67,9 @@ name: other
 base:
   schedule: {name: linear}
   objective: {name: meanflow}
-  architecture: {name: sit, size: tiny/2}
+  architecture: {name: sit, size: tiny/4}
   data: {name: digits}
-  train: {steps: 1000, batch_size: 128, lr: 0.001}
+  train: {steps: 1000, batch_size: 64, lr: 0.002, betas: [0.9, 0.99], ema: [0.99]}
   eval: {metric: fd_digits, samples: 2000}
 axes:
   objective: {path: objective, levels: [{name: ct}, {name: scd}]}

@@ -70,18 +70,18 @@ def test_a_defect_of_the_expansion_that_changes_more_than_was_declared_is_caught
     monkeypatch.setattr(resolve.Written, "lay", leaky)
     with pytest.raises(SpaceError) as caught:
         expand(space_from_text(BASE + "plans: {p: {kind: list, arms: {x: {objective: ct}}}}"))
-    assert str(caught.value).startswith("<space>:2:35: arm 'x' differs from the baseline in train.lr (0.5, not 0.001)")
+    assert str(caught.value).startswith("<space>:2:35: arm 'x' differs from the baseline in train.lr (0.5, not 0.002)")
 
 
 def test_what_must_match_is_an_error_unless_it_is_excepted() -> None:
-    arm = "plans: {p: {kind: list, arms: {x: {train.batch_size: 64}}}}\n"
+    arm = "plans: {p: {kind: list, arms: {x: {train.batch_size: 128}}}}\n"
     with pytest.raises(
-        SpaceError, match=r"arm 'x' has train.batch_size 64, the baseline 128; if that is meant, list it in"
+        SpaceError, match=r"arm 'x' has train.batch_size 128, the baseline 64; if that is meant, list it in"
     ):
         expand(space_from_text(BASE + arm))
     assert len(expand(space_from_text(BASE + arm + "fair: {except: [train.batch_size]}")).arms) == 2
     (warning,) = expand(space_from_text(BASE + arm + "fair: {on_mismatch: warn}")).warnings
-    assert "train.batch_size 64" in warning
+    assert "train.batch_size 128" in warning
 
 
 def test_what_a_level_brings_along_must_match_too() -> None:
@@ -91,5 +91,5 @@ def test_what_a_level_brings_along_must_match_too() -> None:
 
 
 def test_an_axis_over_a_matched_path_is_what_the_study_varies() -> None:
-    found = expand(space_from_text(BASE + "axes: {b: {path: train.batch_size, levels: [128, 64]}}"))
-    assert [arm.label for arm in found.arms] == ["128", "64"]
+    found = expand(space_from_text(BASE + "axes: {b: {path: train.batch_size, levels: [64, 128]}}"))
+    assert [arm.label for arm in found.arms] == ["64", "128"]

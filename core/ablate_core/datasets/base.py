@@ -48,6 +48,13 @@ class Dataset(Component):
     known_std: ClassVar[float | None] = None
     """Standard deviation in network units where the type alone decides it; None: measured after `load`."""
 
+    def preflight(self) -> None:
+        """Cheap look whether the files can be there, before anything is started; nothing to do for embedded data.
+
+        Raises:
+            DataError: with one line that names the folder at fault.
+        """
+
     @abc.abstractmethod
     def load(self) -> Samples:
         """All samples. Raises `DataError` with one line that names the folder or file at fault."""

@@ -34,6 +34,9 @@ class ImageFolder(Dataset):
 
     kind: ClassVar[str] = "images"
 
+    def preflight(self) -> None:
+        _find(Path(self.path))
+
     def load(self) -> Samples:
         paths, labels, classes = _find(Path(self.path))
         pixels = np.stack([_read(path, self.size, self.channels) for path in paths])  # [N, C, H, W] uint8

@@ -28,6 +28,10 @@ class Latents(Dataset):
 
     kind: ClassVar[str] = "latents"
 
+    def preflight(self) -> None:
+        if not (Path(self.path) / "x.npy").is_file():
+            raise DataError(f"data.path: there is no {str(Path(self.path) / 'x.npy')!r}; encode the latents first")
+
     def load(self) -> Samples:
         folder = Path(self.path)
         x = _open(folder / "x.npy")
