@@ -84,8 +84,8 @@ class StorePaths:
         return self.studies / _name(name, "study name")
 
     def report(self, study: str, suffix: str = "html") -> Path:
-        """The report of a study: ``html``, ``md``, ``json``; ``csv`` names the folder of tables."""
-        return self.study(study) / ("csv" if suffix == "csv" else f"report.{suffix}")
+        """The report of a study: ``html``, ``md``, ``json``, ``csv``."""
+        return self.study(study) / f"report.{suffix}"
 
     def relative(self, path: str | Path) -> str:
         """`path` as it is kept in the journals: relative to the root when it lies inside, so that a store can move."""

@@ -327,7 +327,8 @@ def _add_blocks(plain: Model, arms: Array, seed: npt.NDArray[np.int_], y: Array,
     """Seeds as fixed blocks where they can be estimated; sum-coded, so an arm's coefficient is a mean over all seeds.
 
     The block stays even when its F is below 1. Dropping it then looks thrifty, but it always picks the smaller of two
-    variances: in simulations of 10 arms and 3 seeds the family error was 7.4 % instead of 5 %.
+    variances: in simulations of 10 arms and 3 seeds the family error fell from 7.4 % to 6.4 % by keeping the block
+    (and to about 5 % by a spread guard that does not shrink the pooled variance).
     """
     names = sorted(set(seed.tolist()))
     a, k = arms.shape[1], len(names)
