@@ -27,7 +27,7 @@ def show(
         if isinstance(value, dict):
             present.table(name, ["", ""], _flat(value))
         elif isinstance(value, list) and value and isinstance(value[0], dict):
-            head = list(value[0])
+            head = [key for key in value[0] if any(row.get(key) not in (None, "") for row in value)]
             present.table(name.replace("_", " "), head, [[_short(row.get(key)) for key in head] for row in value])
     return None
 
@@ -39,7 +39,7 @@ def _flat(value: dict[str, Any], prefix: str = "") -> list[list[Any]]:
         if isinstance(inner, dict):
             rows += _flat(inner, f"{prefix}{key}.")
         else:
-            rows.append([f"{prefix}{key}", inner])
+            rows.append([f"{prefix}{key}", "null" if inner is None else inner])
     return rows
 
 
