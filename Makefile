@@ -46,9 +46,9 @@ bench: setup  ## the A/B programs that print ratios
 gpu-check:  ## the core on a CUDA device (needs torch, pydantic, numpy; no Ray)
 	PYTHONPATH=core:$$PYTHONPATH $(PYTHON) benchmarks/gpu_check.py
 
-lock:  ## pin the newest versions again, with hashes and without index addresses
+lock:  ## pin the packages with hashes and without index addresses; UPGRADE=1 takes the newest versions
 	uv pip compile pyproject.toml --group dev --generate-hashes --no-emit-index-url --python-version 3.11 \
-	  --python-platform x86_64-unknown-linux-gnu --upgrade -q -o requirements.txt
+	  --python-platform x86_64-unknown-linux-gnu $(if $(UPGRADE),--upgrade) -q -o requirements.txt
 
 clean:  ## remove the environment and caches; never the runs
 	rm -rf $(VENV) .bootstrap .mypy_cache .pytest_cache .ruff_cache dist
