@@ -79,7 +79,9 @@ def test_no_file_names_a_registry_host_or_an_absolute_path_of_a_machine() -> Non
     listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT)
     if listed.returncode:
         pytest.skip("not a git checkout: the list of tracked files is unknown")
-    hosts = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("debian", "org"))]
+    hosts = [
+        ".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("debian", "org"))
+    ]
     found = []
     for name in listed.stdout.split("\n"):
         path = ROOT / name

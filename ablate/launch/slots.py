@@ -218,7 +218,12 @@ class ProcessRunner:
                 self.task = None
 
     def _crashed(self, exited: dict[str, Any]) -> Outcome:
-        """The process died without a word: write down for it what it could not."""
+        """The process died without a word: write down for it what it could not.
+
+        Not so where the process that forks attempts died: that is what the death of the driver looks like from here,
+        just before this worker dies too. Then nothing is written, readers see that the attempt's process is gone and
+        call it lost, and the next run goes on from its checkpoint.
+        """
         assert self.task is not None
         step = self.last.get("step", 0)
         outcome = died(self.task, step, exited)
@@ -226,6 +231,8 @@ class ProcessRunner:
             reason = f"killed: it did not checkpoint within {self.settings.stop_grace:g} s of being asked to stop"
             outcome = Outcome(self.task.key, "interrupted", step, reason)
         outcome = replace(outcome, wall_seconds=time.monotonic() - self.started)
+        if outcome.error_type == "WorkerDied":
+            return outcome
         gpus = self.settings.context.gpus
         uid = self.last.get("attempt") or AttemptRecord(self.journal, self.task.key, device="none", num_gpus=gpus).uid
         end_attempt(
