@@ -249,7 +249,7 @@ class LiveView:
 
         left = f"{state.rate:.0f} steps/s, {duration(state.elapsed)} gone, {duration(state.eta)} left"
         title = f"{counts(state)}; {left}"
-        table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1))
+        table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1), expand=True)
         table.add_column("trial", overflow="ellipsis", no_wrap=True, ratio=3)
         table.add_column("seed", justify="right")
         table.add_column("progress", ratio=2, min_width=10)
