@@ -130,7 +130,10 @@ class StudyFrames:
         """The arms as the space lists them: the baseline, then plan by plan and position by position."""
         rows = self.study_arms
         first = {plan: i for i, plan in reversed(list(enumerate(rows["plan"])))}
-        place = {r.arm_id: (first[r.plan], r.position) for r in reversed(records(rows.sort_values("position")))}
+        place: dict[str, tuple[int, float]] = {}
+        for r in records(rows):  # an arm of several plans stands where the first of them puts it
+            here = (first[r.plan], r.position)
+            place[r.arm_id] = min(place.get(r.arm_id, here), here)
         end = (len(rows), 0.0)
         return sorted(self.arms["arm_id"], key=lambda a: (a != self.baseline, *place.get(a, end)))
 

@@ -29,7 +29,7 @@ def change(delta: float | None, scale: str = "log") -> str:
     percent = 100 * math.expm1(min(delta, 700.0))
     if percent > 200:
         return f"×{math.exp(min(delta, 700.0)):,.1f}"
-    digits = 1 if abs(percent) < 99 else 2
+    digits = 0 if percent >= 100 else 2 if percent <= -99 else 1  # -99.95 % is not -100 %
     text = f"{percent:+.{digits}f}%"
     return text.replace("-", MINUS)
 

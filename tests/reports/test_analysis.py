@@ -30,6 +30,19 @@ def test_the_demo_like_study_finds_every_method_better_and_ranks_them() -> None:
     assert a.scale == "log"
 
 
+def test_an_arm_of_several_plans_stands_where_the_first_of_them_puts_it() -> None:
+    frames = study()
+    arms = [a for a in frames.ordered if a != frames.baseline]
+    listed = [(arm, "paper", float(i)) for i, arm in enumerate(reversed(arms))] + [(arms[-2], "walk", 0.0)]
+    rows = pd.DataFrame(
+        [
+            {**dict.fromkeys(COLUMNS["study_arms"]), "arm_id": a, "plan": p, "kind": "list", "position": i}
+            for a, p, i in listed
+        ]
+    )
+    assert changed(frames, study_arms=rows).ordered == [frames.baseline, *reversed(arms)]
+
+
 def test_the_mean_is_geometric_and_the_difference_a_ratio() -> None:
     frames = study(noise=0.3)
     a = analyse(frames)
