@@ -153,6 +153,12 @@ def test_an_internal_error_says_so_and_how_to_see_more(ablate: Call, monkeypatch
     assert "Traceback" in ended.err
 
 
+def test_the_version_needs_no_command(ablate: Call) -> None:
+    from ablate import __version__
+
+    assert ablate("--version") == Ended(0, f"ablate {__version__}\n", "")
+
+
 def test_a_plan_prints_arms_trials_skips_with_reasons_and_a_cost(ablate: Call) -> None:
     ended = ablate("plan", "objectives")
     assert ended.code == ExitCode.COMPLETE
