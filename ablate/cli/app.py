@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ablate import __version__
-from ablate.cli import components, db, doctor, ls, plan, report, run, schema, show
+from ablate.cli import components, db, doctor, importance, ls, plan, report, run, schema, show
 
 EPILOG = (
     "Exit codes: 0 every planned trial complete; 1 internal error; 2 usage or invalid space; "
@@ -45,6 +45,7 @@ for command in (
     run.run,
     plan.plan,
     report.report,
+    importance.importance,
     ls.ls,
     show.show,
     components.components,

@@ -1,0 +1,52 @@
+"""``ablate importance``: which axes explain a study that mixes levels."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ablate.cli.options import JsonOption, StoreOption, store_root
+
+
+def importance(
+    study: Annotated[str | None, typer.Argument(help="A study of the store.", show_default=False)] = None,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Divide a grid or random study among its axes (PED-ANOVA), beside what pure noise would give."""
+    import json as text
+    from dataclasses import asdict
+
+    from ablate.cli import present
+    from ablate.cli.report import study_frames, study_name
+    from ablate.search import importances
+    from ablate.store import StorePaths
+    from ablate_reports import analyse
+
+    paths = StorePaths(store_root(store))
+    frames = study_frames(paths, study_name(paths, study))
+    choice = {row["arm_id"]: text.loads(row["choice"] or "{}") for row in frames.study_arms.to_dict("records")}
+    rows = [row for row in analyse(frames).rows if row.value is not None and row.n]
+    found = importances(
+        [choice.get(row.arm_id, {}) for row in rows],
+        [float(row.value) for row in rows if row.value is not None],
+        minimize=frames.lower_is_better,
+    )
+    if json:
+        return present.as_json([asdict(row) for row in found])
+    cells = [
+        [
+            r.axis,
+            r.levels,
+            f"{r.share:.2f}",
+            f"{r.noise_95:.2f}",
+            "above noise" if r.share > r.noise_95 else "not told from noise",
+        ]
+        for r in found
+    ]
+    present.table(f"{len(rows)} arms", ["axis", "levels", "share", "95 % of noise", ""], cells, right=(1, 2, 3))
+    present.line(
+        "Shares add up to 1 whatever the data: an axis matters where its share is above that of shuffled values."
+    )
+    return None

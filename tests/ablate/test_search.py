@@ -1,0 +1,48 @@
+"""Importances: the axis that decides stands out, noise does not, and a study that cannot be divided is refused."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from ablate.errors import AblateError
+from ablate.search import importances
+
+GRID = [{"path": a, "metric": b, "times": c} for a, b, c in itertools.product("xyz", "pq", "uv")]
+WORTH = {"x": 1.0, "y": 3.0, "z": 9.0}
+
+
+@pytest.mark.parametrize("minimize", [True, False])
+def test_the_axis_that_decides_the_value_has_the_largest_share_and_beats_noise(minimize: bool) -> None:
+    spread = random.Random(0)
+    sign = 1 if minimize else -1
+    values = [sign * WORTH[choice["path"]] + spread.gauss(0, 0.1) for choice in GRID]
+    first, *rest = importances(GRID, values, minimize=minimize, shuffles=30)
+    assert (first.axis, first.levels) == ("path", 3)
+    assert first.share > first.noise_95
+    assert all(row.share <= row.noise_95 for row in rest)
+    assert sum(row.share for row in (first, *rest)) == pytest.approx(1.0)
+
+
+def test_pure_noise_is_not_told_from_noise() -> None:
+    spread = random.Random(3)
+    rows = importances(GRID, [spread.gauss(0, 1) for _ in GRID], minimize=True, shuffles=30)
+    assert sum(row.share for row in rows) == pytest.approx(1.0), "shares add up to 1 on noise too: hence the floor"
+    assert all(row.share <= row.noise_95 + 1e-9 for row in rows)
+
+
+def test_an_axis_that_an_arm_does_not_set_is_a_level_of_its_own() -> None:
+    arms = [{k: v for k, v in choice.items() if (k, v) != ("path", "x")} for choice in GRID]
+    values = [WORTH[choice.get("path", "x")] for choice in arms]
+    assert importances(arms, values, minimize=True, shuffles=5)[0].levels == 3
+
+
+@pytest.mark.parametrize(
+    ("choices", "counts"),
+    [(GRID[:5], "5 and 3"), ([{"path": str(i)} for i in range(8)], "8 and 1"), ([], "0 and 0")],
+)
+def test_a_study_that_cannot_be_divided_is_refused_in_one_line(choices: list[dict[str, str]], counts: str) -> None:
+    with pytest.raises(AblateError, match=f"this one has {counts}; read the effects"):
+        importances(choices, [1.0] * len(choices), minimize=True)
