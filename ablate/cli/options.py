@@ -63,7 +63,9 @@ def setting(name: str, flag: Any, *from_space: Any, default: Any = None) -> Any:
 
 def store_root(flag: Path | None) -> Path:
     """The store's folder: flag > ABLATE_HOME > ``ablate.toml: store`` > ``runs``."""
-    return Path(flag or os.environ.get("ABLATE_HOME") or _toml().get("store") or "runs").expanduser()
+    from ablate.store.paths import DEFAULT_ROOT, ENVIRONMENT_VARIABLE
+
+    return Path(flag or os.environ.get(ENVIRONMENT_VARIABLE) or _toml().get("store") or DEFAULT_ROOT).expanduser()
 
 
 def seed_list(text: str | None) -> list[int] | None:

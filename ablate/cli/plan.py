@@ -56,7 +56,7 @@ def show(plan: Plan, paths: StorePaths, json: bool) -> None:
     """Print the whole plan; with `json`, as one object."""
     from ablate.cli import present
 
-    status, cost = _status(plan, paths), _cost(plan, paths)
+    status, cost = _state(plan, paths)
     if json:
         return present.as_json({**plan.to_dict(), "store": status, "cost": cost})
     if plan.question:
@@ -88,7 +88,7 @@ def summary(plan: Plan, paths: StorePaths) -> None:
 
     if plan.question:
         present.line(plan.question, style="bold")
-    _print_totals(plan, _status(plan, paths), _cost(plan, paths))
+    _print_totals(plan, *_state(plan, paths))
 
 
 def _print_totals(plan: Plan, status: dict[str, str], cost: dict[str, Any]) -> None:
@@ -104,15 +104,12 @@ def _print_totals(plan: Plan, status: dict[str, str], cost: dict[str, Any]) -> N
     present.line(f"cost of the rest: {cost['text']}")
 
 
-def _status(plan: Plan, paths: StorePaths) -> dict[str, str]:
-    from ablate.store import finished
-
-    known = finished(paths)
-    return {trial.key: known.get(trial.key, "planned") for trial in plan.trials}
-
-
-def _cost(plan: Plan, paths: StorePaths) -> dict[str, Any]:
+def _state(plan: Plan, paths: StorePaths) -> tuple[dict[str, str], dict[str, Any]]:
+    """What the store knows of the plan: trial key -> status, and the cost of the rest."""
     from ablate.space import estimate
     from ablate.store import finished, throughput
 
-    return estimate(plan, finished(paths), throughput(paths))
+    known = finished(paths)
+    return {trial.key: known.get(trial.key, "planned") for trial in plan.trials}, estimate(
+        plan, known, throughput(paths)
+    )
