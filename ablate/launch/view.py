@@ -138,6 +138,12 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{second:02d}s" if minutes else f"{second}s"
 
 
+def opening(state: RunState) -> str:
+    """``objectives: 24 trials to run, 2 at once (1 CPU each)``."""
+    per = f"{state.cpus_per_trial:g} CPU" + (f", {state.gpus_per_trial:g} GPU" if state.gpus_per_trial else "")
+    return f"{state.study}: {state.waiting} trials to run, {state.slots} at once ({per} each)"
+
+
 def counts(state: RunState) -> str:
     """``12 of 24 done, 1 failed, 2 running, 9 waiting``."""
     parts = [f"{state.done + state.skipped} of {state.trials} done"]
@@ -156,8 +162,7 @@ class PlainView:
         self.last = time.monotonic()
 
     def start(self, state: RunState) -> None:
-        per = f"{state.cpus_per_trial:g} CPU" + (f", {state.gpus_per_trial:g} GPU" if state.gpus_per_trial else "")
-        self.message(f"{state.study}: {state.waiting} trials to run, {state.slots} at once ({per} each)")
+        self.message(opening(state))
 
     def update(self, state: RunState) -> None:
         if time.monotonic() - self.last >= self.every:
@@ -233,8 +238,7 @@ class LiveView:
         self.drawn = 0.0
 
     def start(self, state: RunState) -> None:
-        per = f"{state.cpus_per_trial:g} CPU" + (f", {state.gpus_per_trial:g} GPU" if state.gpus_per_trial else "")
-        self.message(f"{state.study}: {state.waiting} trials to run, {state.slots} at once ({per} each)")
+        self.message(opening(state))
         self.live.start()
 
     def update(self, state: RunState) -> None:
