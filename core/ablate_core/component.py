@@ -27,12 +27,16 @@ class Component(BaseModel, abc.ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     choices: ClassVar[dict[str, type[Component]]]
     axis: ClassVar[str]
+    shared: ClassVar[bool] = False
+    """True, in a class itself, for what several choices have in common and which is none."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         if Component in cls.__bases__:  # an axis: it opens its own list of choices
             cls.choices = {}
             cls.axis = _snake(cls.__name__)
+            return
+        if cls.__dict__.get("shared"):
             return
         (name,) = get_args(cls.model_fields["name"].annotation)
         if name in cls.choices:

@@ -16,15 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ablate_core.checkpoint import load_checkpoint, require_same_trial
-from ablate_core.config import TrialConfig
+from ablate_core.checkpoint import load_checkpoint, load_snapshot, require_same_trial, training_id
+from ablate_core.config import PostHocEMA, TrialConfig
 from ablate_core.datasets.base import Samples
 from ablate_core.fid import MetricError
 from ablate_core.fid.files import atomic, save_npz
 from ablate_core.fid.metrics import Metric, build_metric
 from ablate_core.gallery import Picture, grid_shape, image_grid, png_bytes, point_density
 from ablate_core.identity import content_id
-from ablate_core.preparation import build_network
+from ablate_core.posthoc_ema import Averages, reconstruct
+from ablate_core.preparation import build_network, require_legal
 from ablate_core.sampling import resolve_sampler, sample_batches
 
 Event = dict[str, Any]
@@ -35,21 +36,45 @@ POINTS_SHOWN = 20_000
 LABELS = "balanced: sample i has class i mod number of classes"
 
 
-def chosen_ema(config: TrialConfig) -> float:
-    """The decay of the average that `config.eval` samples from; 0 is the raw weights.
+def chosen_ema(config: TrialConfig) -> float | PostHocEMA:
+    """The average that `config.eval` samples from: a decay, 0 for the raw weights, or a post-hoc length.
 
     Raises:
-        MetricError: `eval.ema` asks for an average that `train.ema` does not keep.
+        MetricError: `eval.ema` asks for an average that the trial does not keep.
     """
-    wanted, kept = config.eval.ema, config.train.ema
+    wanted, train = config.eval.ema, config.train
     if wanted is None:
-        return max(kept, default=0.0)
-    if wanted != 0 and wanted not in kept:
-        there = ", ".join(map(str, kept)) or "none"
+        return max(train.ema, default=0.0)
+    if isinstance(wanted, PostHocEMA):
+        if not train.snapshot_every:
+            what = f"no snapshots are kept, from which sigma_rel {wanted.sigma_rel:g} could be reconstructed"
+            raise MetricError(f"eval.ema: {what}; set train.snapshot_every")
+        return wanted
+    if wanted != 0 and wanted not in train.ema:
+        there = ", ".join(map(str, train.ema)) or "none"
         raise MetricError(
             f"eval.ema: no average of decay {wanted} is kept; train.ema has {there}, and 0 is raw weights"
         )
     return wanted
+
+
+def post_hoc_weights(
+    config: TrialConfig, wanted: PostHocEMA, folder: Path, step: int, averages: Averages
+) -> dict[str, Tensor]:
+    """The parameters of a post-hoc average at `step`, from the snapshots in `folder` and the `averages` of now.
+
+    Raises:
+        MetricError: a snapshot is missing or damaged, or they are too few for this length.
+    """
+    trial = training_id(config)
+
+    def read(at: int) -> Averages:
+        return averages if at == step else load_snapshot(folder, at, trial)
+
+    try:
+        return reconstruct(wanted.sigma_rel, step, config.train.snapshot_every, config.train.snapshot_sigma_rel, read)
+    except ValueError as error:
+        raise MetricError(str(error)) from error
 
 
 def condition(config: TrialConfig, num_classes: int) -> dict[str, Any]:
@@ -58,7 +83,7 @@ def condition(config: TrialConfig, num_classes: int) -> dict[str, Any]:
         "nfe": config.eval.nfe,
         "sampler": resolve_sampler(config.objective, config.eval.sampler, config.eval.nfe),
         "guidance": config.eval.guidance,
-        "ema": chosen_ema(config),
+        "ema": ema.model_dump() if isinstance(ema := chosen_ema(config), PostHocEMA) else ema,
         "dtype": "float32",
         "labels": LABELS if num_classes else None,
     }
@@ -77,7 +102,8 @@ def evaluate(
     """Measure one set of weights, as `config.eval` says.
 
     Neither the weights nor any random state of the caller is touched. Files are written into `folder`: the picture
-    ``samples-<condition>-<step>.png`` and the statistics ``statistics-<metric>-<condition>.npz`` of the newest step.
+    ``samples-<condition>-<step>.png`` and the statistics ``statistics-<metric>-<condition>.npz`` of the newest step;
+    with an `eval.seed` other than 0, ``-seed<n>`` follows the condition. The seed is the number of the draw.
 
     Args:
         config: the trial.
@@ -111,7 +137,7 @@ def evaluate(
         "cond_id": content_id(how),
         "condition": how,
         "step": step,
-        "draw": 0,
+        "draw": config.eval.seed,
         "n_samples": config.eval.samples,
         "value": value,
         "sample_seed": config.eval.seed,
@@ -119,7 +145,7 @@ def evaluate(
     }
     statistics = metric.statistics() if value is not None else None
     if statistics is not None:
-        save_npz(folder / f"statistics-{measurement['metric_id']}-{measurement['cond_id']}.npz", statistics)
+        save_npz(folder / f"statistics-{measurement['metric_id']}-{_drawn(measurement)}.npz", statistics)
     measurement["wall_seconds"] = time.perf_counter() - began
     picture = _picture(first, config, data)
     return [measurement] if picture is None else [measurement, _keep(picture, measurement, folder)]
@@ -136,23 +162,31 @@ def evaluate_checkpoint(
 
     Raises:
         MetricError: there is no checkpoint, or it kept no such average.
-        ValueError: the checkpoint is another trial's.
+        ValueError: the model cannot be sampled like that, or the checkpoint is another trial's.
     """
+    require_legal(config)
     state = load_checkpoint(folder)
     if state is None:
         raise MetricError(f"no readable checkpoint in {folder}; train the trial before measuring it")
     require_same_trial(state, config, folder)
-    decay = chosen_ema(config)
-    averages = state["ema"]
-    if decay and repr(decay) not in averages:
-        there = ", ".join(averages) or "none"
-        raise MetricError(f"eval.ema: the checkpoint in {folder} kept no average of decay {decay}; it has {there}")
-    weights = {**state["net"], **(averages[repr(decay)] if decay else {})}  # averages hold parameters, not buffers
+    weights = {**state["net"], **_checkpointed_average(config, state, folder)}  # averages hold no buffers
     events = evaluate(config, weights, int(state["step"]), folder, device=device)
     for event in events:
         if report is not None:
             report(event)
     return events
+
+
+def _checkpointed_average(config: TrialConfig, state: Mapping[str, Any], folder: Path) -> Mapping[str, Tensor]:
+    """The parameters that `config.eval` samples from; empty for the raw weights."""
+    wanted = chosen_ema(config)
+    if isinstance(wanted, PostHocEMA):
+        return post_hoc_weights(config, wanted, folder, int(state["step"]), state["power_ema"])
+    averages: Averages = state["ema"]
+    if wanted and repr(wanted) not in averages:
+        there = ", ".join(averages) or "none"
+        raise MetricError(f"eval.ema: the checkpoint in {folder} kept no average of decay {wanted}; it has {there}")
+    return averages[repr(wanted)] if wanted else {}
 
 
 def network_samples(
@@ -217,9 +251,15 @@ def _picture(first: Tensor, config: TrialConfig, data: Samples) -> Picture | Non
     return image_grid(config.data.to_uint8(torch.nan_to_num(first[: rows * cols])), rows, cols)
 
 
+def _drawn(measurement: Event) -> str:
+    """Names the samples of a measurement in file names: its condition, and its draw beyond the first."""
+    draw = measurement["draw"]
+    return f"{measurement['cond_id']}-seed{draw}" if draw else str(measurement["cond_id"])
+
+
 def _keep(picture: Picture, measurement: Event, folder: Path) -> Event:
     content = png_bytes(picture)
-    path = folder / f"samples-{measurement['cond_id']}-{measurement['step']:08d}.png"
+    path = folder / f"samples-{_drawn(measurement)}-{measurement['step']:08d}.png"
     with atomic(path) as file:
         file.write(content)
     height, width = picture.pixels.shape[:2]
@@ -228,6 +268,7 @@ def _keep(picture: Picture, measurement: Event, folder: Path) -> Event:
         "artifact": "samples",
         "step": measurement["step"],
         "cond_id": measurement["cond_id"],
+        "draw": measurement["draw"],
         "path": path.name,
         "sha256": hashlib.sha256(content).hexdigest(),
         "mime": "image/png",

@@ -16,54 +16,112 @@ from ablate_core.schedules.base import Schedule, expand
 class FlowMap:
     """X_{t,r} as a network, a parameterisation and a schedule give it. All times are (B,), r <= t.
 
-    States are (B, *shape); labels (B,) int64 with the null class as ``num_classes``, or None for unlabelled data.
+    States are (B, *shape); labels (B,) int64 with the null class as ``num_classes``, or None for unlabelled data;
+    guidance inputs `g` (B, K), or None for a network that has none.
     """
 
     net: Network
     parameterization: Parameterization
     schedule: Schedule
 
-    def raw(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    def raw(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
         """F(c_in x, r, t, y), in the dtype of `x` also under autocast."""
-        scale = self.parameterization.input_scale(t, self.schedule)
-        output: Tensor = self.net(x if scale is None else expand(scale, x) * x, r, t, y)
+        inputs = self._told(x, r, t)
+        output: Tensor = self.net(*inputs, y) if g is None else self.net(*inputs, y, g)
         assert output.shape == x.shape, f"the network maps {tuple(x.shape)} to {tuple(output.shape)}"
         return output.to(x.dtype)
 
-    def velocity(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        """V = c_out F; at r = t the network's estimate of the marginal velocity."""
-        return self.scaled(self.raw(x, r, t, y), t)
+    def raw_heads(
+        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """F and the raw output of the velocity head from one pass, each (B, *shape)."""
+        u, v = self.net.forward_heads(*self._told(x, r, t), y, g)
+        assert u.shape == v.shape == x.shape
+        return u.to(x.dtype), v.to(x.dtype)
+
+    def velocity(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
+        """V = c_skip x + c_out F; at r = t the network's estimate of the marginal velocity."""
+        return self.scaled(self.raw(x, r, t, y, g), x, t, g)
+
+    def marginal(self, x: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
+        """The network's estimate of the marginal velocity, (B, *shape): its velocity head, or V at r = t."""
+        if self.parameterization.needs_velocity_head:
+            return self.scaled(self.raw_heads(x, t, t, y, g)[1], x, t, g)
+        return self.velocity(x, t, t, y, g)
 
     def velocity_and_tangent(
-        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, dx: Tensor
+        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, dx: Tensor, g: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """V and its total derivative along (x, t) -> (x + dx, t + 1) with r fixed, each (B, *shape).
 
-        The derivatives of c_in(t) x and of c_out(t) F are taken here, that of F by the network.
+        The derivatives of c_in(t) x, of what the network is told of t, and of c_skip(t) x + c_out(t) F are taken here,
+        that of F by the network.
         """
         one = torch.ones_like(t)
+        told, d_told, one_told = x, dx, one
         if self.parameterization.input_scale(t, self.schedule) is not None:
             dual = torch.func.jvp(self._scaled_input, (x, t), (dx, one))
-            x, dx = dual[0], dual[1]
-        raw, d_raw = (out.to(x.dtype) for out in self.net.forward_and_tangent(x, r, t, y, dx, one))
-        if self.parameterization.output_scale(t) is None:
+            told, d_told = dual[0], dual[1]
+        time, landing = self.schedule.network_time(t), self.schedule.network_time(r)
+        if time is not t:
+            one_told = torch.func.jvp(self.schedule.network_time, (t,), (one,))[1]
+        more = {} if g is None else {"g": g}
+        both = self.net.forward_and_tangent(told, landing, time, y, d_told, one_told, **more)
+        raw, d_raw = (out.to(x.dtype) for out in both)
+        if self._is_raw(t, g):
             return raw, d_raw
-        dual = torch.func.jvp(self.scaled, (raw, t), (d_raw, one))
+        dual = torch.func.jvp(lambda *at: self.scaled(*at, g), (raw, x, t), (d_raw, dx, one))
         return dual[0], dual[1]
+
+    def velocity_and_landing_tangent(
+        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """V and its derivative by the landing time r, each (B, *shape), with a graph where the weights have one."""
+        told, landing, time = self._told(x, r, t)
+        rate = torch.ones_like(r)
+        if landing is not r:
+            rate = torch.func.jvp(self.schedule.network_time, (r,), (rate,))[1]
+        more = {} if g is None else {"g": g}
+        both = self.net.forward_and_tangent(
+            told, landing, time, y, torch.zeros_like(told), torch.zeros_like(time), dr=rate, **more
+        )
+        raw, d_raw = (out.to(x.dtype) for out in both)
+        scale = self.parameterization.output_scale(t, self.schedule, g)
+        return self.scaled(raw, x, t, g), d_raw if scale is None else expand(scale, d_raw) * d_raw
+
+    def _told(self, x: Tensor, r: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the network is given of (x, r, t)."""
+        return self._scaled_input(x, t), self.schedule.network_time(r), self.schedule.network_time(t)
 
     def _scaled_input(self, x: Tensor, t: Tensor) -> Tensor:
         scale = self.parameterization.input_scale(t, self.schedule)
         return x if scale is None else expand(scale, x) * x
 
-    def scaled(self, raw: Tensor, t: Tensor) -> Tensor:
-        """V from F."""
-        scale = self.parameterization.output_scale(t)
-        return raw if scale is None else expand(scale, raw) * raw
+    def _is_raw(self, t: Tensor, g: Tensor | None) -> bool:
+        own = self.parameterization
+        return own.output_scale(t, self.schedule, g) is None and own.skip_scale(t, self.schedule) is None
 
-    def unscaled(self, velocity: Tensor, t: Tensor) -> Tensor:
+    def scaled(self, raw: Tensor, x: Tensor, t: Tensor, g: Tensor | None = None) -> Tensor:
+        """V from F."""
+        scale = self.parameterization.output_scale(t, self.schedule, g)
+        skip = self.parameterization.skip_scale(t, self.schedule)
+        velocity = raw if scale is None else expand(scale, raw) * raw
+        return velocity if skip is None else velocity + expand(skip, x) * x
+
+    def unscaled(self, velocity: Tensor, x: Tensor, t: Tensor, g: Tensor | None = None) -> Tensor:
         """F from V."""
-        scale = self.parameterization.output_scale(t)
-        return velocity if scale is None else velocity / expand(scale, velocity)
+        scale = self.parameterization.output_scale(t, self.schedule, g)
+        skip = self.parameterization.skip_scale(t, self.schedule)
+        raw = velocity if skip is None else velocity - expand(skip, x) * x
+        return raw if scale is None else raw / expand(scale, raw)
+
+    def compared(self, raw: Tensor, x: Tensor, t: Tensor, g: Tensor | None = None) -> Tensor:
+        """What a regression compares, from F: F itself or V, as the parameterisation says."""
+        return raw if self.parameterization.compares == "raw" else self.scaled(raw, x, t, g)
+
+    def comparable(self, velocity: Tensor, x: Tensor, t: Tensor, g: Tensor | None = None) -> Tensor:
+        """What a regression compares, from V."""
+        return velocity if self.parameterization.compares == "velocity" else self.unscaled(velocity, x, t, g)
 
     def landed(self, velocity: Tensor, x: Tensor, r: Tensor, t: Tensor) -> Tensor:
         """X_{t,r}(x) from V."""
@@ -74,6 +132,6 @@ class FlowMap:
         """u_{t,r}(x) from V."""
         return self.parameterization.average(velocity, x, self.schedule, t, r)
 
-    def jump(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    def jump(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
         """X_{t,r}(x)."""
-        return self.landed(self.velocity(x, r, t, y), x, r, t)
+        return self.landed(self.velocity(x, r, t, y, g), x, r, t)

@@ -11,7 +11,7 @@ The loss knows no method by name; a method is a row of choices in `methods.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -36,9 +36,15 @@ from ablate_core.tangents import Tangent
 from ablate_core.target_networks import TargetNetwork
 from ablate_core.target_networks.none import NoTargetNetwork
 from ablate_core.targets import Limit
+from ablate_core.targets.base import Regression
+from ablate_core.targets.none import NoLimit
 from ablate_core.time_samplers import TimeSampler
+from ablate_core.time_samplers.base import TimeSample
 from ablate_core.velocities import Velocity
 from ablate_core.weightings import Weighting
+
+TIME_BINS = 4
+"""Equal parts of [0, end] in which the loss is logged by the start time t."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +54,12 @@ class Loss:
     Attributes:
         per_sample: (B,), with a graph; the trainer minimises its mean.
         scalars: detached numbers for the log, each of shape ().
+        by_time: (2, TIME_BINS), detached: sum of the unweighted distances and number of rows in each part of time.
     """
 
     per_sample: Tensor
     scalars: dict[str, Tensor]
+    by_time: Tensor
 
 
 class Objective(BaseModel):
@@ -106,7 +114,13 @@ class Objective(BaseModel):
     @property
     def uses_target_network(self) -> bool:
         """True where a target or a guided velocity is computed with a network."""
-        return self.limit.learns_jumps or self.guidance.needs_velocity
+        return self.limit.learns_jumps or self.guidance.needs_velocity or self.velocity.uses_network
+
+    @property
+    def trains_velocity(self) -> bool:
+        """True where u(x, t, t), or a velocity head in its place, is trained: it may then be evaluated."""
+        times, head = self.time_sampler, self.parameterization.needs_velocity_head
+        return times.velocity_share > 0 or times.velocity_weight > 0 or head
 
     @property
     def random_landing_time(self) -> bool:
@@ -119,6 +133,11 @@ class Objective(BaseModel):
         return self.weighting.needs_log_variance
 
     @property
+    def guidance_inputs(self) -> int:
+        """Number of guidance inputs per row that the network is told."""
+        return len(self.guidance.inputs)
+
+    @property
     def noise_std(self) -> float:
         """Standard deviation s0 of the noise that sampling starts from."""
         return self.parameterization.noise_std
@@ -127,7 +146,16 @@ class Objective(BaseModel):
         """The largest trained time, where sampling may start instead of at 1."""
         return self.time_sampler.start_time(schedule, self.noise_std)
 
-    def predict(self, net: Network, schedule: Schedule, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    def predict(
+        self,
+        net: Network,
+        schedule: Schedule,
+        x: Tensor,
+        r: Tensor,
+        t: Tensor,
+        y: Tensor | None,
+        g: Tensor | None = None,
+    ) -> Tensor:
         """The one-step map X_{t,r}(x) that samplers use.
 
         A network that learned the velocity only is evaluated at (t, t) and steps with its velocity.
@@ -136,16 +164,17 @@ class Objective(BaseModel):
             net: the network.
             schedule: the flow path.
             x: states, (B, *shape).
-            r: landing times, (B,), in [0, 1], r <= t.
+            r: landing times, (B,), in [0, schedule.end], r <= t.
             t: start times, (B,).
             y: classes, (B,) int64 with num_classes as the null class, or None for unlabelled data.
+            g: guidance inputs, (B, K), or None for a network without.
 
         Returns:
             (B, *shape), dtype of x.
         """
         flow_map = FlowMap(net, self.parameterization, schedule)
         asked = r if self.limit.learns_jumps else t
-        return flow_map.landed(flow_map.velocity(x, asked, t, y), x, r, t)
+        return flow_map.landed(flow_map.velocity(x, asked, t, y, g), x, r, t)
 
     def loss(
         self,
@@ -175,16 +204,18 @@ class Objective(BaseModel):
         target = FlowMap(target_net, self.parameterization, schedule)
         v, scalars = self.velocity.estimate(state, draws)
         state = state.with_velocity(v)
+        state = replace(state, direction=self.velocity.direction(target, state))
         state = state.with_velocity(self.guidance.guide(target, state))
-        online = FlowMap(net, self.parameterization, schedule)
-        prediction, aim = self.limit.regress(self, online, target, state, step)
-        assert not aim.requires_grad, "a target carries no graph"
-        distance = self.distance(prediction, aim, state)
-        weighted, extra = self.weighting.weigh(distance, state, net.log_variance)
-        assert weighted.shape == (len(batch.x0),), f"a loss is (B,), got {tuple(weighted.shape)}"
-        share = state.times.fm.to(distance.dtype).mean()
-        scalars = {"distance": distance.detach().mean(), "velocity_share": share} | scalars | extra
-        return Loss(weighted, scalars)
+        online = self.guidance.wrap_online(FlowMap(net, self.parameterization, schedule), state)
+        regression = self.limit.regress(self, online, target, state, step)
+        distance, weighted, extra = self.measured(regression, state, net)
+        if state.times.velocity_t is not None:
+            second = self.velocity_term(online, target, state, step)
+            _, weighted_second, _ = self.measured(*second, net)
+            share = self.time_sampler.velocity_weight
+            weighted = (1 - share) * weighted + share * weighted_second
+        scalars = scalars | regression.scalars | extra | self.diagnostics(distance, regression, state)
+        return Loss(weighted, scalars, by_time(distance.detach(), state))
 
     def state(self, schedule: Schedule, batch: Batch, draws: Draws, step: int, total_steps: int) -> State:
         """Times, noise, noisy states, conditional velocities and dropped labels of a batch."""
@@ -192,14 +223,22 @@ class Objective(BaseModel):
         times = self.time_sampler.sample(
             n, draws, schedule=schedule, noise_std=self.noise_std, step=step, total_steps=total_steps
         )
+        if schedule.unit_time and schedule.end < 1:
+            times = times.up_to(schedule.end)
         noise = self.noise_std * draws.normal("noise", *batch.x0.shape)
         x, v = schedule.interpolate(batch.x0, noise, times.t)
+        v = self.parameterization.data_velocity(batch.x0, x, v, times.t, schedule)
         y = batch.y
         if y is not None:  # the labels always reach the network, also with dropout 0 (defect D19)
             dropped = draws.uniform("dropout.label", n) < self.label_dropout
             if self.time_sampler.label_rows == "fm":
                 dropped &= times.fm
             y = torch.where(dropped, batch.num_classes, y)
+        g = None
+        if self.guidance.inputs:
+            if y is None:
+                raise ValueError("guidance needs labelled data; set objective.guidance: none for this data set")
+            g = self.guidance.draw(y != batch.num_classes, times.fm, draws)
         return State(
             schedule=schedule,
             noise_std=self.noise_std,
@@ -211,17 +250,56 @@ class Objective(BaseModel):
             labels=batch.y,
             y=y,
             null=batch.num_classes,
+            g=g,
         )
+
+    def measured(self, regression: Regression, state: State, net: Network) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Distance (B,), weighted distance (B,) and the weighting's scalars; a velocity head's distance is added."""
+        distance = self.distance(regression.prediction, regression.target, state)
+        if regression.velocity_head is not None:
+            own = FlowMap(net, self.parameterization, state.schedule)
+            aim = own.comparable(state.v, state.x, state.times.t, state.g)
+            distance = distance + self.distance(regression.velocity_head, aim, state)
+        weighted, extra = self.weighting.weigh(
+            distance, state, lambda t: net.log_variance(state.schedule.network_time(t))
+        )
+        assert weighted.shape == (len(state.x0),), f"a loss is (B,), got {tuple(weighted.shape)}"
+        return distance, weighted, extra
+
+    def velocity_term(self, online: FlowMap, target: FlowMap, state: State, step: int) -> tuple[Regression, State]:
+        """The second, flow matching term of time samplers that draw times for one: same data, noise and labels."""
+        t = state.times.velocity_t
+        assert t is not None
+        x, v = state.schedule.interpolate(state.x0, state.noise, t)
+        v = self.parameterization.data_velocity(state.x0, x, v, t, state.schedule)
+        times = TimeSample(r=t, s=t, t=t, fm=torch.ones_like(state.times.fm))
+        second = replace(state, times=times, x=x, v=v, direction=None)
+        second = second.with_velocity(self.guidance.guide(target, second))
+        return NoLimit().regress(self, online, target, second, step), second
 
     def distance(self, prediction: Tensor, aim: Tensor, state: State) -> Tensor:
         """Unweighted distance per row, (B,)."""
+        assert not aim.requires_grad, "a target carries no graph"
         times = state.times
         reach = self.parameterization.jump(state.schedule, times.t, times.r).move.abs()
-        scale = self.parameterization.output_scale(times.t)
+        scale = self.parameterization.output_scale(times.t, state.schedule, state.g)
         reach = reach if scale is None else reach * scale
         distance = self.metric.distance(prediction, aim, group=times.group, reach=reach)
         assert distance.shape == times.t.shape, f"a distance is (B,), got {tuple(distance.shape)}"
         return distance
+
+    def diagnostics(self, distance: Tensor, regression: Regression, state: State) -> dict[str, Tensor]:
+        """What every objective logs: mean distance, share of rows with r = t, variance of the target's entries."""
+        fm = state.times.fm.to(distance.dtype)
+        variance = regression.target.flatten(1).var(dim=0, correction=0).mean()
+        return {"distance": distance.detach().mean(), "velocity_share": fm.mean(), "target_variance": variance}
+
+
+def by_time(distance: Tensor, state: State) -> Tensor:
+    """Sums of `distance` (B,) and counts by equal parts of [0, end], (2, TIME_BINS)."""
+    part = (state.times.t / state.schedule.end * TIME_BINS).long().clamp(0, TIME_BINS - 1)
+    both = torch.stack([distance, torch.ones_like(distance)])
+    return distance.new_zeros(2, TIME_BINS).index_add(1, part, both)
 
 
 def _merged(row: Any, override: Any) -> Any:

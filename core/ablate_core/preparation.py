@@ -45,7 +45,12 @@ def build_network(config: TrialConfig, data: Samples, device: str | torch.device
     """A freshly initialised network on `device`; the caller's random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(config.seed, "init"))
-        net = config.architecture.build(data.shape, data.num_classes, log_variance=config.objective.needs_log_variance)
+        own, more = config.objective, {}
+        if own.parameterization.needs_velocity_head:  # an architecture that has no such option need not know of it
+            more["velocity_head"] = True
+        if own.guidance_inputs:
+            more["guidance_inputs"] = own.guidance_inputs
+        net = config.architecture.build(data.shape, data.num_classes, log_variance=own.needs_log_variance, **more)
     return net.to(device)
 
 

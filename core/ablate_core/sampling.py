@@ -127,7 +127,9 @@ def sample_batches(
     if guidance != 1 and not num_classes:
         raise ValueError("eval.guidance: guidance needs labelled data; set it to 1")
     kind = resolve_sampler(objective, sampler, nfe)
-    field: Network = net if guidance == 1 else GuidedNetwork(net, guidance, num_classes)
+    told_scale = bool(objective.guidance.inputs)  # such a network is told the scale, and needs no second evaluation
+    field: Network = net if guidance == 1 or told_scale else GuidedNetwork(net, guidance, num_classes)
+    end_sigma = float(schedule.at(torch.tensor(schedule.end, dtype=torch.float64)).sigma)
     times = step_times(nfe, objective.start_time(schedule))
     was_training = net.training
     net.eval()
@@ -135,13 +137,18 @@ def sample_batches(
         n = min(batch_size, count - start)
         y = sample_labels(first + start, n, num_classes) if labels is None else labels[start : start + n]
         on_device = None if y is None else y.to(device)
+        told = objective.guidance.sampling_inputs(n, guidance, (0.0, 1.0))
+        g_on_device = None if told is None else told.to(device)
         noises = [
             sample_noise(seed, first + start, n, shape, level).to(device) * objective.noise_std
             for level in range(nfe if kind == "restart" else 1)
         ]
+        noises[0] = noises[0] * end_sigma
 
-        def jump(x: Tensor, r: Tensor, t: Tensor, y: Tensor | None = on_device) -> Tensor:
-            return objective.predict(field, schedule, x, r, t, y)
+        def jump(
+            x: Tensor, r: Tensor, t: Tensor, y: Tensor | None = on_device, g: Tensor | None = g_on_device
+        ) -> Tensor:
+            return objective.predict(field, schedule, x, r, t, y, g)
 
         x = restart(jump, noises, times, schedule) if kind == "restart" else pushforward(jump, noises[0], times)
         yield x, on_device
@@ -178,7 +185,7 @@ class GuidedNetwork(Network):
         super().__init__()
         self.net, self.scale, self.null_class = net, scale, null_class
 
-    def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
         assert y is not None
         null = torch.full_like(y, self.null_class)
         doubled = self.net(torch.cat([x, x]), torch.cat([r, r]), torch.cat([t, t]), torch.cat([null, y]))

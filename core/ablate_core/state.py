@@ -45,6 +45,8 @@ class State:
         labels: true classes, (B,) int64, or None for unlabelled data.
         y: what the network is told, `labels` with the dropped ones replaced by `null`; or None.
         null: index of the null class.
+        g: guidance inputs that the network is told, (B, K), or None.
+        direction: velocity along which the path is followed in tangents and first steps, (B, *shape); None: `v`.
     """
 
     schedule: Schedule
@@ -57,6 +59,8 @@ class State:
     labels: Tensor | None
     y: Tensor | None
     null: int
+    g: Tensor | None = None
+    direction: Tensor | None = None
 
     @property
     def kept(self) -> Tensor:
@@ -72,7 +76,10 @@ class State:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a batch that learn a jump: what the two-step target is computed from. All leading axes are R <= B."""
+    """The rows of a batch that learn a jump: what the two-step target is computed from. All leading axes are R <= B.
+
+    `v` is the velocity that targets use, `direction` the one along which the path is followed; None: `v` too.
+    """
 
     x: Tensor
     v: Tensor
@@ -82,21 +89,37 @@ class Rows:
     y: Tensor | None
     ladder_bottom: Tensor | None
     null: int
+    g: Tensor | None = None
+    direction: Tensor | None = None
+
+    @property
+    def along(self) -> Tensor:
+        """The velocity along which tangents and first steps follow the path, (R, *shape)."""
+        return self.v if self.direction is None else self.direction
 
 
 def jump_rows(state: State) -> tuple[Tensor, Rows]:
     """Indices (R,) int64 of the rows that are not flow matching, and those rows."""
+    index = torch.nonzero(~state.times.fm).squeeze(1)
+    return index, rows_at(state, index)
+
+
+def rows_at(state: State, index: Tensor) -> Rows:
+    """The rows at `index`, (R,) int64."""
     times = state.times
-    index = torch.nonzero(~times.fm).squeeze(1)
-    bottom = None if times.ladder_bottom is None else times.ladder_bottom[index]
-    y = None if state.y is None else state.y[index]
-    return index, Rows(
+
+    def taken(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x[index]
+
+    return Rows(
         x=state.x[index],
         v=state.v[index],
         r=times.r[index],
         s=times.s[index],
         t=times.t[index],
-        y=y,
-        ladder_bottom=bottom,
+        y=taken(state.y),
+        ladder_bottom=taken(times.ladder_bottom),
         null=state.null,
+        g=taken(state.g),
+        direction=taken(state.direction),
     )

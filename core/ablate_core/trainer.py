@@ -25,12 +25,19 @@ from typing import Any, Literal
 import torch
 
 from ablate_core.batches import Batches
-from ablate_core.checkpoint import load_checkpoint, require_same_trial, save_checkpoint, training_id
-from ablate_core.config import TrialConfig
+from ablate_core.checkpoint import (
+    load_checkpoint,
+    require_same_trial,
+    save_checkpoint,
+    save_snapshot,
+    training_id,
+)
+from ablate_core.config import PostHocEMA, TrialConfig
 from ablate_core.ema import EMA, follow
-from ablate_core.evaluation import chosen_ema, evaluate
+from ablate_core.evaluation import chosen_ema, evaluate, post_hoc_weights
 from ablate_core.fid.metrics import build_metric
 from ablate_core.optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
+from ablate_core.posthoc_ema import PowerEMA
 from ablate_core.preparation import build_network, load_batch, load_data, require_legal
 from ablate_core.progress import Clock, Meter
 from ablate_core.random import Draws
@@ -88,12 +95,14 @@ def train(
     data = load_data(config)
     build_metric(config.eval, config.data, data, str(device))
     measured = chosen_ema(config)
+    measured_on_the_way = config.eval.every > 0 and not isinstance(measured, PostHocEMA)  # too few snapshots yet
     batches = Batches(config.objective.batching, len(data.x), data.y, config.train.batch_size, config.seed)
 
     net = build_network(config, data, device)
     parameters = list(net.parameters())
     optimizer = build_optimizer(config.train, parameters)
     ema = EMA(net, config.train.ema)
+    power_ema = PowerEMA(net, config.train.snapshot_sigma_rel if config.train.snapshot_every else ())
     has_target = config.objective.target_network.decay(0, total) is not None
     target = copy.deepcopy(net).requires_grad_(False) if has_target else None
     target_net = net if target is None else target
@@ -103,6 +112,7 @@ def train(
         state = {
             "format": 1, "trial": training_id(config), "step": step, "net": net.state_dict(),
             "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "meter": meter.state_dict(),
+            "power_ema": power_ema.state_dict(),
             "target": None if target is None else target.state_dict(), "clock": clock.state_dict(),
         }  # fmt: skip
         save_checkpoint(folder, state)
@@ -112,7 +122,12 @@ def train(
         return Result(status, at, reason, clock.wall(), clock.cpu(), clock.peak_mem_mb(), count)
 
     def measure() -> None:
-        for event in evaluate(config, ema.weights(measured), step, folder, data=data, device=device):
+        if isinstance(measured, PostHocEMA):
+            averages = post_hoc_weights(config, measured, folder, step, power_ema.state_dict())
+            weights = {**net.state_dict(), **averages}
+        else:
+            weights = ema.weights(measured)
+        for event in evaluate(config, weights, step, folder, data=data, device=device):
             tell(event)
 
     # Continue where an earlier attempt stopped.
@@ -123,6 +138,7 @@ def train(
         net.load_state_dict(state["net"])
         optimizer.load_state_dict(state["optimizer"])
         ema.load_state_dict(state["ema"])
+        power_ema.load_state_dict(state.get("power_ema", {}))  # checkpoints from before they existed keep none
         meter.load_state_dict(state["meter"])
         clock.load_state_dict(state["clock"])
         if target is not None:
@@ -154,6 +170,7 @@ def train(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         ema.update()
+        power_ema.update(step + 1)
         decay = config.objective.target_network.decay(step, total)
         if target is not None and decay is not None:
             follow(target, net, decay)
@@ -163,9 +180,10 @@ def train(
         # Report, and look for divergence, where the host waits for the device anyway.
         last = step == total
         save_now = last or step % config.train.checkpoint_every == 0
-        measure_now = last or (config.eval.every > 0 and step % config.eval.every == 0)
+        snapshot_now = config.train.snapshot_every > 0 and step % config.train.snapshot_every == 0
+        measure_now = last or (measured_on_the_way and step % config.eval.every == 0)
         log_now = last or measure_now or step % config.train.log_every == 0
-        if log_now or save_now:
+        if log_now or save_now or snapshot_now:
             if (found := meter.diverged()) is not None:
                 tell({"kind": "scalar", "step": found[0], "values": meter.means(), "wall_seconds": clock.wall()})
                 return result("diverged", *found)
@@ -176,6 +194,8 @@ def train(
             tell({"kind": "progress", "step": step, "steps": total})
             meter.reset()
             lap_began = step
+        if snapshot_now and not last:  # the last one is in the checkpoint
+            save_snapshot(folder, step, training_id(config), power_ema.state_dict())
         if measure_now and not last:
             measure()
             clock.lap()

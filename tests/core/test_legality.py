@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from partial_trials import partial_trial
 
 from ablate_core.legality import Problem, check, check_data_std
 from ablate_core.objective import Objective
-from ablate_core.schedules import Schedule
-
-
-def trial(
-    objective: Any,
-    *,
-    path: str = "linear",
-    num_classes: int | None = 10,
-    batch_size: int = 256,
-    steps: int = 600_000,
-    jvp_safe: bool = True,
-    accepts_log_variance: bool = True,
-    nfe: int = 1,
-    sampler: str = "auto",
-    guidance: float = 1.0,
-    known_std: float | None = None,
-) -> Any:
-    return SimpleNamespace(
-        objective=Objective.model_validate(objective),
-        schedule=Schedule.model_validate(path),
-        architecture=SimpleNamespace(jvp_safe=jvp_safe, accepts_log_variance=accepts_log_variance),
-        data=SimpleNamespace(classes=num_classes, known_std=known_std),
-        train=SimpleNamespace(batch_size=batch_size, steps=steps),
-        eval=SimpleNamespace(nfe=nfe, sampler=sampler, guidance=guidance),
-    )
 
 
 def problems(objective: Any, **more: Any) -> list[Problem]:
-    return check(trial(objective, **more))
+    return check(partial_trial(objective, **more))
 
 
 REFUSED = [
@@ -61,15 +36,15 @@ REFUSED = [
     ("C10", {"name": "meanflow", "guidance": "omega_kappa"}, {"guidance": 2.0}),
     ("C10", {"name": "meanflow", "guidance": "bootstrap"}, {}),
     ("C10", {"name": "meanflow", "label_dropout": 0.0}, {"guidance": 2.0}),
-    ("C11", {"name": "meanflow", "guidance": "omega_kappa"}, {"num_classes": 0}),
-    ("C11", "meanflow", {"num_classes": 0, "guidance": 2.0}),
+    ("C11", {"name": "meanflow", "guidance": "omega_kappa"}, {"classes": 0}),
+    ("C11", "meanflow", {"classes": 0, "guidance": 2.0}),
     ("C12", "sct", {"accepts_log_variance": False}),
     ("C15", {"name": "ct", "tangent": {"name": "shaped", "warmup_steps": 10}}, {}),
     ("C16", "scd", {"batch_size": 16}),
     ("C16", "scd", {"nfe": 3}),
     ("C16", "scd", {"nfe": 256}),
     ("C16", "scd", {"path": "cosine01"}),
-    ("C21", {"name": "esc", "batching": "class_consistent"}, {"num_classes": 0}),
+    ("C21", {"name": "esc", "batching": "class_consistent"}, {"classes": 0}),
     ("C25", {"name": "sct", "parameterization": {"sigma_data": 0.5}}, {"known_std": 1.0}),
 ]
 
@@ -112,7 +87,7 @@ def test_an_odd_combination_is_warned_about_and_allowed(code: str, objective: An
     [
         ("C8", "esc", {}),
         ("C8", {"name": "meanflow", "velocity": "plugin", "batching": "class_consistent"}, {}),
-        ("C8", {"name": "meanflow", "velocity": "plugin"}, {"num_classes": 0}),
+        ("C8", {"name": "meanflow", "velocity": "plugin"}, {"classes": 0}),
         ("C13", {"name": "esc", "metric": {"p": 0.75}}, {}),
         ("C4", "ct", {"nfe": 2, "sampler": "restart"}),
         ("C4", "ct", {"nfe": 1, "sampler": "pushforward"}),
@@ -120,7 +95,7 @@ def test_an_odd_combination_is_warned_about_and_allowed(code: str, objective: An
         ("C16", "scd", {"nfe": 4, "batch_size": 28}),
         ("C1", {"name": "meanflow", "limit": {"jvp_backend": "finite_diff"}}, {"jvp_safe": False}),
         ("C1", {"name": "fm", "time_sampler": {"name": "ln_minmax", "p_eq": 1.0}}, {}),
-        ("C11", {"name": "meanflow", "guidance": "omega_kappa"}, {"num_classes": None}),
+        ("C11", {"name": "meanflow", "guidance": "omega_kappa"}, {"classes": None}),
         ("C26", {"name": "ct", "time_sampler": {"s1": 50}, "target_network": {"s1": 50}}, {}),
         ("C27", "esc", {}),
     ],

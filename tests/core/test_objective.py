@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from golden_cases import GoldenNetwork, random_network
+from partial_trials import partial_trial
 from torch import Tensor
 
 from ablate_core.component import Component
@@ -24,17 +24,9 @@ SLOTS = {
 PATHS = sorted(Schedule.choices)
 
 
-def trial(objective: Objective, path: str = "linear", *, nfe: int = 1, sampler: str = "auto", **more: Any) -> Any:
+def trial(objective: Objective, path: str = "linear", **more: Any) -> Any:
     """As much of a TrialConfig as legality looks at."""
-    return SimpleNamespace(
-        objective=objective,
-        schedule=Schedule.model_validate(path),
-        architecture=SimpleNamespace(jvp_safe=True, accepts_log_variance=True),
-        data=SimpleNamespace(classes=5, known_std=None),
-        train=SimpleNamespace(batch_size=64, steps=600_000),
-        eval=SimpleNamespace(nfe=nfe, sampler=sampler, guidance=1.0),
-        **more,
-    )
+    return partial_trial(objective, path, classes=5, batch_size=64, dimension=6, **more)
 
 
 def legal(objective: Objective, path: str) -> bool:
@@ -70,7 +62,8 @@ def batch(n: int = 64, dtype: torch.dtype = torch.float64) -> Batch:
 def compute(
     objective: Objective, path: str = "linear", *, seed: int = 0, dtype: torch.dtype = torch.float64
 ) -> tuple[Loss, GoldenNetwork]:
-    net, target = random_network((2, 3), dtype=dtype), random_network((2, 3), seed=1, dtype=dtype)
+    extras = {"guidance_inputs": objective.guidance_inputs, "heads": 1 + objective.parameterization.needs_velocity_head}
+    net, target = (random_network((2, 3), seed=k, dtype=dtype, **extras) for k in (0, 1))
     draws = Draws(seed, 3, dtype=dtype)
     schedule = Schedule.model_validate(path)
     return objective.loss(net, target, schedule, batch(dtype=dtype), draws, 600, 1000), net

@@ -20,18 +20,30 @@ PARAMETERS = ("W1", "w_t", "w_r", "b1", "E", "W2", "b2", "a", "b")
 
 
 class GoldenNetwork(Network):
-    """h = tanh(W1 vec(x) + w_t t + w_r r + b1 + E[y]); F = W2 h + b2; log-variance a t + b. All float64."""
+    """h = tanh(W1 vec(x) + w_t t + w_r r + b1 + E[y]); F = W2 h + b2; log-variance a t + b. All float64.
+
+    Ours, where the weights hold them: G g inside the tanh for guidance inputs, V2 h for a velocity head.
+    """
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__()
-        for name in PARAMETERS:
-            self.register_parameter(name, nn.Parameter(weights[name].clone()))
+        for name, weight in weights.items():
+            self.register_parameter(name, nn.Parameter(weight.clone()))
 
-    def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    def _hidden(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None) -> Tensor:
         h = x.flatten(1) @ self.W1.T + t[:, None] * self.w_t + r[:, None] * self.w_r + self.b1
         if y is not None:
             h = h + self.E[y]
-        return (torch.tanh(h) @ self.W2.T + self.b2).reshape(x.shape)
+        return torch.tanh(h if g is None else h + g @ self.G.T)
+
+    def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
+        return (self._hidden(x, r, t, y, g) @ self.W2.T + self.b2).reshape(x.shape)
+
+    def forward_heads(
+        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        h = self._hidden(x, r, t, y, g)
+        return (h @ self.W2.T + self.b2).reshape(x.shape), (h @ self.V2.T).reshape(x.shape)
 
     def log_variance(self, t: Tensor) -> Tensor:
         return self.a * t + self.b
@@ -40,7 +52,7 @@ class GoldenNetwork(Network):
 class TimeInRadians(GoldenNetwork):
     """The golden network told pi t / 2 and pi r / 2: the TrigFlow convention, V per radian."""
 
-    def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
         return super().forward(x, torch.pi / 2 * r, torch.pi / 2 * t, y) * (torch.pi / 2)
 
     def log_variance(self, t: Tensor) -> Tensor:
@@ -72,12 +84,23 @@ class Recorded(Draws):
         return number
 
 
-def random_network(shape: tuple[int, ...], seed: int = 0, *, dtype: torch.dtype = torch.float64) -> GoldenNetwork:
+def random_network(
+    shape: tuple[int, ...],
+    seed: int = 0,
+    *,
+    dtype: torch.dtype = torch.float64,
+    guidance_inputs: int = 0,
+    heads: int = 1,
+) -> GoldenNetwork:
     """The golden network for states of `shape`, with random weights (zero weights would hide most faults)."""
     size, g = int(np.prod(shape)), torch.Generator().manual_seed(seed)
     shapes = {"W1": (6, size), "E": (6, 6), "W2": (size, 6), "b2": (size,), "a": (), "b": ()}
     shapes |= dict.fromkeys(("w_t", "w_r", "b1"), (6,))
     weights = {name: 0.5 * torch.randn(shapes[name], generator=g, dtype=torch.float64) for name in PARAMETERS}
+    if guidance_inputs:
+        weights["G"] = 0.5 * torch.randn(6, guidance_inputs, generator=g, dtype=torch.float64)
+    if heads > 1:
+        weights["V2"] = 0.5 * torch.randn(size, 6, generator=g, dtype=torch.float64)
     return GoldenNetwork({name: weight.to(dtype) for name, weight in weights.items()})
 
 

@@ -131,8 +131,8 @@ def test_the_gradient_vanishes_in_expectation_at_the_exact_map_with_conditional_
     net = ExactNetwork(world, objective.parameterization)
     state = objective.state(world.schedule, batch, draws(3), 0, 1)
     flow_map = FlowMap(net, objective.parameterization, world.schedule)
-    prediction, aim = objective.limit.regress(objective, flow_map, flow_map, state, 0)
-    residual = (prediction - aim).detach()
+    regression = objective.limit.regress(objective, flow_map, flow_map, state, 0)
+    residual = (regression.prediction - regression.target).detach()
     error = residual.mean(0) / (residual.std(0) / len(residual) ** 0.5)
     assert float(error.abs().max()) < 4
 

@@ -44,7 +44,7 @@ def test_path_coefficients_equal_the_reference(name: str) -> None:
     sigma_data = 0.5 if name.endswith("05") else 1.0
     parameterization = Parameterization.model_validate({"name": "v_ddim", "sigma_data": sigma_data})
     assert_close(parameterization.input_scale(t, own), c["c_in"].expand_as(t), **CLOSE)
-    assert_close(parameterization.output_scale(t), c["c_out"].expand_as(t), **CLOSE)
+    assert_close(parameterization.output_scale(t, own), c["c_out"].expand_as(t), **CLOSE)
 
 
 def test_the_trigonometric_path_is_cosine01_in_radians() -> None:

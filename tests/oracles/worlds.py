@@ -97,7 +97,7 @@ class ExactNetwork(Network):
 
     def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         schedule, own = self.world.schedule, self.parameterization
-        scale, out = own.input_scale(t, schedule), own.output_scale(t)
+        scale, out = own.input_scale(t, schedule), own.output_scale(t, schedule)
         x = x if scale is None else x / expand(scale, x)
         keep, move = own.jump(schedule, t, r)
         same = r == t
@@ -113,8 +113,13 @@ class ExactNetwork(Network):
 class MarginalVelocity:
     """Stands in for the slot `velocity`: the world's exact marginal velocity."""
 
+    uses_network = False
+
     def __init__(self, world: Any) -> None:
         self.world = world
+
+    def direction(self, target: Any, state: State) -> None:
+        return None
 
     def estimate(self, state: State, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         return self.world.velocity(state.x, state.times.t), {}

@@ -15,28 +15,53 @@ class Network(nn.Module, abc.ABC):
     """What every objective and sampler may ask of a network."""
 
     @abc.abstractmethod
-    def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
         """Raw output F.
 
         Args:
             x: state, (B, *shape), floating.
-            r: landing time, (B,), in [0, 1], r <= t.
-            t: start time, (B,), in [0, 1].
+            r: landing time as the schedule tells it (`Schedule.network_time`; in [0, 1] on unit paths), (B,), r <= t.
+            t: start time, likewise, (B,).
             y: class index, (B,) int64 with ``num_classes`` as the null class; None for unlabelled data.
+            g: guidance inputs, (B, guidance_inputs); None where the network was built without. A network without them
+                need not have the parameter: it is passed only where there is something to pass.
 
         Returns:
             (B, *shape), dtype of x.
         """
 
-    def forward_and_tangent(
-        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, dx: Tensor, dt: Tensor
+    def forward_heads(
+        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Output and its derivative along (dx, 0, dt) in (x, r, t), each (B, *shape).
+        """Raw outputs of both heads, F and that of the velocity head, each (B, *shape); F equals `forward`.
 
-        A network may override it with hand-written tangents: torch's forward mode takes a slow path wherever a tensor
-        with a tangent meets one without (every bias, every constant); a small SiT takes five times as long in it.
+        Raises TypeError where the network was built without a velocity head.
         """
-        both = torch.func.jvp(lambda state, time: self(state, r, time, y), (x, t), (dx, dt))
+        raise TypeError(f"{type(self).__name__} was built without a velocity head")
+
+    def forward_and_tangent(
+        self,
+        x: Tensor,
+        r: Tensor,
+        t: Tensor,
+        y: Tensor | None,
+        dx: Tensor,
+        dt: Tensor,
+        *,
+        dr: Tensor | None = None,
+        g: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Output and its derivative along (dx, dr, dt) in (x, r, t), each (B, *shape); `dr` None is 0.
+
+        Gradients flow through both (reverse over forward), which Lagrangian objectives need. A network may override it
+        with hand-written tangents: torch's forward mode takes a slow path wherever a tensor with a tangent meets one
+        without (every bias, every constant); a small SiT takes five times as long in it.
+        """
+        more = {} if g is None else {"g": g}
+        if dr is None:
+            both = torch.func.jvp(lambda state, time: self(state, r, time, y, **more), (x, t), (dx, dt))
+        else:
+            both = torch.func.jvp(lambda *inputs: self(*inputs, y, **more), (x, r, t), (dx, dr, dt))
         return both[0], both[1]
 
     def log_variance(self, t: Tensor) -> Tensor:
@@ -52,9 +77,26 @@ class Architecture(Component):
     """True where every operation has a forward-mode derivative (no fused attention, BatchNorm, in-place)."""
     accepts_log_variance: ClassVar[bool] = False
     """True where `build(log_variance=True)` adds a (B,) log-variance head."""
+    accepts_velocity_head: ClassVar[bool] = False
+    """True where `build(velocity_head=True)` adds a second head on the same trunk (iMF)."""
+    accepts_guidance: ClassVar[bool] = False
+    """True where `build(guidance_inputs=K)` makes a network that is told K numbers per row about its guidance."""
+
+    @property
+    def sees_landing_time(self) -> bool:
+        """False where the network is told t alone, so that it can only learn one landing time."""
+        return True
 
     @abc.abstractmethod
-    def build(self, shape: tuple[int, ...], num_classes: int, *, log_variance: bool = False) -> Network:
+    def build(
+        self,
+        shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        log_variance: bool = False,
+        velocity_head: bool = False,
+        guidance_inputs: int = 0,
+    ) -> Network:
         """A freshly initialised float32 network on the CPU.
 
         Initial weights come from torch's global CPU generator, which the trainer seeds from the stream ``init``.
@@ -63,4 +105,7 @@ class Architecture(Component):
             shape: shape of one sample, (C, H, W) for images or (D,) for vectors.
             num_classes: number of real classes (null class excluded); 0 for unlabelled data.
             log_variance: add the log-variance head. Raises ValueError where not `accepts_log_variance`.
+            velocity_head: add the velocity head; only asked of an architecture that `accepts_velocity_head`. An
+                architecture without it need not have the parameter, nor the next one.
+            guidance_inputs: columns of `g`; only asked of an architecture that `accepts_guidance`.
         """

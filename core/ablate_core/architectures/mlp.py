@@ -24,15 +24,33 @@ class MLP(Architecture):
 
     jvp_safe: ClassVar[bool] = True
     accepts_log_variance: ClassVar[bool] = True
+    accepts_velocity_head: ClassVar[bool] = True
+    accepts_guidance: ClassVar[bool] = True
 
-    def build(self, shape: tuple[int, ...], num_classes: int, *, log_variance: bool = False) -> MLPNetwork:
-        return MLPNetwork(self, shape, num_classes, log_variance)
+    def build(
+        self,
+        shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        log_variance: bool = False,
+        velocity_head: bool = False,
+        guidance_inputs: int = 0,
+    ) -> MLPNetwork:
+        return MLPNetwork(self, shape, num_classes, log_variance, velocity_head, guidance_inputs)
 
 
 class MLPNetwork(Network):
     """The module of `MLP`; its output is exactly 0 at initialisation."""
 
-    def __init__(self, config: MLP, shape: tuple[int, ...], num_classes: int, log_variance: bool) -> None:
+    def __init__(
+        self,
+        config: MLP,
+        shape: tuple[int, ...],
+        num_classes: int,
+        log_variance: bool,
+        velocity_head: bool,
+        guidance_inputs: int,
+    ) -> None:
         super().__init__()
         size = math.prod(shape)
         self.frequencies = config.frequencies
@@ -45,18 +63,41 @@ class MLPNetwork(Network):
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
         self.log_variance_head = LogVariance(features) if log_variance else None
+        # What is optional is made last: the common weights then start alike for one seed.
+        self.embed_guidance = nn.Linear(guidance_inputs, config.width) if guidance_inputs else None
+        self.velocity_output = nn.Linear(config.width, size) if velocity_head else None
+        if self.velocity_output is not None:
+            nn.init.zeros_(self.velocity_output.weight)
+            nn.init.zeros_(self.velocity_output.bias)
 
-    def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
+        out: Tensor = self.output(self._trunk(x, r, t, y, g))
+        return out.reshape(x.shape).to(x.dtype)
+
+    def forward_heads(
+        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        if self.velocity_output is None:
+            return super().forward_heads(x, r, t, y, g)
+        h = self._trunk(x, r, t, y, g)
+        u, v = self.output(h), self.velocity_output(h)
+        return u.reshape(x.shape).to(x.dtype), v.reshape(x.shape).to(x.dtype)
+
+    def _trunk(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None) -> Tensor:
+        """(B, width) after the last activation."""
         times = torch.cat([self._features(t), self._features(t - r)], dim=1)  # [B, 2 * features]
         h = self.embed_x(x.flatten(1)) + self.embed_times(times)
         if self.embed_label is not None:
             if y is None:
                 raise ValueError("this network was built for labelled data: pass labels, or the null class")
             h = h + self.embed_label(y)
+        if self.embed_guidance is not None:
+            if g is None:
+                raise ValueError("this network was built with guidance inputs: pass g")
+            h = h + self.embed_guidance(g)
         for layer in self.hidden:
             h = layer(F.silu(h))
-        out: Tensor = self.output(F.silu(h))
-        return out.reshape(x.shape).to(x.dtype)
+        return F.silu(h)
 
     def log_variance(self, t: Tensor) -> Tensor:
         if self.log_variance_head is None:

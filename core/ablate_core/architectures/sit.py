@@ -70,7 +70,15 @@ class SiT(Architecture):
         default = SIZES[self.size.split("/")[0]]
         return Size(self.depth or default.depth, self.width or default.width, self.heads or default.heads)
 
-    def build(self, shape: tuple[int, ...], num_classes: int, *, log_variance: bool = False) -> SiTNetwork:
+    def build(
+        self,
+        shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        log_variance: bool = False,
+        velocity_head: bool = False,
+        guidance_inputs: int = 0,
+    ) -> SiTNetwork:
         """Raises ValueError where the shape does not fit the patch or the width does not fit the heads."""
         _, width, heads = self.resolved_size
         if len(shape) != 3 or shape[1] % self.patch or shape[2] % self.patch:
@@ -139,7 +147,7 @@ class SiTNetwork(Network):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.output.weight)
 
-    def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
         c = F.silu(self.embed_t(t) + self.embed_gap(t - r) + self._label(y))  # [B, width]
         h = self.embed_patch(self._patchify(x)) + self.position.to(x.dtype)  # [B, tokens, width]
         for block in self.blocks:
@@ -148,10 +156,19 @@ class SiTNetwork(Network):
         return self._unpatchify(self.output(modulate(h, shift, scale))).to(x.dtype)
 
     def forward_and_tangent(
-        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, dx: Tensor, dt: Tensor
+        self,
+        x: Tensor,
+        r: Tensor,
+        t: Tensor,
+        y: Tensor | None,
+        dx: Tensor,
+        dt: Tensor,
+        *,
+        dr: Tensor | None = None,
+        g: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         c, dc = self.embed_t.forward_and_tangent(t, dt)
-        gap, d_gap = self.embed_gap.forward_and_tangent(t - r, dt)
+        gap, d_gap = self.embed_gap.forward_and_tangent(t - r, dt if dr is None else dt - dr)
         c, dc = c + gap + self._label(y), dc + d_gap
         c, dc = F.silu(c), silu_tangent(c, dc)
         h = self.embed_patch(self._patchify(x)) + self.position.to(x.dtype)

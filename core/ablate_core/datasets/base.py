@@ -48,6 +48,11 @@ class Dataset(Component):
     known_std: ClassVar[float | None] = None
     """Standard deviation in network units where the type alone decides it; None: measured after `load`."""
 
+    coupled: ClassVar[bool] = False
+    """True where each sample comes with a noise of its own (reflow), so that data and noise are not independent."""
+    dimension: ClassVar[int | None] = None
+    """Entries of one sample where the type alone decides it; None: known after `load`."""
+
     def preflight(self) -> None:
         """Cheap look whether the files can be there, before anything is started; nothing to do for embedded data.
 

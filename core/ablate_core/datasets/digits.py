@@ -29,6 +29,7 @@ class Digits(Dataset):
 
     name: Literal["digits"] = "digits"
     kind: ClassVar[str] = "images"
+    dimension: ClassVar[int] = 64
     classes: ClassVar[int | None] = 10
     known_std: ClassVar[float | None] = 1.0
 

@@ -22,6 +22,7 @@ class Gaussians(Dataset):
     seed: int = Field(0, ge=0, description="seed of the data set itself, not of a trial")
 
     kind: ClassVar[str] = "points"
+    dimension: ClassVar[int] = 2
     known_std: ClassVar[float | None] = 1.0
 
     @property

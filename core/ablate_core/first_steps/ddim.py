@@ -19,5 +19,5 @@ class Ddim(FirstStep):
 
     def step(self, target: FlowMap, rows: Rows) -> tuple[Tensor, Tensor]:
         keep, move = target.schedule.jump(rows.t, rows.s)
-        x_s = expand(keep, rows.x) * rows.x + expand(move, rows.x) * rows.v
+        x_s = expand(keep, rows.x) * rows.x + expand(move, rows.x) * rows.along
         return x_s, (x_s - rows.x) / expand(rows.s - rows.t, rows.x)

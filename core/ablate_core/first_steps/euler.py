@@ -19,4 +19,4 @@ class Euler(FirstStep):
     euler: ClassVar[bool] = True
 
     def step(self, target: FlowMap, rows: Rows) -> tuple[Tensor, Tensor]:
-        return rows.x + expand(rows.s - rows.t, rows.x) * rows.v, rows.v
+        return rows.x + expand(rows.s - rows.t, rows.x) * rows.along, rows.along

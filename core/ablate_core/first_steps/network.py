@@ -17,6 +17,6 @@ class NetworkFirstStep(FirstStep):
     name: Literal["network"] = "network"
 
     def step(self, target: FlowMap, rows: Rows) -> tuple[Tensor, Tensor]:
-        velocity = target.velocity(rows.x, rows.s, rows.t, rows.y)
+        velocity = target.velocity(rows.x, rows.s, rows.t, rows.y, rows.g)
         x_s = target.landed(velocity, rows.x, rows.s, rows.t)
         return x_s, target.average(velocity, rows.x, rows.s, rows.t)

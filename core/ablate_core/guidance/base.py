@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from ablate_core.component import Component
 from ablate_core.flow_map import FlowMap
+from ablate_core.random import Draws
 from ablate_core.state import Rows, State
 
 
 class Guidance(Component):
-    """Guided velocity, guided two-step target, or neither. Both hooks do nothing by default."""
+    """Guided velocity, guided two-step target, guided maps, or none of it. All hooks do nothing by default."""
 
     name: str
     needs_labels: ClassVar[bool] = True
@@ -21,12 +23,30 @@ class Guidance(Component):
     """True where u(x, t, t) must be trained, because it is evaluated."""
     needs_ladder: ClassVar[bool] = False
     """True where the time sampler must have a dyadic ladder of jumps."""
+    guides_maps: ClassVar[bool] = False
+    """True where the maps themselves are guided, in prediction and target: for two-step targets only."""
     trained: ClassVar[bool] = True
     """True where the trained model is already guided and is sampled without guidance."""
+    inputs: ClassVar[tuple[str, ...]] = ()
+    """Names of the numbers per row that the network is told: the columns of g. Their scale is chosen at sampling."""
 
     @property
     def effective_scale(self) -> float | None:
         """The guidance scale w' of the fixed point w' v_c + (1 - w') v_u, where there is one."""
+        return None
+
+    def draw(self, kept: Tensor, fm: Tensor, draws: Draws) -> Tensor | None:
+        """The guidance inputs of a batch, (B, len(inputs)), or None where there are none.
+
+        Args:
+            kept: True where the network is told the class, (B,) bool.
+            fm: True on flow matching rows, (B,) bool.
+            draws: random numbers of this step.
+        """
+        return None
+
+    def sampling_inputs(self, count: int, scale: float, window: tuple[float, float]) -> Tensor | None:
+        """The guidance inputs of `count` samples at a guidance `scale` inside a `window` of times; None: no inputs."""
         return None
 
     def guide(self, target: FlowMap, state: State) -> Tensor:
@@ -36,3 +56,19 @@ class Guidance(Component):
     def wrap(self, target: FlowMap, rows: Rows) -> FlowMap:
         """The map that the two-step target of `rows` is computed with."""
         return target
+
+    def wrap_online(self, online: FlowMap, state: State) -> FlowMap:
+        """The map that predictions are made with."""
+        return online
+
+
+def replaced(v: Tensor, rows: Tensor, guided: Tensor) -> Tensor:
+    """`v` with `guided` (R, *shape) on `rows` (R,)."""
+    v = v.clone()
+    v[rows] = guided
+    return v
+
+
+def null_labels(y: Tensor, null: int) -> Tensor:
+    """Labels of nobody, as many as `y`; the null class is the one after the last, never a real one (defect D10)."""
+    return torch.full_like(y, null)

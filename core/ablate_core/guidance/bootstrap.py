@@ -48,7 +48,7 @@ class GuidedMap(FlowMap):
     null: int
     scale: float
 
-    def velocity(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    def velocity(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
         assert y is not None
         i = self.rows
         v = FlowMap.velocity(self, x, r, t, y)

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ablate_core.flow_map import FlowMap
-from ablate_core.guidance.base import Guidance
+from ablate_core.guidance.base import Guidance, null_labels, replaced
 from ablate_core.guidance.none import NoGuidance
 from ablate_core.state import State
 
@@ -46,9 +46,7 @@ class OmegaKappa(Guidance):
         rest = 1 - self.omega - self.kappa
         with torch.no_grad():
             if self.kappa != 0:
-                guided = guided + self.kappa * target.velocity(x, t, t, y)
+                guided = guided + self.kappa * target.marginal(x, t, y)
             if abs(rest) > 1e-12:
-                guided = guided + rest * target.velocity(x, t, t, torch.full_like(y, state.null))
-        v = state.v.clone()
-        v[rows] = guided
-        return v
+                guided = guided + rest * target.marginal(x, t, null_labels(y, state.null))
+        return replaced(state.v, rows, guided)

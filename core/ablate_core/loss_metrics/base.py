@@ -16,6 +16,8 @@ class LossMetric(Component):
     name: str
     needs_groups: ClassVar[bool] = False
     """True where rows that share their times are compared as a set of states (C6)."""
+    needs_images: ClassVar[bool] = False
+    """True where prediction and target must be clean images in pixels (C5)."""
 
     @property
     def self_normalizing(self) -> bool:

@@ -13,11 +13,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ablate_core.parameterizations.base import Parameterization
-from ablate_core.schedules.base import Jump, Schedule, expand
+from ablate_core.parameterizations.base import DdimVelocity
+from ablate_core.schedules.base import Schedule
 
 
-class VDdim(Parameterization):
+class VDdim(DdimVelocity):
     """The network's output times `sigma_data` is a velocity that is used in a DDIM jump."""
 
     name: Literal["v_ddim"] = "v_ddim"
@@ -40,19 +40,5 @@ class VDdim(Parameterization):
         point = schedule.at(t)
         return 1 / (self.sigma_data * torch.sqrt(point.alpha**2 + point.sigma**2))
 
-    def output_scale(self, t: Tensor) -> Tensor:
+    def output_scale(self, t: Tensor, schedule: Schedule, g: Tensor | None = None) -> Tensor:
         return torch.full_like(t, self.sigma_data)
-
-    def jump(self, schedule: Schedule, t: Tensor, r: Tensor) -> Jump:
-        return schedule.jump(t, r)
-
-    def d_jump(self, schedule: Schedule, t: Tensor, r: Tensor) -> Jump:
-        return schedule.d_jump(t, r)
-
-    def average(self, velocity: Tensor, x: Tensor, schedule: Schedule, t: Tensor, r: Tensor) -> Tensor:
-        if schedule.straight:  # keep is 1 and move is r - t: nothing to divide
-            return velocity
-        keep, move = schedule.jump(t, r)
-        gap = torch.where(r == t, torch.ones_like(t), r - t)  # r = t: the mean over no time is the velocity itself
-        mean = expand((keep - 1) / gap, x) * x + expand(move / gap, x) * velocity
-        return torch.where(expand(r == t, x), velocity, mean)

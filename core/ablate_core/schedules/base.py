@@ -41,19 +41,39 @@ class Schedule(Component):
     name: str
     straight: ClassVar[bool] = False
     """True where an Euler step with the conditional velocity is exact (linear, VE)."""
+    exploding: ClassVar[bool] = False
+    """True where alpha is 1 and sigma is the noise level."""
+    circular: ClassVar[bool] = False
+    """True where alpha^2 + sigma^2 = 1."""
+    unit_time: ClassVar[bool] = True
+    """True where t runs over [0, 1] from data to noise, so that samplers of such times mean something on it (C17)."""
+
+    @property
+    def end(self) -> float:
+        """The largest time, where the state is taken to be noise of standard deviation sigma(end) s0."""
+        return 1.0
+
+    def network_time(self, t: Tensor) -> Tensor:
+        """What the network is told of the time `t`, (B,) -> (B,); the time itself on unit paths."""
+        return t
 
     @abc.abstractmethod
     def at(self, t: Tensor) -> PathPoint:
-        """alpha, sigma and d/dt of both at `t` (any shape, floating, in [0, 1])."""
+        """alpha, sigma and d/dt of both at `t` (any shape, floating, in [0, end])."""
 
     @abc.abstractmethod
     def time_of_ratio(self, ratio: Tensor) -> Tensor:
-        """The time t in [0, 1] at which sigma(t) / alpha(t) equals `ratio` >= 0: the map of equal log-SNR."""
+        """The time t in [0, end] at which sigma(t) / alpha(t) equals `ratio` >= 0: the map of equal log-SNR."""
 
     def ratio(self, t: Tensor) -> Tensor:
         """Noise-to-signal ratio sigma(t) / alpha(t), in [0, inf]; ``log_snr = -2 log(ratio)``."""
         point = self.at(t)
         return point.sigma / point.alpha
+
+    def landing_rate(self, t: Tensor, r: Tensor) -> Jump:
+        """d/dr of both coefficients of `jump`, t fixed."""
+        keep, move = torch.func.jvp(lambda time: tuple(self.jump(t, time)), (r,), (torch.ones_like(r),))[1]
+        return Jump(keep, move)
 
     def jump(self, t: Tensor, r: Tensor) -> Jump:
         """Coefficients that carry (x_t, v) to x_r, exact for the conditional velocity of one (x0, e) pair."""
@@ -74,7 +94,7 @@ class Schedule(Component):
         Args:
             x0: data, (B, *shape).
             noise: noise, (B, *shape), already scaled to the standard deviation of the path's end.
-            t: (B,), in [0, 1].
+            t: (B,), in [0, end].
 
         Returns:
             x_t = alpha x0 + sigma e and v = alpha' x0 + sigma' e, each (B, *shape).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ class Cosine01(Schedule):
     """alpha = cos(pi t / 2), sigma = sin(pi t / 2); the network's velocity is per unit t, pi / 2 times TrigFlow's."""
 
     name: Literal["cosine01"] = "cosine01"
+    circular: ClassVar[bool] = True
 
     def at(self, t: Tensor) -> PathPoint:
         cos, sin = torch.cos(HALF_PI * t), torch.sin(HALF_PI * t)

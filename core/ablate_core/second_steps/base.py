@@ -17,6 +17,8 @@ class SecondStep(Component):
     name: str
     takes_step: ClassVar[bool] = True
     """False for the choice that is none."""
+    moves: ClassVar[bool] = True
+    """False where it stays at s, which is right only for time samplers with s = r (C2)."""
 
     def step(self, target: FlowMap, x_s: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
         """x_r and (x_r - x_s) / (r - s), each (R, *shape), without a graph."""

@@ -17,5 +17,5 @@ class NetworkSecondStep(SecondStep):
     name: Literal["network"] = "network"
 
     def step(self, target: FlowMap, x_s: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-        velocity = target.velocity(x_s, rows.r, rows.s, rows.y)
+        velocity = target.velocity(x_s, rows.r, rows.s, rows.y, rows.g)
         return target.landed(velocity, x_s, rows.r, rows.s), target.average(velocity, x_s, rows.r, rows.s)

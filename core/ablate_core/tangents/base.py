@@ -17,10 +17,10 @@ class Slope:
     """The parts of dX_{t,r}(x_t)/dt = move' V + keep v + (keep' x_t + move dV/dt), for R rows, without a graph.
 
     Attributes:
-        raw: F^-, (R, *shape); V = c_out F.
+        raw: F^-, (R, *shape), V = c_skip x + c_out F; where velocities are compared, V^- (then c_skip is 0, c_out 1).
         output_scale: c_out, (R,), or None where it is 1.
         d_move: move', (R,).
-        straight: keep v, (R, *shape).
+        straight: keep v + move' c_skip x, (R, *shape).
         curved: keep' x_t + move dV/dt, (R, *shape): what the warm-up multiplies.
         alpha: alpha(t) of the path, (R,).
     """

@@ -19,6 +19,10 @@ class TargetNetwork(Component):
     name: str
     used: ClassVar[bool] = True
     """False for the choice that is none: no target is computed with a network."""
+    separate: ClassVar[bool] = False
+    """True where targets use a copy whose weights are not the online ones (C20)."""
+    teacher: ClassVar[bool] = False
+    """True where those weights were trained before (C24)."""
 
     @abc.abstractmethod
     def decay(self, step: int, total_steps: int) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ class CtAdaptive(TargetNetwork):
     """mu(k) = exp(s0 ln mu0 / N(k)), with N before its + 1."""
 
     name: Literal["ct_adaptive"] = "ct_adaptive"
+    separate: ClassVar[bool] = True
     mu0: float = Field(0.95, gt=0, lt=1, description="decay while the grid has s0 intervals")
     s0: int = Field(2, ge=1, description="grid intervals at the start; those of the time sampler")
     s1: int = Field(150, ge=1, description="grid intervals at the end; those of the time sampler")

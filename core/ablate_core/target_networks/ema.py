@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ class Ema(TargetNetwork):
     """theta^- <- mu theta^- + (1 - mu) theta after every optimiser step."""
 
     name: Literal["ema"] = "ema"
+    separate: ClassVar[bool] = True
     mu: float = Field(0.999, ge=0, lt=1, description="decay; 0 is stop_gradient")
 
     def simplest(self) -> TargetNetwork:

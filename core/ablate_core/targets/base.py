@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
@@ -15,6 +16,23 @@ if TYPE_CHECKING:
     from ablate_core.objective import Objective
 
 
+@dataclass(frozen=True)
+class Regression:
+    """What is pulled towards what; (B, *shape) each.
+
+    Attributes:
+        prediction: with a graph.
+        target: without one. Rows of flow matching regress on ``state.v`` itself.
+        velocity_head: output of the velocity head from the same pass, with a graph; None where there is none.
+        scalars: detached numbers for the log, each of shape ().
+    """
+
+    prediction: Tensor
+    target: Tensor
+    velocity_head: Tensor | None = None
+    scalars: dict[str, Tensor] = field(default_factory=dict)
+
+
 class Limit(Component):
     """Distance of the intermediate time: finite (discrete), vanishing (continuous), or no two-step target (none)."""
 
@@ -23,8 +41,12 @@ class Limit(Component):
     """False where the network only learns the velocity; it is then asked at r = t also when it jumps further."""
     two_steps: ClassVar[bool] = False
     """True where first and second step are taken, at a time s between."""
+    closes_gap: ClassVar[bool] = False
+    """True where rows with s = t are legal beside rows with s < t, and take the limit."""
     shapes_tangent: ClassVar[bool] = False
     """True where the slot `tangent` has a meaning."""
+    differentiates_target: ClassVar[bool] = False
+    """True where the loss is differentiated through a derivative of the network (C20)."""
 
     @property
     def needs_forward_ad(self) -> bool:
@@ -37,10 +59,13 @@ class Limit(Component):
         return False
 
     @abc.abstractmethod
-    def regress(
-        self, slots: Objective, online: FlowMap, target: FlowMap, state: State, step: int
-    ) -> tuple[Tensor, Tensor]:
-        """Prediction, with a graph, and target, without one; (B, *shape) each.
+    def regress(self, slots: Objective, online: FlowMap, target: FlowMap, state: State, step: int) -> Regression:
+        """Prediction and target of a batch at optimiser step `step`."""
 
-        Rows of flow matching regress on ``state.v`` itself.
-        """
+
+def raw_outputs(online: FlowMap, state: State, r: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
+    """F and, where there is one, what the velocity head gives in compared units, from one pass of the whole batch."""
+    if not online.parameterization.needs_velocity_head:
+        return online.raw(state.x, r, t, state.y, state.g), None
+    raw, head = online.raw_heads(state.x, r, t, state.y, state.g)
+    return raw, online.compared(head, state.x, t, state.g)

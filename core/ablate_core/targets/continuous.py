@@ -1,6 +1,6 @@
 """Continuous-time limit s -> t: regression on F^- + g, g along dX/dt (sCM arXiv 2410.11081, MeanFlow arXiv 2505.13447).
 
-With X_{t,r}(x) = keep x + move V and V = c_out F, the total derivative along (v, 1) is
+With X_{t,r}(x) = keep x + move V and V = c_skip x + c_out F, the total derivative along (v, 1) is
 dX/dt = move' V + keep v + (keep' x + move dV/dt) on every path and in every parameterisation; the whole preconditioner
 is inside the differentiated function, so d(c_in)/dt and d(c_out)/dt are part of dV/dt. Only rows that are not flow
 matching are differentiated, and without a graph (defect D20).
@@ -18,7 +18,7 @@ from ablate_core.flow_map import FlowMap
 from ablate_core.schedules.base import expand
 from ablate_core.state import Rows, State, jump_rows
 from ablate_core.tangents.base import Slope
-from ablate_core.targets.base import Limit
+from ablate_core.targets.base import Limit, Regression, raw_outputs
 
 if TYPE_CHECKING:
     from ablate_core.objective import Objective
@@ -39,41 +39,49 @@ class Continuous(Limit):
     def simplest(self) -> Limit:
         return self if self.jvp_backend == "finite_diff" else Continuous()
 
-    def regress(
-        self, slots: Objective, online: FlowMap, target: FlowMap, state: State, step: int
-    ) -> tuple[Tensor, Tensor]:
+    def regress(self, slots: Objective, online: FlowMap, target: FlowMap, state: State, step: int) -> Regression:
         times = state.times
-        prediction = online.raw(state.x, times.r, times.t, state.y)
-        regressand = online.unscaled(state.v, times.t)
+        raw, head = raw_outputs(online, state, times.r, times.t)
+        prediction = online.compared(raw, state.x, times.t, state.g)
+        regressand = online.comparable(state.v, state.x, times.t, state.g)
         index, rows = jump_rows(state)
+        scalars = {}
         if len(index):
             with torch.no_grad():
-                aim = slots.tangent.target(self.slope(target, rows), step)
+                slope = self.slope(target, rows)
+                aim = slots.tangent.target(slope, step)
+                scalars["tangent_share"] = slope.curved.norm() / aim.norm()
             regressand = regressand.index_copy(0, index, aim)
-        return prediction, regressand
+        return Regression(prediction, regressand, head, scalars)
 
     def slope(self, target: FlowMap, rows: Rows) -> Slope:
         """The parts of dX/dt of `rows`. Call it without gradients."""
+        own, schedule = target.parameterization, target.schedule
         velocity, d_velocity = self.derivative(target, rows)
-        jump = target.parameterization.jump(target.schedule, rows.t, rows.r)
-        d_jump = target.parameterization.d_jump(target.schedule, rows.t, rows.r)
+        jump, d_jump = own.jump(schedule, rows.t, rows.r), own.d_jump(schedule, rows.t, rows.r)
+        straight = expand(jump.keep, rows.v) * rows.v
+        scale = None
+        if own.compares == "raw":
+            scale, skip = own.output_scale(rows.t, schedule, rows.g), own.skip_scale(rows.t, schedule)
+            if skip is not None:
+                straight = straight + expand(d_jump.move * skip, rows.x) * rows.x
         return Slope(
-            raw=target.unscaled(velocity, rows.t),
-            output_scale=target.parameterization.output_scale(rows.t),
+            raw=target.comparable(velocity, rows.x, rows.t, rows.g),
+            output_scale=scale,
             d_move=d_jump.move,
-            straight=expand(jump.keep, rows.v) * rows.v,
+            straight=straight,
             curved=expand(d_jump.keep, rows.x) * rows.x + expand(jump.move, rows.x) * d_velocity,
-            alpha=target.schedule.at(rows.t).alpha,
+            alpha=schedule.at(rows.t).alpha,
         )
 
     def derivative(self, target: FlowMap, rows: Rows) -> tuple[Tensor, Tensor]:
         """V and its total derivative along (x, t) -> (x + v dt, t + dt) with r fixed, each (R, *shape)."""
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
-            return target.velocity(x, rows.r, t, rows.y)
+            return target.velocity(x, rows.r, t, rows.y, rows.g)
 
         if self.jvp_backend == "forward_ad":
-            return target.velocity_and_tangent(rows.x, rows.r, rows.t, rows.y, rows.v)
-        ahead = velocity(rows.x + self.h * rows.v, rows.t + self.h)
-        behind = velocity(rows.x - self.h * rows.v, rows.t - self.h)
+            return target.velocity_and_tangent(rows.x, rows.r, rows.t, rows.y, rows.along, rows.g)
+        ahead = velocity(rows.x + self.h * rows.along, rows.t + self.h)
+        behind = velocity(rows.x - self.h * rows.along, rows.t - self.h)
         return velocity(rows.x, rows.t), (ahead - behind) / (2 * self.h)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ablate_core.flow_map import FlowMap
 from ablate_core.schedules.base import expand
 from ablate_core.state import Rows, State, jump_rows
-from ablate_core.targets.base import Limit
+from ablate_core.targets.base import Limit, Regression, raw_outputs
 
 if TYPE_CHECKING:
     from ablate_core.objective import Objective
@@ -34,11 +34,10 @@ class Discrete(Limit):
     def compares_states(self) -> bool:
         return self.compare == "states"
 
-    def regress(
-        self, slots: Objective, online: FlowMap, target: FlowMap, state: State, step: int
-    ) -> tuple[Tensor, Tensor]:
+    def regress(self, slots: Objective, online: FlowMap, target: FlowMap, state: State, step: int) -> Regression:
         times, x = state.times, state.x
-        velocity = online.velocity(x, times.r, times.t, state.y)
+        raw, head = raw_outputs(online, state, times.r, times.t)
+        velocity = online.scaled(raw, x, times.t, state.g)
         if self.compare == "states":
             jump = online.landed(velocity, x, times.r, times.t)
         else:
@@ -50,7 +49,7 @@ class Discrete(Limit):
             with torch.no_grad():
                 aim = self.two_step_target(slots, slots.guidance.wrap(target, rows), rows)
             regressand = regressand.index_copy(0, index, aim)
-        return prediction, regressand
+        return Regression(prediction, regressand, head)
 
     def two_step_target(self, slots: Objective, target: FlowMap, rows: Rows) -> Tensor:
         """The target of `rows`, (R, *shape). Call it without gradients."""
@@ -59,8 +58,14 @@ class Discrete(Limit):
         x_r, u_second = slots.second_step.step(target, x_s, rows)
         if self.compare == "states":
             return _clamp(x_r, self.clamp_target)
-        first, second, whole = (expand(gap, x_r) for gap in (rows.t - rows.s, rows.s - rows.r, rows.t - rows.r))
-        return _clamp((first * u_first + second * u_second) / whole, self.clamp_target)
+        return _clamp(mean_velocity(rows, u_first, u_second), self.clamp_target)
+
+
+def mean_velocity(rows: Rows, first: Tensor, second: Tensor) -> Tensor:
+    """[(t - s) u_1 + (s - r) u_2] / (t - r), (R, *shape)."""
+    steps = (rows.t - rows.s, rows.s - rows.r, rows.t - rows.r)
+    one, two, whole = (expand(gap, first) for gap in steps)
+    return (one * first + two * second) / whole
 
 
 def _clamp(x: Tensor, bound: float) -> Tensor:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from torch import Tensor
-
 from ablate_core.flow_map import FlowMap
 from ablate_core.state import State
-from ablate_core.targets.base import Limit
+from ablate_core.targets.base import Limit, Regression, raw_outputs
 
 if TYPE_CHECKING:
     from ablate_core.objective import Objective
@@ -20,8 +18,8 @@ class NoLimit(Limit):
     name: Literal["none"] = "none"
     learns_jumps: ClassVar[bool] = False
 
-    def regress(
-        self, slots: Objective, online: FlowMap, target: FlowMap, state: State, step: int
-    ) -> tuple[Tensor, Tensor]:
-        times = state.times
-        return online.raw(state.x, times.r, times.t, state.y), online.unscaled(state.v, times.t)
+    def regress(self, slots: Objective, online: FlowMap, target: FlowMap, state: State, step: int) -> Regression:
+        r, t = state.times.r, state.times.t
+        raw, head = raw_outputs(online, state, r, t)
+        aim = online.comparable(state.v, state.x, t, state.g)
+        return Regression(online.compared(raw, state.x, t, state.g), aim, head)

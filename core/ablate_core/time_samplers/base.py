@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -25,6 +25,7 @@ class TimeSample:
         fm: True on rows that regress on the velocity itself (flow matching), whatever r is.
         group: number of neighbouring rows that share (r, s, t).
         ladder_bottom: True on rows with the smallest jump of a dyadic ladder; all False elsewhere.
+        velocity_t: times of a second, flow matching term that every row has beside its own; None: no such term.
     """
 
     r: Tensor
@@ -33,9 +34,16 @@ class TimeSample:
     fm: Tensor
     group: int = 1
     ladder_bottom: Tensor | None = None
+    velocity_t: Tensor | None = None
 
     def __post_init__(self) -> None:
         assert self.r.shape == self.s.shape == self.t.shape == self.fm.shape == (len(self.t),)
+
+    def up_to(self, end: float) -> TimeSample:
+        """The same times, none beyond `end`; for paths that are singular at t = 1."""
+        r, s, t = (time.clamp(max=end) for time in (self.r, self.s, self.t))
+        velocity_t = None if self.velocity_t is None else self.velocity_t.clamp(max=end)
+        return replace(self, r=r, s=s, t=t, fm=self.fm | (r == t), velocity_t=velocity_t)
 
 
 class TimeSampler(Component):
@@ -44,6 +52,8 @@ class TimeSampler(Component):
     name: str
     intermediate: ClassVar[bool] = False
     """True where s lies strictly between on the rows that are not flow matching: made for the discrete limit."""
+    closes_gap: ClassVar[bool] = False
+    """True where s = t on some rows that learn a jump, at some steps: made for a limit that takes both."""
     jumps: ClassVar[bool] = True
     """False where every row is flow matching, r = s = t."""
     random_landing_time: ClassVar[bool] = True
@@ -54,11 +64,20 @@ class TimeSampler(Component):
     """True where some rows carry the smallest jump of a dyadic ladder."""
     straight_only: ClassVar[bool] = False
     """True where the method is defined on straight paths only."""
+    any_path: ClassVar[bool] = False
+    """True where noise levels are drawn and mapped to the path by equal log-SNR; else times in [0, 1] (C17)."""
+    velocity_weight: ClassVar[float] = 0.0
+    """Share in the loss of a second, flow matching term at times of its own (`TimeSample.velocity_t`)."""
 
     @property
     def velocity_share(self) -> float:
         """Expected share of the rows that train u(x, t, t), the velocity."""
         return 0.0
+
+    @property
+    def lands_at_intermediate(self) -> bool:
+        """True where s = r on every row."""
+        return False
 
     @property
     def group_size(self) -> int:
@@ -84,7 +103,7 @@ class TimeSampler(Component):
 
     def start_time(self, schedule: Schedule, noise_std: float) -> float:
         """The largest t that is trained, where sampling may start; the state there is taken to be pure noise."""
-        return 1.0
+        return schedule.end
 
     @abc.abstractmethod
     def sample(

@@ -24,6 +24,7 @@ class CtProgressive(TimeSampler):
     s1: int = Field(150, ge=1, description="grid intervals at the end")
     intermediate: ClassVar[bool] = True
     random_landing_time: ClassVar[bool] = False
+    any_path: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -28,6 +28,7 @@ class Ict(TimeSampler):
     sd: float = Field(2.0, gt=0, description="standard deviation of log sigma")
     intermediate: ClassVar[bool] = True
     random_landing_time: ClassVar[bool] = False
+    any_path: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

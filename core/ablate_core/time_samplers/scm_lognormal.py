@@ -22,6 +22,7 @@ class ScmLognormal(TimeSampler):
     mu: float = Field(-1.0, description="mean of log sigma")
     sd: float = Field(1.4, gt=0, description="standard deviation of log sigma")
     random_landing_time: ClassVar[bool] = False
+    any_path: ClassVar[bool] = True
 
     def sample(
         self, n: int, draws: Draws, *, schedule: Schedule, noise_std: float, step: int, total_steps: int

@@ -27,6 +27,7 @@ class Plugin(Velocity):
     same_class: bool = Field(False, description="rows with a class only see samples of that class (our extension)")
     eps: float = Field(1e-5, gt=0, description="smallest sigma(t) / alpha(t) at which it is used")
     min_batch: ClassVar[int] = 2
+    needs_independent_noise: ClassVar[bool] = True
 
     @property
     def ignores_labels(self) -> bool:

@@ -22,6 +22,10 @@ class Weighting(Component):
     """True where rows of one group may get different weights (C6)."""
     between: ClassVar[bool] = False
     """True where it divides by t - s (needs the discrete limit)."""
+    needs_gap: ClassVar[bool] = False
+    """True where it is infinite at s = t."""
+    needs_guidance_scale: ClassVar[bool] = False
+    """True where it depends on the guidance input ``beta``."""
 
     @abc.abstractmethod
     def weigh(

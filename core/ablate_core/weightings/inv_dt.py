@@ -17,6 +17,7 @@ class InvDt(Weighting):
 
     name: Literal["inv_dt"] = "inv_dt"
     between: ClassVar[bool] = True
+    needs_gap: ClassVar[bool] = True
 
     def weigh(
         self, loss: Tensor, state: State, log_variance: Callable[[Tensor], Tensor]

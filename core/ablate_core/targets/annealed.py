@@ -1,0 +1,66 @@
+"""From discrete to continuous while training: two steps where s < t, their limit where s = t (AlphaFlow).
+
+snap-research/alphaflow src/training/loss.py.
+
+The velocity target is alpha v + (1 - alpha) u^-(x_s, r, s), alpha = (t - s) / (t - r); divided by alpha its residual
+converges to the continuous one as alpha -> 0.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ablate_core.flow_map import FlowMap
+from ablate_core.state import Rows, State, rows_at
+from ablate_core.targets.base import Limit, Regression, raw_outputs
+from ablate_core.targets.continuous import Continuous
+from ablate_core.targets.discrete import Discrete
+
+if TYPE_CHECKING:
+    from ablate_core.objective import Objective
+
+
+class Annealed(Limit):
+    """Average velocities are compared on every row, whichever way its target is made."""
+
+    name: Literal["annealed"] = "annealed"
+    jvp_backend: Literal["forward_ad", "finite_diff"] = Field("forward_ad", description="how dV/dt is computed")
+    h: float = Field(5e-3, gt=0, description="step of the central difference; for finite_diff, float32 only")
+    clamp_target: float = Field(0.0, ge=0, description="bound of a discrete target's entries; 0 is off")
+    two_steps: ClassVar[bool] = True
+    closes_gap: ClassVar[bool] = True
+    shapes_tangent: ClassVar[bool] = True
+
+    @property
+    def needs_forward_ad(self) -> bool:
+        return self.jvp_backend == "forward_ad"
+
+    def regress(self, slots: Objective, online: FlowMap, target: FlowMap, state: State, step: int) -> Regression:
+        times, x = state.times, state.x
+        raw, head = raw_outputs(online, state, times.r, times.t)
+        velocity = online.scaled(raw, x, times.t, state.g)
+        prediction = online.average(velocity, x, times.r, times.t)
+        regressand = state.v
+        apart = times.s < times.t
+        for chosen, aim_of in ((apart, self._two_steps), (~apart, self._limit)):
+            index = torch.nonzero(chosen & ~times.fm).squeeze(1)
+            if len(index):
+                with torch.no_grad():
+                    aim = aim_of(slots, target, rows_at(state, index), step)
+                regressand = regressand.index_copy(0, index, aim)
+        return Regression(prediction, regressand, head)
+
+    def _two_steps(self, slots: Objective, target: FlowMap, rows: Rows, step: int) -> Tensor:
+        discrete = Discrete(compare="velocities", clamp_target=self.clamp_target)
+        return discrete.two_step_target(slots, slots.guidance.wrap(target, rows), rows)
+
+    def _limit(self, slots: Objective, target: FlowMap, rows: Rows, step: int) -> Tensor:
+        slope = Continuous(jvp_backend=self.jvp_backend, h=self.h).slope(target, rows)
+        aim = slots.tangent.target(slope, step)
+        if target.parameterization.compares == "raw":
+            aim = target.scaled(aim, rows.x, rows.t, rows.g)
+        return target.average(aim, rows.x, rows.r, rows.t)
