@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ablate import __version__
-from ablate.cli import components, db, doctor, importance, ls, plan, report, run, schema, show
+from ablate.cli import components, db, doctor, importance, ls, plan, published, report, run, schema, show
 
 EPILOG = (
     "Exit codes: 0 every planned trial complete; 1 internal error; 2 usage or invalid space; "
@@ -49,6 +49,7 @@ for command in (
     ls.ls,
     show.show,
     components.components,
+    published.published,
     doctor.doctor,
     schema.schema,
 ):

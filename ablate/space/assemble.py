@@ -15,8 +15,9 @@ from ablate.space.keys import eval_key, train_key
 from ablate.space.levels import axis_path
 from ablate.space.plan import Arm, Membership, Metric, Plan, Skip, Trial
 from ablate.space.problems import Problem, nearest, refuse
+from ablate.space.published import row
 from ablate.space.resolve import Resolver
-from ablate.space.schema import AtStep, Space
+from ablate.space.schema import AtStep, Published, PublishedTable, Space
 from ablate.space.source import Where
 
 if TYPE_CHECKING:
@@ -69,15 +70,20 @@ def assemble(
         budget=dump["budget"],
         stop=dump["stop"],
         claims=tuple(dump["claims"]),
-        published=tuple(_published(arms, row) for row in dump["published"]),
+        published=tuple(row for part in space.published for row in _published(arms, part)),
     )
 
 
-def _published(arms: Sequence[Arm], row: dict[str, Any]) -> dict[str, Any]:
-    """A published number under the label its arm has in this plan; empty notes left out."""
-    identity = _id(arms, row["arm"])
-    label = next((arm.label for arm in arms if arm.id == identity), row["arm"])
-    return {key: value for key, value in {**row, "arm": label}.items() if value is not None}
+def _published(arms: Sequence[Arm], part: Published | PublishedTable) -> list[dict[str, Any]]:
+    """Published numbers under the labels their arms have in this plan; empty notes left out."""
+
+    def label(name: str) -> str:
+        identity = _id(arms, name)
+        return next((arm.label for arm in arms if arm.id == identity), name)
+
+    if isinstance(part, PublishedTable):
+        return [row(part.table, entry, label(arm)) for arm, entry in part.arms.items()]
+    return [{**part.model_dump(exclude_none=True), "arm": label(part.arm)}]
 
 
 def _arms(drafts: dict[str, Draft]) -> list[Arm]:
@@ -166,10 +172,14 @@ def _check_mentioned(space: Space, arms: Sequence[Arm], skips: Iterable[Skip]) -
     known = {BASE, *(name for arm in arms for name in _names(arm))}
     known |= {name for s in skips for name in (s.label, f"{s.plan}.{s.label}")}
     mentions: list[tuple[Where, str]] = [(("seeds", "extra", arm), arm) for arm in space.seeds.extra]
-    mentions += [(("published", i, "arm"), row.arm) for i, row in enumerate(space.published)]
+    for i, part in enumerate(space.published):
+        if isinstance(part, PublishedTable):
+            mentions += [(("published", i, "arms", arm), arm) for arm in part.arms]
+        else:
+            mentions.append((("published", i, "arm"), part.arm))
     shown = [*_shown(arms), *(s.label for s in skips)]
     refuse(
-        Problem(space.source.mark(where, key=where[0] == "seeds"), nearest("arm", name, shown))
+        Problem(space.source.mark(where, key=where[-1] == name), nearest("arm", name, shown))
         for where, name in mentions
         if name not in known
     )

@@ -9,6 +9,7 @@ from ablate.space.describe import unknown_part
 from ablate.space.expressions import Expression, ExpressionError
 from ablate.space.levels import Levels, axis_levels, axis_path, level_text
 from ablate.space.problems import Problem, nearest
+from ablate.space.published import published
 from ablate.space.schema import (
     PER_ARM,
     Axis,
@@ -17,6 +18,7 @@ from ablate.space.schema import (
     LeaveOneOutPlan,
     ListPlan,
     OfatPlan,
+    PublishedTable,
     RandomPlan,
     Space,
 )
@@ -55,6 +57,7 @@ class _Checks:
         for name, plan in self.space.plans.items():
             yield from self.plan(plan, ("plans", name))
         yield from self.fidelity()
+        yield from self.published()
         for group in ("match", "except"):
             for i, path in enumerate(self.space.fair.match if group == "match" else self.space.fair.except_):
                 yield from self.path(path, ("fair", group, i))
@@ -236,3 +239,16 @@ class _Checks:
             for text, overrides in (level or {}).get(PER_ARM, {}).items():
                 yield from self.expression(text, (*at, PER_ARM, text), key=True)
                 yield from self.overrides(overrides, (*at, PER_ARM, text), presets=True)
+
+    def published(self) -> Iterator[Problem]:
+        for i, part in enumerate(self.space.published):
+            if not isinstance(part, PublishedTable):
+                continue
+            if part.table not in (tables := published().tables):
+                yield self.at(("published", i, "table"), nearest("published table", part.table, tables))
+                continue
+            entries = tables[part.table].entries
+            for arm, entry in part.arms.items():
+                if entry not in entries:
+                    message = nearest(f"entry of {part.table}", entry, entries)
+                    yield self.at(("published", i, "arms", arm), message)

@@ -97,8 +97,10 @@ def models_at(model: type[BaseModel], loc: Loc, data: Any = None) -> list[type[B
             elif isinstance(kind, type) and issubclass(kind, BaseModel):
                 below += [f.annotation for n, f in kind.model_fields.items() if part in (n, f.alias)]
         data = data.get(part) if isinstance(data, dict) else None
-        if below:  # else: the tag of a union is no level of the file
+        if below:
             here = [option for kind in below for option in _options(kind, data)]
+        else:  # the tag of a union is no level of the file, but may say which of its models is meant
+            here = [kind for kind in here if getattr(kind, "__name__", None) == part] or here
     return [kind for kind in here if isinstance(kind, type) and issubclass(kind, BaseModel)]
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from ablate.space.candidates import MAX_CELLS
+from ablate.space.published import published
 from ablate.space.schema import PER_ARM, Space
 from ablate_core.component import Component
 from ablate_core.config import TrialConfig
@@ -42,6 +43,8 @@ def space_json_schema() -> Schema:
     seed = {"type": "integer", "minimum": 0}
     _allow(definitions, "Seeds", {"type": "integer", "minimum": 1}, {"type": "array", "items": seed})
     _allow(definitions, "MetricChoice", {"type": "string"})
+    definitions["PublishedTable"]["properties"]["table"]["enum"] = list(published().tables)
+    properties["published"] = {"anyOf": [properties["published"], properties["published"]["items"]]}
     for name in ("axes", "plans", "presets"):
         taken_back = {"type": "null", "description": "takes back what an extended file says"}
         properties[name]["additionalProperties"] = {"anyOf": [properties[name]["additionalProperties"], taken_back]}

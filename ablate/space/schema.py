@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
 
 from ablate.space.source import Source
 
@@ -218,6 +218,24 @@ class Published(Part):
     note: str | None = None
 
 
+class PublishedTable(Part):
+    """Numbers of a table that ships with the program: `ablate published` lists them."""
+
+    table: str = Field(description="the table's name")
+    arms: dict[str, str] = Field(min_length=1, description="arm -> the table's entry")
+
+
+def _kind_of_published(value: Any) -> str:
+    table = "table" in value if isinstance(value, dict) else isinstance(value, PublishedTable)
+    return (PublishedTable if table else Published).__name__
+
+
+AnyPublished = Annotated[
+    Annotated[Published, Tag("Published")] | Annotated[PublishedTable, Tag("PublishedTable")],
+    Discriminator(_kind_of_published),
+]
+
+
 class Space(Part):
     """A design space: what is the baseline, what varies, which combinations run, how they are compared."""
 
@@ -241,7 +259,7 @@ class Space(Part):
     resources: Resources = Resources()
     compare: Compare = Compare()
     claims: list[str | dict[str, Any]] = Field([], description="what the study sets out to show, before it runs")
-    published: list[Published] = []
+    published: list[AnyPublished] = Field([], description="numbers of others, or one table of them")
 
     _source: Source = PrivateAttr()
     _overrides: tuple[str, ...] = PrivateAttr(default=())
@@ -252,6 +270,11 @@ class Space(Part):
         if version != SCHEMA_VERSION:
             raise ValueError(f"schema version {version} is not known; this program reads version {SCHEMA_VERSION}")
         return version
+
+    @field_validator("published", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return [value] if isinstance(value, dict) else value
 
     @property
     def source(self) -> Source:

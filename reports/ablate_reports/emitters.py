@@ -11,7 +11,7 @@ import json
 import math
 from typing import Any
 
-from ablate_reports import methods, power, tables
+from ablate_reports import methods, power, published, tables
 from ablate_reports.analysis import Analysis, ArmRow, analyse, identity_diff
 from ablate_reports.data import StudyFrames
 from ablate_reports.figures import cumulative
@@ -77,13 +77,12 @@ def render_markdown(frames: StudyFrames) -> str:
             _md_table(diff),
         ]
         parts.append(_md_table(means))
-    published = tables.published(a)
-    if published.rows:
-        parts += [
-            "## Published numbers",
-            "For orientation only; they take part in no comparison.",
-            _md_table(published),
-        ]
+    if found := published.beside(a):
+        parts += ["## Published numbers beside ours", published.INTRODUCTION]
+    for p in found:
+        said = [f"**{_md(p.metric)}**{': ' * bool(p.identity)}{_md(p.identity)}.", _md(p.why)]
+        parts.append(" ".join([*said, *([f"Source: {_md(p.source)}."] if p.source else [])]))
+        parts.append(_md_table(p.table))
     parts += ["## Methods", _md(methods.paragraph(a))]
     return "\n\n".join(p for p in parts if p) + "\n"
 
@@ -122,7 +121,7 @@ def _document(a: Analysis) -> dict[str, Any]:
         "others": others,
         "failures": _records(tables.failures(a)),
         "skips": _records(tables.skips(a)),
-        "published": frames.published,
+        "published": published.records(a),
     }  # fmt: skip
 
 

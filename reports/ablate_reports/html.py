@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ablate_reports import formats, methods, power, tables
+from ablate_reports import formats, methods, power, published, tables
 from ablate_reports.analysis import Analysis, analyse
 from ablate_reports.data import StudyFrames
 from ablate_reports.figures import Figure, all_figures
@@ -103,7 +103,8 @@ def _context(analysis: Analysis) -> dict[str, Any]:
         "skips": tables.skips(analysis),
         "identity": tables.identity(analysis.primary) if analysis.primary else None,
         "others": tables.other_groups(analysis),
-        "published": tables.published(analysis),
+        "published": published.beside(analysis),
+        "published_introduction": published.INTRODUCTION,
         "methods": methods.paragraph(analysis),
         "trials": tables.trials(analysis),
         "environments": tables.environments(analysis),

@@ -133,15 +133,6 @@ def trials(analysis: Analysis) -> Table:
     return Table(["Arm", "Seed", "Status", name, "Steps", "Wall time", "Attempts", "Trial"], rows)
 
 
-def published(analysis: Analysis) -> Table:
-    """Other people's numbers, every field they were given with."""
-    entries = analysis.frames.published
-    keys = list(dict.fromkeys(k for e in entries for k in e))
-    first = [k for k in ("arm", "label", "method", "metric", "value") if k in keys]
-    keys = first + [k for k in keys if k not in first]
-    return Table([k.replace("_", " ") for k in keys], [[_cell(e.get(k)) for k in keys] for e in entries])
-
-
 def other_groups(analysis: Analysis) -> list[tuple[Group, Table, Table]]:
     """Every group but the primary: the group, its means per arm, and its fields that differ from the primary."""
     found = []
