@@ -24,13 +24,26 @@ class Meter:
 
     def __init__(self, loss_bound: float, device: str | torch.device) -> None:
         self.loss_bound = loss_bound
+        self._by_time: Tensor | None = None
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._bad = torch.tensor([-1.0, 0.0, 0.0], dtype=torch.float64, device=device)  # step, loss, gradient norm
 
     @torch.no_grad()
-    def add(self, step: int, loss: Tensor, grad_norm: Tensor, scalars: Mapping[str, Tensor]) -> None:
-        """Count one step. `loss` and `grad_norm` are scalars on the device, and so are all `scalars`."""
+    def add(
+        self,
+        step: int,
+        loss: Tensor,
+        grad_norm: Tensor,
+        scalars: Mapping[str, Tensor],
+        by_time: Tensor | None = None,
+    ) -> None:
+        """Count one step. `loss` and `grad_norm` are scalars on the device, and so are all `scalars`.
+
+        `by_time`: (2, bins), sums of the distance and numbers of rows by start time; logged as ``distance_t0``, ...
+        """
+        if by_time is not None:
+            self._by_time = by_time if self._by_time is None else self._by_time + by_time
         for name, value in {"loss": loss, "grad_norm": grad_norm, **scalars}.items():
             value = value.detach().float()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
@@ -45,10 +58,13 @@ class Meter:
             return {}
         sums = torch.stack(list(self._sums.values())).tolist()
         means = {name: total / self._counts[name] for name, total in zip(self._sums, sums, strict=True)}
+        if self._by_time is not None:  # a part of time that no row fell into has no mean, and is left out
+            parts = enumerate(zip(*self._by_time.tolist(), strict=True))
+            means |= {f"distance_t{i}": total / rows for i, (total, rows) in parts if rows}
         return {name: mean if abs(mean) < float("inf") else None for name, mean in means.items()}
 
     def reset(self) -> None:
-        self._sums, self._counts = {}, {}
+        self._sums, self._counts, self._by_time = {}, {}, None
 
     def diverged(self) -> tuple[int, str] | None:
         """The first step whose loss or gradient was out of bounds, and what was wrong; None while all is well."""
@@ -61,11 +77,13 @@ class Meter:
         return int(step), f"{what} {value:g} at step {int(step)}"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sums": self._sums, "counts": self._counts}
+        return {"sums": self._sums, "counts": self._counts, "by_time": self._by_time}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._sums = {name: total.to(self._bad.device) for name, total in state["sums"].items()}
         self._counts = dict(state["counts"])
+        by_time = state.get("by_time")  # not in checkpoints of version 0.1
+        self._by_time = None if by_time is None else by_time.to(self._bad.device)
 
 
 class Clock:

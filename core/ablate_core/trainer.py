@@ -175,7 +175,7 @@ def train(
         if target is not None and decay is not None:
             follow(target, net, decay)
         step += 1
-        meter.add(step, mean_loss.detach(), grad_norm, loss.scalars)
+        meter.add(step, mean_loss.detach(), grad_norm, loss.scalars, loss.by_time)
 
         # Report, and look for divergence, where the host waits for the device anyway.
         last = step == total

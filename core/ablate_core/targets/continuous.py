@@ -50,7 +50,7 @@ class Continuous(Limit):
             with torch.no_grad():
                 slope = self.slope(target, rows)
                 aim = slots.tangent.target(slope, step)
-                scalars["tangent_share"] = slope.curved.norm() / aim.norm()
+                scalars["jvp_ratio"] = slope.curved.norm() / aim.norm()
             regressand = regressand.index_copy(0, index, aim)
         return Regression(prediction, regressand, head, scalars)
 

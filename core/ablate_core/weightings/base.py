@@ -32,3 +32,9 @@ class Weighting(Component):
         self, loss: Tensor, state: State, log_variance: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted loss (B,) from the loss (B,), and scalars for the log; `log_variance` maps t (B,) to (B,)."""
+
+
+def log_variance_range(lv: Tensor) -> dict[str, Tensor]:
+    """Mean, smallest and largest learned log-variance (B,) of a batch, for the log."""
+    lv = lv.detach()
+    return {"log_variance": lv.mean(), "log_variance_min": lv.amin(), "log_variance_max": lv.amax()}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ablate_core.state import State
-from ablate_core.weightings.base import Weighting
+from ablate_core.weightings.base import Weighting, log_variance_range
 
 
 class Variational(Weighting):
@@ -28,4 +28,4 @@ class Variational(Weighting):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         lv = log_variance(state.times.t).to(loss.dtype)
         assert lv.shape == loss.shape, f"the log-variance is {tuple(lv.shape)}, the loss {tuple(loss.shape)}"
-        return torch.exp(-lv) * loss + lv, {"log_variance": lv.detach().mean()}
+        return torch.exp(-lv) * loss + lv, log_variance_range(lv)
