@@ -2,6 +2,10 @@
 
 The one before the newest is kept. A file that cannot be read (cut short, flipped bits, an empty file after a power
 cut) is passed over for the other one. Only tensors, numbers and text are inside, and only those are ever unpickled.
+
+Snapshots of averages (`posthoc_ema`) lie beside the checkpoint, one file per step, written the same way and before the
+checkpoint of that step: a trial that resumes from a checkpoint has all snapshots up to it, and writes those after it
+again, equal bit for bit.
 """
 
 from __future__ import annotations
@@ -23,24 +27,12 @@ from ablate_core.identity import content_id
 CURRENT = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
 UNREADABLE = "checkpoint.unreadable.pt"
+SNAPSHOTS = "snapshots"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
     """Write `state` as the newest checkpoint of `folder`; the newest so far becomes the previous one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    current, aside = folder / CURRENT, folder / f"{CURRENT}.{os.getpid()}.tmp"
-    try:
-        with aside.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if current.exists():
-            os.replace(current, folder / PREVIOUS)
-        os.replace(aside, current)
-    finally:
-        aside.unlink(missing_ok=True)
-    _sync_folder(folder)
-    return current
+    return _write(folder / CURRENT, state, keep=folder / PREVIOUS)
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -53,16 +45,72 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         if not path.exists():
             continue
         try:
-            with zipfile.ZipFile(path) as archive:  # torch stores checksums and does not look at them
-                if (damaged := archive.testzip()) is not None:
-                    raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            return state
-        except (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            warnings.warn(f"cannot read the checkpoint {path} ({reason}); going back to an older one", stacklevel=2)
+            return _read(path)
+        except UnreadableError as error:
+            warnings.warn(f"cannot read the checkpoint {path} ({error}); going back to an older one", stacklevel=2)
             os.replace(path, folder / UNREADABLE)  # else the next save would put it over the good one
     return None
+
+
+def save_snapshot(folder: Path, step: int, trial: str, averages: Mapping[str, Any]) -> Path:
+    """Write the averages of `step` beside the checkpoint of the trial whose `training_id` is `trial`."""
+    return _write(_snapshot(folder, step), {"format": 1, "trial": trial, "step": step, "averages": dict(averages)})
+
+
+def load_snapshot(folder: Path, step: int, trial: str) -> dict[str, Any]:
+    """The averages of `step`, on the CPU.
+
+    Raises:
+        ValueError: the file is missing, damaged or another trial's.
+    """
+    path = _snapshot(folder, step)
+    try:
+        state = _read(path)
+    except UnreadableError as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error}); only a new training of the trial makes it again"
+        ) from error
+    if state["trial"] != trial or state["step"] != step:
+        raise ValueError(f"{path} holds averages of another trial; give every trial a folder of its own")
+    averages: dict[str, Any] = state["averages"]
+    return averages
+
+
+class UnreadableError(Exception):
+    """A file that is not there, or is not what was written."""
+
+
+def _snapshot(folder: Path, step: int) -> Path:
+    return folder / SNAPSHOTS / f"{step:08d}.pt"
+
+
+def _write(path: Path, state: dict[str, Any], keep: Path | None = None) -> Path:
+    """Write `state` so that `path` is the old file or the new one at any moment; the old one moves to `keep`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with aside.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch stores checksums and does not look at them
+            if (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
+    except (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise UnreadableError((str(error).splitlines() or [type(error).__name__])[0]) from error
 
 
 def training_id(config: TrialConfig) -> str:
@@ -77,13 +125,14 @@ def require_same_trial(state: Mapping[str, Any], config: TrialConfig, folder: Pa
 
 
 def _without_nuisance(model: BaseModel, dumped: dict[str, Any], drop: tuple[str, ...] = ()) -> dict[str, Any]:
-    """`dumped` without the fields that are marked as nuisance in the model's schema, at every level."""
+    """`dumped` without fields marked as nuisance, and without those added later that stand at their neutral value."""
     kept = {}
     for name, field in type(model).model_fields.items():
-        extra = field.json_schema_extra
-        if name in drop or (isinstance(extra, dict) and extra.get("nuisance")) or name not in dumped:
-            continue
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         value = getattr(model, name)
+        neutral = "neutral" in extra and extra["neutral"] == value
+        if name in drop or extra.get("nuisance") or neutral or name not in dumped:
+            continue
         kept[name] = _without_nuisance(value, dumped[name]) if isinstance(value, BaseModel) else dumped[name]
     return kept
 

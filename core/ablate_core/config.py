@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializeAsAny,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
 
 from ablate_core.architectures import Architecture
 from ablate_core.datasets import Dataset
 from ablate_core.objective import Objective
+from ablate_core.posthoc_ema import LONGEST
 from ablate_core.schedules import Schedule
 
 NUISANCE: dict[str, Any] = {"nuisance": True}
@@ -32,6 +42,19 @@ class TrainConfig(Frozen):
     grad_clip: float = Field(1.0, ge=0, description="largest global gradient norm; 0 is off")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of matrix products; times stay fp32")
     ema: tuple[float, ...] = Field((0.999,), description="decays of the evaluation averages kept while training")
+    snapshot_every: int = Field(
+        0,
+        ge=0,
+        json_schema_extra={"neutral": 0},
+        description="steps between stored power-function averages, from which eval.ema: {sigma_rel: ...} takes any "
+        "length after training; a sixteenth of the steps serves 0.025 to 0.25; 0: none are kept",
+    )
+    snapshot_sigma_rel: tuple[float, ...] = Field(
+        (0.05, 0.10),
+        min_length=1,
+        json_schema_extra={"neutral": (0.05, 0.10)},
+        description="lengths of the power-function averages that are tracked, relative to the training so far",
+    )
     diverged_above: float = Field(1e6, gt=0, description="a mean loss above this, or not finite, is a divergence")
     log_every: int = Field(50, gt=0, json_schema_extra=NUISANCE, description="steps between logged training scalars")
     checkpoint_every: int = Field(500, gt=0, json_schema_extra=NUISANCE, description="steps between checkpoints")
@@ -43,6 +66,33 @@ class TrainConfig(Frozen):
             raise ValueError(f"ema decays are distinct numbers in [0, 1), got {list(ema)}")
         return tuple(sorted(ema))
 
+    @field_validator("snapshot_sigma_rel")
+    @classmethod
+    def _lengths(cls, lengths: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        if any(not 0 < s <= LONGEST for s in lengths) or len(set(lengths)) != len(lengths):
+            raise ValueError(f"lengths are distinct numbers above 0 and at most {LONGEST}, got {list(lengths)}")
+        if tuple(sorted(lengths)) != (0.05, 0.10) and not info.data.get("snapshot_every"):
+            raise ValueError("nothing is tracked without train.snapshot_every; set it, or leave this out")
+        return tuple(sorted(lengths))
+
+
+class PostHocEMA(Frozen):
+    """A power-function average, reconstructed after training from the snapshots that `train.snapshot_every` keeps."""
+
+    sigma_rel: float = Field(
+        gt=0, le=LONGEST, description="standard deviation of its profile, relative to the training"
+    )
+
+
+def _kind_of_average(value: Any) -> str:
+    return "post_hoc" if isinstance(value, dict | PostHocEMA) else "decay"
+
+
+Average = Annotated[
+    Annotated[float, Tag("decay")] | Annotated[PostHocEMA, Tag("post_hoc")], Discriminator(_kind_of_average)
+]
+"""A number is a decay, a mapping a post-hoc average: told apart first, so that a mistake gives one error, not two."""
+
 
 class EvalConfig(Frozen):
     """What is measured on a trained network. Nothing here ever retrains a trial."""
@@ -52,8 +102,10 @@ class EvalConfig(Frozen):
     nfe: int = Field(1, gt=0, description="network evaluations per sample")
     sampler: Literal["auto", "pushforward", "restart"] = "auto"
     guidance: float = Field(1.0, ge=0, description="classifier-free guidance scale at sampling; 1 is off")
-    ema: float | None = Field(
-        None, description="which average is sampled, one of train.ema; null: the longest; 0: raw weights"
+    ema: Average | None = Field(
+        None,
+        description="which average is sampled: one of train.ema; null: the longest of them; 0: raw weights; "
+        "{sigma_rel: 0.15}: a post-hoc average of that length, measured at the end only",
     )
     every: int = Field(0, ge=0, description="steps between measurements while training; 0: only at the end")
     batch_size: int = Field(500, gt=0, json_schema_extra=NUISANCE)

@@ -9,7 +9,9 @@ from ablate_core.legality.problem import Problem
 from ablate_core.posthoc_ema import MOST_MISFIT, misfit
 
 if TYPE_CHECKING:
-    from ablate_core.config import TrialConfig
+    from ablate_core.config import PostHocEMA, TrainConfig, TrialConfig
+
+MOST_SNAPSHOTS = 128
 
 
 def _averages(config: TrialConfig) -> Iterator[Problem]:
@@ -24,10 +26,24 @@ def _averages(config: TrialConfig) -> Iterator[Problem]:
     elif not train.snapshot_every:
         why = "a post-hoc average needs snapshots, and this trial keeps none"
         yield Problem("C29", "error", where, why, f"train.snapshot_every: {max(1, train.steps // 16)}")
-    elif (off := misfit(wanted.sigma_rel, train.steps, train.snapshot_every, train.snapshot_sigma_rel)) > MOST_MISFIT:
-        why = f"the snapshots describe sigma_rel {wanted.sigma_rel:g} only to {off:.0%}, not to {MOST_MISFIT:.0%}"
-        finer = max(1, min(train.snapshot_every, train.steps) // 2)
-        yield Problem("C29", "error", where, why, f"train.snapshot_every: {finer}")
+    elif (off := _misfit(wanted, train, train.snapshot_every)) > MOST_MISFIT:
+        limit = f"not within {MOST_MISFIT:.0%}"
+        why = f"the snapshots describe sigma_rel {wanted.sigma_rel:g} only within {off:.0%}, {limit}"
+        yield Problem("C29", "error", where, why, _enough(wanted, train))
+
+
+def _misfit(wanted: PostHocEMA, train: TrainConfig, every: int) -> float:
+    return misfit(wanted.sigma_rel, train.steps, every, train.snapshot_sigma_rel)
+
+
+def _enough(wanted: PostHocEMA, train: TrainConfig) -> str | None:
+    """A halving of the interval that would do; None where no reasonable number of snapshots does."""
+    every = min(train.snapshot_every, train.steps)
+    while every > 1 and train.steps // every < MOST_SNAPSHOTS:
+        every //= 2
+        if _misfit(wanted, train, every) <= MOST_MISFIT:
+            return f"train.snapshot_every: {every}"
+    return None
 
 
 RULES: tuple[Callable[[TrialConfig], Iterator[Problem]], ...] = (_averages,)
