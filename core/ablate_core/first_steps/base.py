@@ -17,6 +17,8 @@ class FirstStep(Component):
     name: str
     takes_step: ClassVar[bool] = True
     """False for the choice that is none."""
+    follows_velocity: ClassVar[bool] = False
+    """True where it steps along the velocity estimate, rather than with a network's jump."""
     euler: ClassVar[bool] = False
     """True where a given velocity is used as if the path were straight (C19)."""
 

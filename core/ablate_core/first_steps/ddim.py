@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -16,6 +16,7 @@ class Ddim(FirstStep):
     """x_s = abar x_t + bbar v. With the conditional velocity it is re-noising with the same noise (E3)."""
 
     name: Literal["ddim"] = "ddim"
+    follows_velocity: ClassVar[bool] = True
 
     def step(self, target: FlowMap, rows: Rows) -> tuple[Tensor, Tensor]:
         keep, move = target.schedule.jump(rows.t, rows.s)

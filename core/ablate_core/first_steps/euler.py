@@ -16,6 +16,7 @@ class Euler(FirstStep):
     """x_s = x_t + (s - t) v."""
 
     name: Literal["euler"] = "euler"
+    follows_velocity: ClassVar[bool] = True
     euler: ClassVar[bool] = True
 
     def step(self, target: FlowMap, rows: Rows) -> tuple[Tensor, Tensor]:

@@ -35,6 +35,11 @@ class Guidance(Component):
         """The guidance scale w' of the fixed point w' v_c + (1 - w') v_u, where there is one."""
         return None
 
+    @property
+    def mixture(self) -> tuple[float, float, float, float] | None:
+        """(om, ka, t_min, t_max) where v_g = om v + ka u_c + (1 - om - ka) u_null at t_min <= t <= t_max (E9)."""
+        return None
+
     def draw(self, kept: Tensor, fm: Tensor, draws: Draws) -> Tensor | None:
         """The guidance inputs of a batch, (B, len(inputs)), or None where there are none.
 

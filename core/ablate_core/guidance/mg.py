@@ -30,6 +30,10 @@ class Mg(Guidance):
     def effective_scale(self) -> float:
         return 1 / (1 - self.om)
 
+    @property
+    def mixture(self) -> tuple[float, float, float, float]:
+        return self._as_omega_kappa().mixture
+
     def _as_omega_kappa(self) -> OmegaKappa:
         return OmegaKappa(omega=1.0, kappa=self.om, t_min=self.t_min, t_max=self.t_max)
 

@@ -31,6 +31,10 @@ class OmegaKappa(Guidance):
     def effective_scale(self) -> float:
         return self.omega / (1 - self.kappa)
 
+    @property
+    def mixture(self) -> tuple[float, float, float, float]:
+        return self.omega, self.kappa, self.t_min, self.t_max
+
     def simplest(self) -> Guidance:
         never = self.t_min > self.t_max or self.t_min > 1 or self.t_max < 0
         return NoGuidance() if never or (self.omega == 1 and self.kappa == 0) else self

@@ -30,6 +30,10 @@ class Parameterization(Component):
     needs_guidance_scale: ClassVar[bool] = False
     """True where V depends on the guidance input ``beta``."""
 
+    def is_average_velocity(self, schedule: Schedule) -> bool:
+        """True where it computes bit for bit what `u` does on `schedule`: V = F, X = x + (r - t) F, unit noise (E1)."""
+        return False
+
     @property
     def smallest_divisor(self) -> float | None:
         """The smallest sigma(t) that an output is divided by; None: nothing is divided (C23)."""

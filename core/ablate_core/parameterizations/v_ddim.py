@@ -26,6 +26,9 @@ class VDdim(DdimVelocity):
         "constant", description="constant: 1/sigma_data; unit_variance: 1/(sigma_data sqrt(alpha^2 + sigma^2))"
     )
 
+    def is_average_velocity(self, schedule: Schedule) -> bool:
+        return schedule.straight and self.sigma_data == 1 and self.scale_input == "constant"
+
     @property
     def noise_std(self) -> float:
         return self.sigma_data
