@@ -13,12 +13,18 @@ from torch.testing import assert_close
 from ablate_core.random import Draws
 from ablate_core.schedules import Schedule
 from ablate_core.time_samplers import TimeSampler
+from ablate_core.time_samplers.alpha_ratio import AlphaRatio
 from ablate_core.time_samplers.base import TimeSample
 from ablate_core.time_samplers.ct_progressive import CtProgressive
 from ablate_core.time_samplers.dyadic import Dyadic
+from ablate_core.time_samplers.ect import Ect
 from ablate_core.time_samplers.esc_gradual import EscGradual
 
 N = 20_000
+PATHS = sorted(Schedule.choices)
+ANYWHERE = [name for name in sorted(TimeSampler.choices) if TimeSampler.choices[name].any_path]
+UNIT_PATHS = [path for path in PATHS if Schedule.choices[path].unit_time]
+LEGAL = [(path, name) for name in sorted(TimeSampler.choices) for path in (PATHS if name in ANYWHERE else UNIT_PATHS)]
 
 
 def sample(
@@ -29,27 +35,39 @@ def sample(
     return sampler.sample(n, draws, schedule=schedule, noise_std=noise_std, step=step, total_steps=1000)
 
 
-@pytest.mark.parametrize("path", sorted(Schedule.choices))
-@pytest.mark.parametrize("name", sorted(TimeSampler.choices))
+@pytest.mark.parametrize(("path", "name"), LEGAL)
 @pytest.mark.parametrize("step", [0, 400, 999])
-def test_times_are_ordered_inside_the_unit_interval_and_have_the_declared_capabilities(
-    path: str, name: str, step: int
-) -> None:
-    own = TimeSampler.model_validate(name)
+def test_times_are_ordered_on_the_path_and_have_the_declared_capabilities(path: str, name: str, step: int) -> None:
+    own, end = TimeSampler.model_validate(name), Schedule.model_validate(path).end
     times = sample(name, path=path, step=step)
+    if path in UNIT_PATHS:
+        times = times.up_to(end)
     zero = torch.zeros_like(times.t)
-    assert bool(((zero <= times.r) & (times.r <= times.s) & (times.s <= times.t) & (times.t <= 1)).all())
+    assert bool(((zero <= times.r) & (times.r <= times.s) & (times.s <= times.t) & (times.t <= end)).all())
     jumps = ~times.fm
     assert own.jumps == bool(jumps.any())
-    if own.intermediate:
+    if own.intermediate and not own.closes_gap:
         assert bool((times.s < times.t)[jumps].all())
-    else:
+    elif not own.intermediate:
         assert torch.equal(times.s, times.t)
     if not own.random_landing_time:
         assert float(times.r[jumps].max()) == 0
     share = float(times.fm.double().mean())
     assert share >= own.velocity_share - 0.02
     assert own.group_size == times.group
+    assert (times.velocity_t is not None) == (own.velocity_weight > 0)
+    if times.velocity_t is not None:
+        assert bool(((zero <= times.velocity_t) & (times.velocity_t <= end)).all())
+
+
+@pytest.mark.parametrize("path", UNIT_PATHS)
+def test_times_cut_at_the_end_of_a_path_keep_their_order(path: str) -> None:
+    r, s, t = torch.tensor([[0.2, 0.999_99, 1.0, 0.3], [0.5, 0.999_99, 1.0, 0.999_99], [0.9, 1.0, 1.0, 1.0]])
+    end = 0.9995
+    times = TimeSample(r=r, s=s, t=t, fm=torch.tensor([False, False, True, False])).up_to(end)
+    assert times.fm.tolist() == [False, True, True, False]
+    assert bool(((times.r <= times.s) & (times.s <= times.t) & (times.t <= end)).all())
+    assert bool((times.s < times.t)[~times.fm].all())
 
 
 @pytest.mark.parametrize("name", sorted(TimeSampler.choices))
@@ -67,13 +85,13 @@ def ks(values: torch.Tensor, cdf: Any) -> float:
     return float(stats.kstest(values.numpy(), cdf).pvalue)
 
 
+def below(q: Any, mu: float = -0.4, sd: float = 1.0) -> Any:
+    """P(LN(mu, sd) <= q)."""
+    return stats.norm.cdf((stats.logistic.ppf(q) - mu) / sd)
+
+
 def test_ordered_logit_normal_times_have_their_closed_distributions() -> None:
-    mu, sd = -0.4, 1.0
     times = sample({"name": "ln_minmax", "p_eq": 0.0})
-
-    def below(q: Any) -> Any:
-        return stats.norm.cdf((stats.logistic.ppf(q) - mu) / sd)
-
     assert ks(times.t, lambda q: below(q) ** 2) > 1e-3
     assert ks(times.r, lambda q: 1 - (1 - below(q)) ** 2) > 1e-3
     single = sample("logit_normal")
@@ -102,23 +120,37 @@ def test_the_landing_time_is_released_as_the_probability_says() -> None:
     assert EscGradual(zero_steps=0).p_zero(0) == 0.0  # the reference divides by it
 
 
-@pytest.mark.parametrize("path", sorted(Schedule.choices))
+@pytest.mark.parametrize("path", PATHS)
 def test_the_log_normal_noise_level_is_the_same_on_every_path(path: str) -> None:
     times, schedule = sample("scm_lognormal", path=path, noise_std=0.5), Schedule.model_validate(path)
     sigma = 0.5 * schedule.ratio(times.t)
     assert ks(sigma.log(), lambda q: stats.norm.cdf((q + 1.0) / 1.4)) > 1e-3
 
 
-@pytest.mark.parametrize("path", sorted(Schedule.choices))
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", ["ct_progressive", "ict"])
 def test_consistency_times_are_neighbours_on_the_noise_grid(path: str, name: str) -> None:
     own, schedule = TimeSampler.model_validate(name), Schedule.model_validate(path)
-    times = sample(name, path=path, step=500, noise_std=0.5)
-    upper, lower = (0.5 * schedule.ratio(time) for time in (times.t, times.s))
+    noise_std = 0.5 if own.path_problem(schedule, 0.5) is None else 1.0
+    times = sample(name, path=path, step=500, noise_std=noise_std)
+    upper, lower = (noise_std * schedule.ratio(time) for time in (times.t, times.s))
     levels = own.levels(500, 1000)  # type: ignore[attr-defined]
     gap = (upper ** (1 / 7) - lower ** (1 / 7)) * (levels - 1)
     assert_close(gap, torch.full_like(gap, 80 ** (1 / 7) - 0.002 ** (1 / 7)), rtol=1e-8, atol=0)
-    assert own.start_time(schedule, 0.5) == pytest.approx(float(schedule.time_of_ratio(torch.tensor(160.0))), rel=1e-6)
+    end = float(schedule.time_of_ratio(torch.tensor(80.0 / noise_std, dtype=torch.float64)))
+    assert own.start_time(schedule, noise_std) == pytest.approx(end, rel=1e-6)
+
+
+@pytest.mark.parametrize(("path", "most"), [("ve", 40.0), ("vp_sqrt", 50.0)])
+def test_a_grid_that_reaches_beyond_the_path_is_not_drawn_at_its_end(path: str, most: float) -> None:
+    own, schedule = TimeSampler.model_validate("ict"), Schedule.model_validate(path)
+    assert own.path_problem(schedule, 1.0) is None
+    problem = own.path_problem(schedule, 0.5)  # else t = s at the end, and the target divides by t - s
+    assert problem is not None
+    assert "ends at" in problem[0]
+    assert float(problem[1].removeprefix("objective.time_sampler.sigma_max: ")) == pytest.approx(most, rel=1e-3)
+    mended = TimeSampler.model_validate({"name": "ict", "sigma_max": problem[1].split(": ")[1]})
+    assert mended.path_problem(schedule, 0.5) is None
 
 
 def test_the_grid_of_consistency_training_grows_as_published() -> None:
@@ -139,6 +171,108 @@ def test_the_interval_of_improved_consistency_training_follows_its_density() -> 
         float(stats.norm.cdf((math.log(0.5) + 1.1) / 2)), abs=0.06
     )
     assert own.levels(0, 10) == 41  # type: ignore[attr-defined]
+
+
+def test_the_first_rows_of_a_masked_batch_follow_the_logit_normal_itself() -> None:
+    n, rho = 2 * N, 0.5
+    times = sample("ln_mask_first", n=n)
+    assert torch.equal(times.fm, torch.arange(n) < n * rho)
+    assert sample({"name": "ln_mask_first", "rho": 0.3}, n=10).fm.tolist() == [True] * 3 + [False] * 7
+    assert ks(times.t[times.fm], lambda q: below(q, 0.8, 0.8)) > 1e-3  # unlike ln_minmax, whose rows follow the maximum
+    assert ks(times.t[~times.fm], lambda q: below(q, 0.8, 0.8) ** 2) > 1e-3
+    assert ks(times.r[~times.fm], lambda q: 1 - (1 - below(q, 0.8, 0.8)) ** 2) > 1e-3
+    mixed = sample({"name": "ln_mask_first", "uniform": 0.4}, n=n)
+    assert ks(mixed.t[mixed.fm], lambda q: 0.6 * below(q, 0.8, 0.8) + 0.4 * q) > 1e-3
+
+
+def test_a_split_is_uniform_between_both_times_and_a_fixed_one_is_the_midpoint_of_shortcut_models() -> None:
+    times = sample("lambda_split")
+    jumps = ~times.fm
+    share = ((times.t - times.s) / (times.t - times.r))[jumps]
+    assert ks(share, stats.uniform.cdf) > 1e-3
+    assert float(jumps.double().mean()) == pytest.approx(0.5, abs=0.015)
+    assert ks(times.t, lambda q: below(q) ** 2) > 1e-3
+    middle = sample({"name": "lambda_split", "split": 0.5})
+    assert_close(middle.s[~middle.fm], ((middle.t + middle.r) / 2)[~middle.fm], rtol=1e-14, atol=0)
+    assert torch.equal(middle.t, times.t)
+    whole = TimeSampler.model_validate({"name": "lambda_split", "split": 1.0})
+    assert whole.lands_at_intermediate
+    assert not TimeSampler.model_validate("lambda_split").lands_at_intermediate
+    landed = sample(whole)
+    assert torch.equal(landed.s[~landed.fm], landed.r[~landed.fm])
+    flat = sample({"name": "lambda_split", "pair": "uniform"})
+    assert ks(flat.t, lambda q: q**2) > 1e-3
+    unused = {"name": "lambda_split", "pair": "uniform", "mu": 3.0}
+    assert TimeSampler.model_validate(unused).simplest() == TimeSampler.model_validate(unused | {"mu": -0.4})
+
+
+def test_the_ratio_goes_from_the_landing_time_to_the_start_time() -> None:
+    own = AlphaRatio()
+    table = {0: 1.0, 250: 0.998_073, 400: 0.924_142, 500: 0.5, 600: 0.075_858, 788: 0.0, 1000: 0.0}
+    for step, wanted in table.items():
+        wanted = 1.0 if wanted > 0.995 else wanted
+        assert own.alpha_at(step, 1000) == pytest.approx(wanted, abs=1e-6)
+        assert own.alpha_at(3 * step, 3000) == own.alpha_at(step, 1000)  # shares of the training, whatever its length
+    late = AlphaRatio(k0=0.5, k1=5 / 6)  # 600k to 1M of 1.2M steps
+    assert [late.alpha_at(k, 12) for k in (0, 6, 8, 10, 12)] == pytest.approx([1.0, 1.0, 0.5, 0.0, 0.0])
+    assert [AlphaRatio(shape="constant", alpha=a).alpha_at(0, 1) for a in (0.004, 0.006, 0.994, 0.996)] == [
+        0.0,
+        0.006,
+        0.994,
+        1.0,
+    ]
+    for step in (0, 400, 500, 999):
+        times, alpha = sample("alpha_ratio", step=step), own.alpha_at(step, 1000)
+        assert_close(times.s, times.t - alpha * (times.t - times.r), rtol=1e-13, atol=1e-15)
+        assert alpha not in (0.0, 1.0) or torch.equal(times.s, times.t if alpha == 0 else times.r)
+        assert torch.equal(times.r, sample({"name": "ln_minmax", "p_eq": 0.5}, step=step).r)
+    assert AlphaRatio(shape="constant", alpha=0.999).lands_at_intermediate
+    assert not own.lands_at_intermediate
+    assert AlphaRatio(alpha=0.3).simplest() == own
+    with pytest.raises(ValueError, match="k0 < k1, got 1 and 1"):
+        AlphaRatio(k0=1.0)
+
+
+def test_easy_consistency_times_land_at_the_data_as_often_as_the_closed_form_says() -> None:
+    published = {0: 0.811, 1: 0.584, 2: 0.0}
+    own = TimeSampler.model_validate("ect")
+    assert isinstance(own, Ect)
+    for stage, wanted in published.items():
+        cut = (2 ** (stage + 1) - 1) / 8  # s = 0 where sigmoid(-sigma) is at least this
+        closed = stats.norm.cdf((math.log(-math.log(cut / (1 - cut))) + 1.1) / 2) if cut < 0.5 else 0.0
+        times = sample("ect", step=125 * stage)
+        share = float((times.s == 0).double().mean())
+        assert own.stage(125 * stage, 1000) == stage
+        assert closed == pytest.approx(wanted, abs=1e-3)
+        assert share == pytest.approx(closed, abs=0.012)
+        assert ks((times.t / (1 - times.t)).log(), lambda q: stats.norm.cdf((q + 1.1) / 2)) > 1e-3
+    assert [own.stage(step, 10) for step in range(10)] == [0, 0, 1, 2, 3, 4, 4, 5, 6, 7]
+    fixed = Ect(q=256, stages=1)
+    assert {fixed.stage(step, 10) for step in range(10)} == {0}
+    with pytest.raises(ValueError, match="lost to rounding; with q = 256 at most 2 stages"):
+        Ect(q=256)
+
+
+def test_gaps_and_landing_times_of_terminal_velocity_matching_have_their_closed_distributions() -> None:
+    times = sample("tvm", n=4 * N)
+    gap = times.t - times.r
+    assert ks(gap, lambda q: below(q, -0.8, 1.0)) > 1e-3
+    # given the gap, r is LN(-.4, 1) cut at 1 - g: its quantile is uniform
+    room = below((1 - gap).clamp(1e-12, 1 - 1e-12).numpy())
+    assert ks(torch.from_numpy(below(times.r.numpy()) / room), stats.uniform.cdf) > 1e-3
+    assert times.velocity_t is not None
+    assert ks(times.velocity_t, below) > 1e-3
+    for values, mean in ((gap, 0.3395), (times.r, 0.3467), (times.t, 0.6862)):
+        assert float(values.mean()) == pytest.approx(mean, abs=0.003)
+
+
+def test_both_terms_of_decoupled_meanflow_have_times_of_their_own() -> None:
+    times = sample("dmf")
+    assert ks(times.t, lambda q: below(q, -0.2) * below(q, 0.2)) > 1e-3
+    assert ks(times.r, lambda q: 1 - (1 - below(q, -0.2)) * (1 - below(q, 0.2))) > 1e-3
+    assert times.velocity_t is not None
+    assert ks(times.velocity_t, below) > 1e-3
+    assert abs(float(torch.corrcoef(torch.stack([times.velocity_t, times.t]))[0, 1])) < 0.03
 
 
 def test_dyadic_jumps_are_equally_frequent_and_t_lies_on_the_grid() -> None:

@@ -109,6 +109,9 @@ def _path(config: TrialConfig) -> Iterator[Problem]:
     if not config.schedule.unit_time and not config.objective.time_sampler.any_path:
         why = "this sampler draws times in [0, 1], which mean something else on a path with its own unit of time"
         yield Problem("C17", "error", "objective.time_sampler", why, "schedule: linear")
+    problem = config.objective.time_sampler.path_problem(config.schedule, config.objective.noise_std)
+    if problem is not None:
+        yield Problem("C17", "error", "objective.time_sampler", *problem)
     if config.objective.time_sampler.straight_only and not config.schedule.straight:
         why = "jumps of a dyadic ladder are defined on straight paths"
         yield Problem("C16", "error", "schedule", why, "schedule: linear")

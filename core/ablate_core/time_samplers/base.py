@@ -21,7 +21,7 @@ class TimeSample:
     Attributes:
         r: landing time.
         s: intermediate time of the two-step target; equal to t for continuous limits.
-        t: start time, 0 <= r <= s <= t <= 1.
+        t: start time, 0 <= r <= s <= t <= the end of the path.
         fm: True on rows that regress on the velocity itself (flow matching), whatever r is.
         group: number of neighbouring rows that share (r, s, t).
         ladder_bottom: True on rows with the smallest jump of a dyadic ladder; all False elsewhere.
@@ -43,7 +43,9 @@ class TimeSample:
         """The same times, none beyond `end`; for paths that are singular at t = 1."""
         r, s, t = (time.clamp(max=end) for time in (self.r, self.s, self.t))
         velocity_t = None if self.velocity_t is None else self.velocity_t.clamp(max=end)
-        return replace(self, r=r, s=s, t=t, fm=self.fm | (r == t), velocity_t=velocity_t)
+        fm = self.fm | (r == t)
+        s = torch.where((self.s < self.t) & ~fm, apart(s, t), s)
+        return replace(self, r=r, s=s, t=t, fm=fm, velocity_t=velocity_t)
 
 
 class TimeSampler(Component):
@@ -97,6 +99,10 @@ class TimeSampler(Component):
         """Why `batch_size` rows cannot be drawn and the nearest legal choice, or None."""
         return None
 
+    def path_problem(self, schedule: Schedule, noise_std: float) -> tuple[str, str] | None:
+        """Why the times do not fit on the path and the nearest legal choice, or None."""
+        return None
+
     def allows_nfe(self, nfe: int) -> bool:
         """Whether a model trained on these times can be sampled in `nfe` equal steps."""
         return True
@@ -122,3 +128,8 @@ def meet(r: Tensor, t: Tensor, equal: Tensor) -> TimeSample:
     """Times of a continuous limit: s = t, and r := t where `equal`; those rows are flow matching."""
     r = torch.where(equal, t, r)
     return TimeSample(r=r, s=t, t=t, fm=r == t)
+
+
+def apart(s: Tensor, t: Tensor) -> Tensor:
+    """`s`, but strictly below `t` > 0 also where rounding made them equal; a two-step target divides by t - s."""
+    return torch.minimum(s, torch.nextafter(t, torch.zeros_like(t)))

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from ablate_core.random import Draws
 from ablate_core.schedules.base import Schedule
 from ablate_core.time_samplers.base import TimeSample, TimeSampler
-from ablate_core.time_samplers.noise_grid import ct_scale, karras_grid
+from ablate_core.time_samplers.noise_grid import beyond_the_path, ct_scale, karras_grid
 
 
 class CtProgressive(TimeSampler):
@@ -38,6 +38,9 @@ class CtProgressive(TimeSampler):
 
     def scales(self) -> tuple[int, int]:
         return self.s0, self.s1
+
+    def path_problem(self, schedule: Schedule, noise_std: float) -> tuple[str, str] | None:
+        return beyond_the_path(self.sigma_max, schedule, noise_std)
 
     def start_time(self, schedule: Schedule, noise_std: float) -> float:
         return float(schedule.time_of_ratio(torch.tensor(self.sigma_max / noise_std)))

@@ -12,7 +12,7 @@ from torch import Tensor
 from ablate_core.random import Draws
 from ablate_core.schedules.base import Schedule
 from ablate_core.time_samplers.base import TimeSample, TimeSampler
-from ablate_core.time_samplers.noise_grid import ict_scale, karras_grid
+from ablate_core.time_samplers.noise_grid import beyond_the_path, ict_scale, karras_grid
 
 
 class Ict(TimeSampler):
@@ -42,6 +42,9 @@ class Ict(TimeSampler):
 
     def scales(self) -> tuple[int, int]:
         return self.s0, self.s1
+
+    def path_problem(self, schedule: Schedule, noise_std: float) -> tuple[str, str] | None:
+        return beyond_the_path(self.sigma_max, schedule, noise_std)
 
     def start_time(self, schedule: Schedule, noise_std: float) -> float:
         return float(schedule.time_of_ratio(torch.tensor(self.sigma_max / noise_std)))

@@ -11,6 +11,22 @@ import math
 import torch
 from torch import Tensor
 
+from ablate_core.schedules.base import Schedule
+
+
+def largest_ratio(schedule: Schedule) -> float:
+    """sigma / alpha at the end of the path; infinite, or nearly so, where alpha is 0 there."""
+    return float(schedule.ratio(torch.tensor(schedule.end, dtype=torch.float64)))
+
+
+def beyond_the_path(sigma_max: float, schedule: Schedule, noise_std: float) -> tuple[str, str] | None:
+    """Why a grid up to `sigma_max` does not fit on the path and the nearest that does, or None."""
+    most = largest_ratio(schedule) * noise_std
+    if sigma_max <= most * (1 + 1e-9):
+        return None
+    why = f"the grid reaches the noise level {sigma_max:g}, the path ends at {most:g}: neighbours would meet there"
+    return why, f"objective.time_sampler.sigma_max: {most:.6g}"
+
 
 def karras_grid(n: int, sigma_min: float, sigma_max: float, rho: float, like: Tensor) -> Tensor:
     """`n` noise levels from sigma_max down to sigma_min, (n,), evenly spaced in sigma^(1/rho) (arXiv 2206.00364)."""
