@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from ablate_core.random import Draws
 from ablate_core.schedules.base import Schedule
 from ablate_core.time_samplers.base import TimeSample, TimeSampler, logit_normal, meet
+from ablate_core.time_samplers.ln_minmax import LnMinmax
 
 CLAMP = 0.005
 """Below it alpha is 0, above 1 - CLAMP it is 1."""
@@ -52,6 +53,11 @@ class AlphaRatio(TimeSampler):
     @property
     def lands_at_intermediate(self) -> bool:
         return self.shape == "constant" and self.alpha_at(0, 1) == 1
+
+    def closed(self) -> TimeSampler | None:
+        if self.shape == "sigmoid" or self.alpha_at(0, 1) > 0:
+            return None
+        return LnMinmax(mu=self.mu, sd=self.sd, p_eq=self.p_eq)
 
     def simplest(self) -> TimeSampler:
         unused = ("alpha",) if self.shape == "sigmoid" else ("gamma", "k0", "k1")

@@ -81,6 +81,10 @@ class TimeSampler(Component):
         """True where s = r on every row."""
         return False
 
+    def closed(self) -> TimeSampler | None:
+        """The sampler that draws the same r and t with s = t, where that is so on every row at every step (E4)."""
+        return None
+
     @property
     def group_size(self) -> int:
         """Number of neighbouring rows that share their times."""
