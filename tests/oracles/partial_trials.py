@@ -16,8 +16,8 @@ ARCHITECTURE = {
     "sees_landing_time": True,
 }
 DATA = {"classes": 10, "known_std": None, "coupled": False, "dimension": None, "kind": "images"}
-TRAIN = {"batch_size": 256, "steps": 600_000, "precision": "fp32"}
-EVAL = {"nfe": 1, "sampler": "auto", "guidance": 1.0}
+TRAIN = {"batch_size": 256, "steps": 600_000, "precision": "fp32", "ema": (0.999,), "snapshot_every": 0}
+EVAL = {"nfe": 1, "sampler": "auto", "guidance": 1.0, "ema": None}
 
 
 def partial_trial(objective: Any, path: Any = "linear", **fields: Any) -> Any:
