@@ -81,6 +81,8 @@ class Architecture(Component):
     """True where `build(velocity_head=True)` adds a second head on the same trunk (iMF)."""
     accepts_guidance: ClassVar[bool] = False
     """True where `build(guidance_inputs=K)` makes a network that is told K numbers per row about its guidance."""
+    zero_at_init: ClassVar[bool] = True
+    """True where the output of a fresh network is exactly 0; elsewhere it is small."""
 
     @property
     def sees_landing_time(self) -> bool:

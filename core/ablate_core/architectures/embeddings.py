@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ablate_core.architectures.pairs import Pair, linear, silu
+
 TIME_FEATURES = 256
 """Width of the sinusoid that a time is turned into before its two-layer network."""
 
@@ -49,8 +51,13 @@ def sincos_2d(dim: int, rows: int, columns: int) -> Tensor:
     return torch.cat([encode(column), encode(row)], dim=1).float()
 
 
+def rotary(position: Tensor, dim: int) -> Tensor:
+    """Angles position * 10000^(-2k / dim) of rotary embedding, (n,) -> (n, dim / 2) float64 (arXiv 2104.09864)."""
+    return position.double()[:, None] * frequencies(dim, 10_000.0, position.double())
+
+
 class TimeEmbedder(nn.Module):
-    """A time (B,) -> (B, width): sinusoid, linear, SiLU, linear; weights N(0, 0.02^2), biases zero."""
+    """A number (B,), a time or another condition, -> (B, width): sinusoid, linear, SiLU, linear."""
 
     def __init__(self, width: int, time_scale: float = 1.0) -> None:
         super().__init__()
@@ -58,32 +65,21 @@ class TimeEmbedder(nn.Module):
         self.inner = nn.Linear(TIME_FEATURES, width)
         self.outer = nn.Linear(width, width)
 
-    def reset_parameters(self) -> None:
-        for layer in (self.inner, self.outer):
-            nn.init.normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
-
     def forward(self, t: Tensor) -> Tensor:
         features = sinusoid(t * self.time_scale).to(self.inner.weight.dtype)
         out: Tensor = self.outer(F.silu(self.inner(features)))
         return out
 
-    def forward_and_tangent(self, t: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
-        """The embedding and its derivative along dt (B,), each (B, width)."""
-        features = sinusoid(t * self.time_scale)
+    def embed(self, t: Pair) -> Pair:
+        """The embedding and its derivative along the tangent of `t`."""
+        if t.tangent is None:
+            return Pair(self(t.value))
+        features = sinusoid(t.value * self.time_scale)
         cos, sin = features.chunk(2, dim=1)
-        speed = frequencies(TIME_FEATURES, 10_000.0, features) * (self.time_scale * dt[:, None])  # [B, features / 2]
+        speed = frequencies(TIME_FEATURES, 10_000.0, features) * (self.time_scale * t.tangent[:, None])
         d_features = torch.cat([-sin * speed, cos * speed], dim=1)
-        inner = self.inner(features.to(self.inner.weight.dtype))
-        d_inner = F.linear(d_features.to(self.inner.weight.dtype), self.inner.weight)
-        out: Tensor = self.outer(F.silu(inner))
-        return out, F.linear(silu_tangent(inner, d_inner), self.outer.weight)
-
-
-def silu_tangent(x: Tensor, dx: Tensor) -> Tensor:
-    """Derivative of SiLU at x along dx; an elementwise map's tangent is its gradient."""
-    out: Tensor = torch.ops.aten.silu_backward(dx, x)
-    return out
+        inner = linear(self.inner, Pair(features, d_features).to(self.inner.weight.dtype))
+        return linear(self.outer, silu(inner))
 
 
 class LogVariance(nn.Module):
