@@ -202,15 +202,14 @@ class Objective(BaseModel):
         """
         state = self.state(schedule, batch, draws, step, total_steps)
         target = FlowMap(target_net, self.parameterization, schedule)
-        v, scalars = self.velocity.estimate(state, draws)
-        state = state.with_velocity(v)
+        state, scalars = self.estimated(state, draws)
         state = replace(state, direction=self.velocity.direction(target, state))
         state = state.with_velocity(self.guidance.guide(target, state))
         online = self.guidance.wrap_online(FlowMap(net, self.parameterization, schedule), state)
         regression = self.limit.regress(self, online, target, state, step)
         distance, weighted, extra = self.measured(regression, state, net)
         if state.times.velocity_t is not None:
-            second = self.velocity_term(online, target, state, step)
+            second = self.velocity_term(online, target, state, draws, step)
             _, weighted_second, _ = self.measured(*second, net)
             share = self.time_sampler.velocity_weight
             weighted = (1 - share) * weighted + share * weighted_second
@@ -227,7 +226,6 @@ class Objective(BaseModel):
             times = times.up_to(schedule.end)
         noise = self.noise_std * draws.normal("noise", *batch.x0.shape)
         x, v = schedule.interpolate(batch.x0, noise, times.t)
-        v = self.parameterization.data_velocity(batch.x0, x, v, times.t, schedule)
         y = batch.y
         if y is not None:  # the labels always reach the network, also with dropout 0 (defect D19)
             dropped = draws.uniform("dropout.label", n) < self.label_dropout
@@ -253,6 +251,11 @@ class Objective(BaseModel):
             g=g,
         )
 
+    def estimated(self, state: State, draws: Draws) -> tuple[State, dict[str, Tensor]]:
+        """The state with the velocity estimate that targets use, in the form that the parameterization can reach."""
+        v, scalars = self.velocity.estimate(state, draws)
+        return state.with_velocity(self.parameterization.data_velocity(v, state.times.t, state.schedule)), scalars
+
     def measured(self, regression: Regression, state: State, net: Network) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Distance (B,), weighted distance (B,) and the weighting's scalars; a velocity head's distance is added."""
         distance = self.distance(regression.prediction, regression.target, state)
@@ -266,14 +269,15 @@ class Objective(BaseModel):
         assert weighted.shape == (len(state.x0),), f"a loss is (B,), got {tuple(weighted.shape)}"
         return distance, weighted, extra
 
-    def velocity_term(self, online: FlowMap, target: FlowMap, state: State, step: int) -> tuple[Regression, State]:
+    def velocity_term(
+        self, online: FlowMap, target: FlowMap, state: State, draws: Draws, step: int
+    ) -> tuple[Regression, State]:
         """The second, flow matching term of time samplers that draw times for one: same data, noise and labels."""
         t = state.times.velocity_t
         assert t is not None
         x, v = state.schedule.interpolate(state.x0, state.noise, t)
-        v = self.parameterization.data_velocity(state.x0, x, v, t, state.schedule)
         times = TimeSample(r=t, s=t, t=t, fm=torch.ones_like(state.times.fm))
-        second = replace(state, times=times, x=x, v=v, direction=None)
+        second, _ = self.estimated(replace(state, times=times, x=x, v=v, direction=None), draws)
         second = second.with_velocity(self.guidance.guide(target, second))
         return NoLimit().regress(self, online, target, second, step), second
 
@@ -283,7 +287,7 @@ class Objective(BaseModel):
         times = state.times
         reach = self.parameterization.jump(state.schedule, times.t, times.r).move.abs()
         scale = self.parameterization.output_scale(times.t, state.schedule, state.g)
-        reach = reach if scale is None else reach * scale
+        reach = reach if scale is None else reach * scale.abs()
         distance = self.metric.distance(prediction, aim, group=times.group, reach=reach)
         assert distance.shape == times.t.shape, f"a distance is (B,), got {tuple(distance.shape)}"
         return distance

@@ -61,8 +61,8 @@ class Parameterization(Component):
         """c_skip(t), (B,). None where it is 0 for every t."""
         return None
 
-    def data_velocity(self, x0: Tensor, x: Tensor, v: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-        """The conditional velocity (B, *shape) that targets use: `v` = alpha' x0 + sigma' e, by default."""
+    def data_velocity(self, v: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+        """The velocity (B, *shape) that targets use for an estimate `v` from data; `v` itself by default."""
         return v
 
     @abc.abstractmethod

@@ -14,8 +14,8 @@ from ablate_core.schedules.base import Schedule, expand
 class X0(AverageVelocity):
     """V = (sigma' x - W F) / sigma is the average velocity, W the Wronskian; sigma is bounded below by `clip` (C23).
 
-    The conditional velocity of the targets is bounded alike, (x_t - x0) / max(t, clip) on the linear path, so that a
-    perfect F has no error at any t. Velocities are compared: an error of F counts 1 / sigma.
+    The velocities of the targets are bounded alike, (x_t - x0) / max(t, clip) on the linear path, so that a perfect F
+    has no error at any t. Velocities are compared: an error of F counts 1 / sigma.
     """
 
     name: Literal["x0"] = "x0"
@@ -35,7 +35,5 @@ class X0(AverageVelocity):
         point = schedule.at(t)
         return point.d_sigma / point.sigma.clamp(min=self.clip)
 
-    def data_velocity(self, x0: Tensor, x: Tensor, v: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-        skip, scale = self.skip_scale(t, schedule), self.output_scale(t, schedule)
-        bounded = expand(skip, x) * x + expand(scale, x) * x0
-        return v.where(expand(schedule.at(t).sigma >= self.clip, x), bounded)
+    def data_velocity(self, v: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+        return v * expand((schedule.at(t).sigma / self.clip).clamp(max=1), v)
