@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from ablate.errors import AblateError
 from ablate.store.journal import Journal
 from ablate.store.paths import StorePaths
 from ablate.store.record import AttemptRecord
+from ablate_core import plugins
 
 TRAINER = "ablate_core.trainer:train"
 EVALUATOR = "ablate_core.evaluation:evaluate_checkpoint"
@@ -60,6 +61,8 @@ class Context:
     trainer: str = TRAINER
     evaluator: str = EVALUATOR
     plugins: tuple[str, ...] = ()
+    releases: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    """Plug-in -> distribution and version on the driver's machine: a shipped copy has left its metadata behind."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -188,8 +191,7 @@ class _Attempt:
     def _prepare(self) -> tuple[str, Exception | None]:
         """Plug-ins and device; what breaks here must still become a recorded attempt."""
         try:
-            for plugin in self.context.plugins:
-                importlib.import_module(plugin)
+            plugins.load(self.context.plugins, self.context.releases)
             return choose_device(self.context.device, self.context.gpus), None
         except Exception as error:
             return "none", error

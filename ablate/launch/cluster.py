@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ablate.errors import ClusterError
-from ablate.launch.options import RunOptions
+from ablate.launch.options import RunOptions, elsewhere
+from ablate_core import plugins
 
 OBJECT_STORE_BYTES = 100 * 2**20
 """Configs and progress reports are all that travels; Ray would reserve 30 % of the memory."""
@@ -57,10 +61,11 @@ def connected(options: RunOptions) -> Iterator[Cluster]:
     if ray.is_initialized():
         yield _look(ray, "the connection of this process")
         return
-    address = options.address or os.environ.get("RAY_ADDRESS") or "local"
+    address = elsewhere(options) or "local"
     try:
         try:
-            ray.init(**_arguments(address, options))
+            with tempfile.TemporaryDirectory(prefix="ablate-ship-") as stage:
+                ray.init(**_arguments(address, options, Path(stage)))
         except (ConnectionError, ValueError) as error:
             if address == "local":
                 raise
@@ -71,10 +76,10 @@ def connected(options: RunOptions) -> Iterator[Cluster]:
         ray.shutdown()
 
 
-def _arguments(address: str, options: RunOptions) -> dict[str, Any]:
+def _arguments(address: str, options: RunOptions, stage: Path) -> dict[str, Any]:
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if address != "local":
-        return {"address": address, "runtime_env": shipped(options), **quiet}
+        return {"address": address, "runtime_env": shipped(options, stage), **quiet}
     return {
         "address": "local",  # without it Ray joins any cluster that happens to run on the machine
         "num_cpus": options.local_cpus,
@@ -85,16 +90,35 @@ def _arguments(address: str, options: RunOptions) -> dict[str, Any]:
     }
 
 
-def shipped(options: RunOptions) -> dict[str, Any]:
-    """Ray's ``runtime_env``: our packages and the plug-ins travel to a cluster elsewhere.
+def ships(options: RunOptions) -> bool:
+    """Whether our packages and the plug-ins are sent: to a cluster elsewhere, unless its nodes have them installed.
 
-    Local workers share this environment, so nothing is sent; ``ship_code=False`` trusts what the nodes have installed.
+    Local workers share this environment, so nothing is sent.
     """
-    if options.ship_code is False:
+    return elsewhere(options) is not None and options.ship_code is not False
+
+
+def shipped(options: RunOptions, stage: Path) -> dict[str, Any]:
+    """Ray's ``runtime_env``: our packages and the plug-ins. `stage` is an empty folder for what has to be copied first.
+
+    A plug-in travels as its `plugins.home`: the whole package, or the one file. Ray names what it unpacks after the
+    last part of the path, so that a part of a namespace is copied into folders of the namespace's name.
+    """
+    if not ships(options):
         return {}
-    names = ["ablate", "ablate_core", *(plugin.partition(".")[0] for plugin in options.plugins)]
-    modules: list[ModuleType] = [importlib.import_module(name) for name in dict.fromkeys(names)]
-    return {"py_modules": modules}
+    sources = [str(Path(str(importlib.import_module(name).__file__)).parent) for name in ("ablate", "ablate_core")]
+    for name, path in dict.fromkeys(map(plugins.home, options.plugins)):
+        if "." not in name:
+            sources.append(str(path))
+            continue
+        copy = stage.joinpath(*name.split(".")[:-1], path.name)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            shutil.copytree(path, copy, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        else:
+            shutil.copyfile(path, copy)
+        sources.append(str(stage / name.partition(".")[0]))
+    return {"py_modules": list(dict.fromkeys(sources))}
 
 
 def _look(ray: ModuleType, address: str) -> Cluster:

@@ -55,6 +55,7 @@ class WarmProcess:
         warm: ``module:function``s without arguments, called before anything is forked, to fill their caches.
         threads: cores of one attempt, given to every math library.
         sys_path: import path; ``None``: this process' own.
+        plugins: loaded after that; one that cannot be loaded says so in each attempt.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class WarmProcess:
         warm: list[str] | None = None,
         threads: int = 1,
         sys_path: list[str] | None = None,
+        plugins: Iterable[str] = (),
     ) -> None:
         self._folder = tempfile.mkdtemp(prefix="ablate-")  # readable by us alone: whoever connects can run code
         self.address = os.path.join(self._folder, "warm")
@@ -72,7 +74,7 @@ class WarmProcess:
         listener.bind(self.address)
         listener.listen(1024)  # from now on slots may connect; they wait while the imports go on
         passed = {"control": theirs.fileno(), "listener": listener.fileno(), "address": self.address}
-        setup = json.dumps({**passed, "body": body, "preload": preload, "warm": warm or []})
+        setup = json.dumps({**passed, "body": body, "preload": preload, "warm": warm or [], "plugins": [*plugins]})
         code = f"{BOOTSTRAP}from ablate.launch.forkserver import main; main(json.loads({setup!r}))"
         variables = dict.fromkeys(THREAD_VARIABLES, str(threads))
         variables["ABLATE_SYS_PATH"] = json.dumps(
@@ -191,7 +193,7 @@ class ForkServer:
 
 def warm_process(threads: int, plugins: Iterable[str] = (), sys_path: list[str] | None = None) -> WarmProcess:
     """The warm process that attempts at trials are forked from."""
-    return WarmProcess("ablate.launch.attempt:forked_attempt", [*PRELOAD, *plugins], list(WARM), threads, sys_path)
+    return WarmProcess("ablate.launch.attempt:forked_attempt", list(PRELOAD), list(WARM), threads, sys_path, plugins)
 
 
 # --- the warm process and its servers
@@ -205,8 +207,11 @@ def main(setup: dict[str, Any]) -> None:
     control = socket.socket(fileno=setup["control"])
     listener = socket.socket(fileno=setup["listener"])
     for module in setup["preload"]:
-        with contextlib.suppress(ImportError):  # a plug-in that does not import fails the attempt, with its traceback
+        with contextlib.suppress(ImportError):
             importlib.import_module(module)
+    if setup["plugins"]:
+        with contextlib.suppress(ValueError):
+            _load("ablate_core.plugins:load")(setup["plugins"])
     for name in setup["warm"]:
         with contextlib.suppress(Exception):
             _load(name)()

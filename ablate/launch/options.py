@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -32,7 +33,7 @@ class RunOptions:
         chunk: trials one Tune trial carries; ``None``: 1, more when the trials are very short.
         time_limit: seconds after which running trials checkpoint and stop (exit code 4).
         stop_grace: seconds a running trial gets to checkpoint after a stop was asked.
-        plugins: modules imported before configs are read, so that they can register components.
+        plugins: modules with components that workers import, beside those the plan was read with.
         ship_code: send ablate, ablate_core and the plug-ins to the workers; ``None``: only to a cluster elsewhere.
         report_seconds: a running trial reports its progress at most this often.
         ingest_seconds: the driver ingests journals and publishes a snapshot at most this often.
@@ -87,6 +88,11 @@ class RunOptions:
         if value < 0 or (text.endswith("%") and value > 100) or (not text.endswith("%") and value != int(value)):
             raise AblateError(f"--max-failures is a count or a percentage, such as 5 or 10%, got {limit!r}")
         return math.floor(value / 100 * trials + 1e-9) if text.endswith("%") else value
+
+
+def elsewhere(options: RunOptions) -> str | None:
+    """The address of a Ray cluster that was not started for this run; None where a private one is."""
+    return options.address or os.environ.get("RAY_ADDRESS") or None
 
 
 def _positive(flag: str, value: float | None) -> None:

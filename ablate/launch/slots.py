@@ -42,6 +42,13 @@ class SlotSettings:
     retries: dict[str, int]
     sys_path: tuple[str, ...]
     warm_address: str = ""
+    own_path_first: bool = False
+    """True where the code was shipped: a copy that was sent comes before one that happens to lie there."""
+
+    def path(self) -> list[str]:
+        """Where attempts import from: the driver's places and the worker's own."""
+        both = (sys.path, self.sys_path) if self.own_path_first else (self.sys_path, sys.path)
+        return list(dict.fromkeys([*both[0], *both[1]]))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -189,8 +196,7 @@ class ProcessRunner:
         context = self.settings.context
         if self.warm is not None:
             self.warm.close()
-        path = [*self.settings.sys_path, *(p for p in sys.path if p not in self.settings.sys_path)]
-        self.warm = warm_process(context.threads, context.plugins, path)
+        self.warm = warm_process(context.threads, context.plugins, self.settings.path())
         self.server = ForkServer(self.warm.address, context.threads)
 
     def start(self, task: Task) -> None:
@@ -268,7 +274,7 @@ class ActorRunner:
         self.settings = settings
         self.paths = StorePaths(settings.context.store)
         self.journal = Journal(self.paths, "worker")
-        sys.path[:0] = [p for p in settings.sys_path if p not in sys.path]
+        sys.path[:] = settings.path()
         self.stopping = threading.Event()
         self.messages: list[dict[str, Any]] = []
         self.thread: threading.Thread | None = None

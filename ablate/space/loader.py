@@ -15,8 +15,9 @@ import ablate
 from ablate.errors import SpaceError
 from ablate.space.checks import reference_problems
 from ablate.space.describe import Loc, model_fields_at, problems_of
+from ablate.space.plugins import load_plugins
 from ablate.space.problems import Problem, nearest, refuse
-from ablate.space.schema import Space
+from ablate.space.schema import PER_ARM, Space
 from ablate.space.source import Source, Where, read_file, read_text
 from ablate.space.written import Written
 
@@ -24,27 +25,34 @@ OWN_KEYS = ("name", "question", "extends")
 """What a file does not pass on to the files that extend it."""
 
 
-def load_space(path_or_builtin_name: str | Path, *, overrides: Sequence[str] = ()) -> Space:
+def load_space(
+    path_or_builtin_name: str | Path, *, overrides: Sequence[str] = (), plugins: Sequence[str] = ()
+) -> Space:
     """Read a space file, or a built-in space by its bare name.
 
     Args:
         path_or_builtin_name: a YAML file, or one of `builtin_names`.
         overrides: ``path=value`` pairs laid over every arm last (``train.steps=200``); they change the keys.
+        plugins: modules with components, imported first; beside those installed, of ABLATE_PLUGINS and of the file.
 
     Raises:
         SpaceError: with one line ``file:line:column: ...`` for the first mistake; all of them are its `problems`.
+        AblateError: a plug-in that the file does not name cannot be used.
     """
     path = find_space(path_or_builtin_name)
     shown = str(path_or_builtin_name) if Path(path_or_builtin_name) == path else str(path)
-    return _validated(_with_parents(read_file(path, shown), path, (path.resolve(),)), path.stem, overrides)
+    source = _with_parents(read_file(path, shown), path, (path.resolve(),))
+    return _validated(source, path.stem, overrides, plugins)
 
 
-def space_from_text(text: str, *, name: str = "space", overrides: Sequence[str] = ()) -> Space:
+def space_from_text(
+    text: str, *, name: str = "space", overrides: Sequence[str] = (), plugins: Sequence[str] = ()
+) -> Space:
     """A space from YAML text, for notebooks and tests; `extends:` is refused, since there is no folder."""
     source = read_text(text, f"<{name}>")
     if source.data.get("extends"):
         refuse([Problem(source.mark(("extends",), key=True), "extends: needs a file; text has no folder")])
-    return _validated(source, name, overrides)
+    return _validated(source, name, overrides, plugins)
 
 
 def builtin_folder() -> Path | None:
@@ -75,7 +83,7 @@ def find_space(path_or_name: str | Path) -> Path:
     raise SpaceError(f"{name}: no such file, and {nearest('built-in space', name, builtin_names())}")
 
 
-def _validated(source: Source, stem: str, overrides: Sequence[str]) -> Space:
+def _validated(source: Source, stem: str, overrides: Sequence[str], plugins: Sequence[str]) -> Space:
     data: dict[str, Any] = {"name": stem, **source.data}
 
     def show(loc: Loc) -> Loc:
@@ -90,6 +98,7 @@ def _validated(source: Source, stem: str, overrides: Sequence[str]) -> Space:
         refuse(problems_of(error, lambda loc, key: source.mark(loc, key=key), fields, show))
         raise AssertionError from error
     space._source, space._overrides = source, tuple(overrides)
+    space._loaded = load_plugins(plugins, [(name, source.mark(("plugins", i))) for i, name in enumerate(space.plugins)])
     refuse(reference_problems(space))
     return space
 
@@ -162,11 +171,28 @@ def _merge_overrides(merged: Source, into: dict[str, Any], where: Where, sides: 
     written = Written()
     for name, side in sides.items():
         for key, value in _dig(side.data, where).items():
-            written.lay(tuple(key.split(".")), value, (name, *where, key))
+            if key != PER_ARM:
+                written.lay(tuple(key.split(".")), value, (name, *where, key))
     into[where[-1]] = written.data  # type: ignore[index]
     merged.places[where] = sides["child"].places[where]
     for path, origin in written.origins.items():
         merged.places[(*where, *path)] = sides[str(origin[0])].places[origin[1:]]
+    if any(PER_ARM in _dig(side.data, where) for side in sides.values()):
+        _merge_per_arm(merged, written.data, where, sides)
+
+
+def _merge_per_arm(merged: Source, into: dict[str, Any], where: Where, sides: dict[str, Source]) -> None:
+    """Overrides by expression, which may hold dots: those of one expression merge, the others stand side by side."""
+    at = (*where, PER_ARM)
+    given = {name: _dig(side.data, where).get(PER_ARM) or {} for name, side in sides.items()}
+    into[PER_ARM] = {}
+    merged.places[at] = sides["child" if given["child"] else "parent"].places[at]
+    for text in dict.fromkeys([*given["parent"], *given["child"]]):
+        holders = [name for name in sides if text in given[name]]
+        if len(holders) == len(sides):
+            _merge_overrides(merged, into[PER_ARM], (*at, text), sides)
+        else:
+            _take(merged, into[PER_ARM], (*at, text), sides[holders[0]])
 
 
 def _take(merged: Source, into: dict[str, Any], where: Where, side: Source) -> None:

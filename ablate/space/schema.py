@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from ablate.space.source import Source
+from ablate_core.plugins import check_name
 
 SCHEMA_VERSION = 1
 PER_ARM = "per_arm"
@@ -243,6 +254,9 @@ class Space(Part):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)
     question: str | None = Field(None, description="what the study answers, in one sentence")
     extends: str | list[str] = Field([], description="other space files laid below this one, the last one on top")
+    plugins: list[Annotated[str, AfterValidator(check_name)]] = Field(
+        [], description="modules that define components, as in an import, e.g. my_lab.paths; imported before the rest"
+    )
     base: Overrides = Field(description="the baseline config; only `objective` is required")
     presets: dict[str, Overrides] = Field({}, description="named partial overrides")
     axes: dict[str, Axis] = {}
@@ -263,6 +277,7 @@ class Space(Part):
 
     _source: Source = PrivateAttr()
     _overrides: tuple[str, ...] = PrivateAttr(default=())
+    _loaded: tuple[str, ...] = PrivateAttr(default=())
 
     @field_validator("ablate")
     @classmethod
@@ -270,6 +285,11 @@ class Space(Part):
         if version != SCHEMA_VERSION:
             raise ValueError(f"schema version {version} is not known; this program reads version {SCHEMA_VERSION}")
         return version
+
+    @field_validator("plugins", mode="before")
+    @classmethod
+    def _one_plugin(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
     @field_validator("published", mode="before")
     @classmethod
@@ -285,6 +305,11 @@ class Space(Part):
     def overrides(self) -> tuple[str, ...]:
         """``--set`` overrides, laid over every arm last."""
         return self._overrides
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Every plug-in that was loaded before it was read, its own `plugins` among them; workers import them too."""
+        return self._loaded
 
     def plans_or_grid(self) -> dict[str, AnyPlan]:
         """The declared plans, or the grid that stands for none."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ablate
+from ablate_core import plugins
 from ablate_core.identity import content_id
 
 _GIT_SECONDS = 20
@@ -27,7 +28,8 @@ def environment() -> dict[str, Any]:
 
     Returns:
         git_sha, git_dirty, diff_sha256 (of ablate's checkout; None when it is installed), ablate, python, packages
-        {distribution: version}, platform, hostname, cpu, cpu_count, torch, cuda, cudnn, gpus [names], driver, flags
+        {distribution: version}, plugins {module: {distribution, version, sha256 of its source}} that this process has
+        loaded, platform, hostname, cpu, cpu_count, torch, cuda, cudnn, gpus [names], driver, flags
         (threads and precision switches that can change numbers), and env_id, the hash of all of these.
     """
     torch = sys.modules.get("torch")
@@ -36,6 +38,7 @@ def environment() -> dict[str, Any]:
         "ablate": ablate.__version__,
         "python": platform.python_version(),
         "packages": dict(_packages()),
+        "plugins": {plugin.module: plugin.to_dict() for plugin in plugins.loaded()},
         "platform": platform.platform(),
         "hostname": socket.gethostname(),
         "cpu": _cpu(),

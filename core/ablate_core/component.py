@@ -17,6 +17,10 @@ from typing import Any, ClassVar, Self, get_args
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, model_validator
 
 
+class NameClashError(TypeError):
+    """Two components of one axis have one name."""
+
+
 class Component(BaseModel, abc.ABC):
     """Base of the axes. An axis is abstract; its subclasses are final and name themselves.
 
@@ -38,9 +42,15 @@ class Component(BaseModel, abc.ABC):
             return
         if cls.__dict__.get("shared"):
             return
-        (name,) = get_args(cls.model_fields["name"].annotation)
+        names = get_args(cls.model_fields["name"].annotation)
+        if len(names) != 1:
+            raise TypeError(f'{cls.__qualname__}: a {cls.axis} names itself, name: Literal["..."] = "..."')
+        (name,) = names
         if name in cls.choices:
-            raise TypeError(f"{cls.__qualname__}: {name!r} is already {cls.choices[name].__qualname__}")
+            taken = cls.choices[name].__module__
+            raise NameClashError(
+                f"{cls.axis} {name!r} of {cls.__module__} is already the name of one of {taken}; give it another"
+            )
         cls.choices[name] = cls
 
     @model_validator(mode="wrap")
