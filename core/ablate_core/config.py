@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -19,10 +20,14 @@ from ablate_core.architectures import Architecture
 from ablate_core.datasets import Dataset
 from ablate_core.objective import Objective
 from ablate_core.posthoc_ema import LONGEST
+from ablate_core.sampling_steps import GAMMA, RHO, SHIFT, WHOLE_PATH, Grid, Sampler
 from ablate_core.schedules import Schedule
 
 NUISANCE: dict[str, Any] = {"nuisance": True}
 """Marks a field (``json_schema_extra``) that may change without changing any result: it stays outside the keys."""
+
+
+WHOLE_PATH_IS_NEUTRAL: dict[str, Any] = {"neutral": WHOLE_PATH}
 
 
 class Frozen(BaseModel):
@@ -100,8 +105,39 @@ class EvalConfig(Frozen):
     metric: Literal["fid", "fd_digits", "energy_distance"] = "fid"
     samples: int = Field(50_000, gt=1, description="generated samples per measurement, exactly")
     nfe: int = Field(1, gt=0, description="network evaluations per sample")
-    sampler: Literal["auto", "pushforward", "restart"] = "auto"
+    sampler: Sampler = Field("auto", description="how few steps are taken; auto: as the network was trained")
+    gamma: float = Field(
+        GAMMA,
+        ge=0,
+        le=1,
+        json_schema_extra={"neutral": GAMMA},
+        description="sampler gamma: share of fresh noise after each step, between pushforward (0) and restart (1)",
+    )
+    grid: Grid = Field(
+        "uniform",
+        json_schema_extra={"neutral": "uniform"},
+        description="times of the steps: equally far apart, or edm: in noise-to-signal ratio to the power 1/rho",
+    )
+    rho: float = Field(RHO, gt=0, json_schema_extra={"neutral": RHO}, description="exponent of grid edm")
+    shift: float = Field(
+        SHIFT,
+        gt=0,
+        json_schema_extra={"neutral": SHIFT},
+        description="s of s t / (1 + (s - 1) t), applied to a uniform grid; above 1: more steps near the noise",
+    )
+    ratios: tuple[float, ...] | None = Field(
+        None,
+        json_schema_extra={"neutral": None},
+        description="noise-to-signal ratios at which the steps after the first start, falling; on ve they are noise "
+        "levels. In place of a grid",
+    )
     guidance: float = Field(1.0, ge=0, description="classifier-free guidance scale at sampling; 1 is off")
+    guidance_window: tuple[float, float] = Field(
+        WHOLE_PATH,
+        json_schema_extra=WHOLE_PATH_IS_NEUTRAL,
+        description="times in which guidance acts, both included; on paths with their own unit of time in units of "
+        "its end",
+    )
     ema: Average | None = Field(
         None,
         description="which average is sampled: one of train.ema; null: the longest of them; 0: raw weights; "
@@ -115,6 +151,20 @@ class EvalConfig(Frozen):
     )
     extractor: str | None = Field(None, description="path of Inception weights for fid; null: clean-fid's own download")
     gallery: int = Field(64, ge=0, json_schema_extra=NUISANCE, description="samples kept as a picture; 0: none")
+
+    @field_validator("ratios")
+    @classmethod
+    def _falling(cls, ratios: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if ratios is not None and (not ratios or any(a <= b for a, b in pairwise((*ratios, 0.0)))):
+            raise ValueError(f"ratios fall and are above 0, got {list(ratios)}")
+        return ratios
+
+    @field_validator("guidance_window")
+    @classmethod
+    def _ordered(cls, window: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= window[0] < window[1] <= 1:
+            raise ValueError(f"a window is [low, high] with 0 <= low < high <= 1, got {list(window)}")
+        return window
 
 
 class TrialConfig(Frozen):

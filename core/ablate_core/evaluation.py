@@ -26,7 +26,8 @@ from ablate_core.gallery import Picture, grid_shape, image_grid, png_bytes, poin
 from ablate_core.identity import content_id
 from ablate_core.posthoc_ema import Averages, reconstruct
 from ablate_core.preparation import build_network, require_legal
-from ablate_core.sampling import resolve_sampler, sample_batches
+from ablate_core.sampling import sample_batches
+from ablate_core.sampling_steps import sampling_condition
 
 Event = dict[str, Any]
 
@@ -80,9 +81,7 @@ def post_hoc_weights(
 def condition(config: TrialConfig, num_classes: int) -> dict[str, Any]:
     """How the samples of a measurement were drawn: what may differ between two numbers only on purpose."""
     return {
-        "nfe": config.eval.nfe,
-        "sampler": resolve_sampler(config.objective, config.eval.sampler, config.eval.nfe),
-        "guidance": config.eval.guidance,
+        **sampling_condition(config.objective, config.schedule, config.eval),
         "ema": ema.model_dump() if isinstance(ema := chosen_ema(config), PostHocEMA) else ema,
         "dtype": "float32",
         "labels": LABELS if num_classes else None,
@@ -201,14 +200,8 @@ def network_samples(
         net.requires_grad_(False),
         wanted.samples,
         data.shape,
-        first=0,
+        wanted,
         num_classes=data.num_classes,
-        labels=None,
-        nfe=wanted.nfe,
-        sampler=wanted.sampler,
-        guidance=wanted.guidance,
-        seed=wanted.seed,
-        batch_size=wanted.batch_size,
         device=device,
     )
     return (x for x, _ in pairs)

@@ -146,6 +146,11 @@ class Objective(BaseModel):
         """The largest trained time, where sampling may start instead of at 1."""
         return self.time_sampler.start_time(schedule, self.noise_std)
 
+    @property
+    def last_time(self) -> float:
+        """The smallest trained landing time, where sampling ends."""
+        return self.time_sampler.last_time
+
     def predict(
         self,
         net: Network,
@@ -175,6 +180,12 @@ class Objective(BaseModel):
         flow_map = FlowMap(net, self.parameterization, schedule)
         asked = r if self.limit.learns_jumps else t
         return flow_map.landed(flow_map.velocity(x, asked, t, y, g), x, r, t)
+
+    def velocity_at(
+        self, net: Network, schedule: Schedule, x: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None
+    ) -> Tensor:
+        """The marginal velocity v_t(x), (B, *shape), where `trains_velocity`; arguments as in `predict`."""
+        return FlowMap(net, self.parameterization, schedule).marginal(x, t, y, g)
 
     def loss(
         self,

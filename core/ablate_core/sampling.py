@@ -1,52 +1,40 @@
-"""Samples from a trained network in one or a few steps.
+"""Samples from a trained network in one or a few steps (design-space 2.18; docs/sampling.md).
 
-Two ways through the times 1 = t_0 > ... > t_N = 0 (design-space 2.18), the same thing when N = 1:
-
-- `pushforward` applies the map X_{t_i, t_{i+1}} N times; it needs a map trained for random landing times. For plain
-  flow matching, which learned the velocity only, `Objective.predict` steps with that: Euler's method.
-- `restart` jumps to the data at every level and adds fresh noise for the next one; for maps trained to land at 0.
-
-The noise and the label of a sample depend on (seed, index) only: neither the batch size nor the number of samples
-changes sample 17.
+`sampling_steps` says when a step starts and where it lands; here the network is asked and noise is drawn. The noise and
+the label of a sample depend on (seed, index) only: neither the batch size nor the number of samples changes sample 17.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ablate_core.architectures.base import Network
+from ablate_core.config import EvalConfig
 from ablate_core.random import generator
+from ablate_core.sampling_steps import Step, in_window, jumps, resolve_sampler, step_times
 from ablate_core.schedules.base import Schedule, expand
 
 if TYPE_CHECKING:
     from ablate_core.objective import Objective
 
-Sampler = Literal["auto", "pushforward", "restart"]
-Jump = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(x, r, t) -> x_r, with x (B, *shape) and times (B,)."""
+Jump = Callable[[Tensor, float, float], Tensor]
+"""(x, r, t) -> x_r, with x (B, *shape) at time t."""
+Velocity = Callable[[Tensor, float], Tensor]
+"""(x, t) -> v, with x (B, *shape) at time t."""
 
 NOISE_BLOCK = 64
 """Noise is drawn in blocks of this many samples: one generator per block, however samples are batched."""
 
 
-def resolve_sampler(objective: Objective, sampler: Sampler, nfe: int) -> Literal["one_step", "pushforward", "restart"]:
-    """The sampler that runs: with one step there is no choice, ``auto`` takes what the network was trained for."""
-    if nfe == 1:
-        return "one_step"
-    if sampler != "auto":
-        return sampler
-    return "pushforward" if objective.random_landing_time else "restart"
-
-
 def sample_noise(seed: int, first: int, count: int, shape: Sequence[int], level: int = 0) -> Tensor:
     """Standard normal noise of the samples first .. first + count - 1, (count, *shape) float32 on the CPU.
 
-    `level` 0 is the initial state, 1, 2, ... the fresh noise of a restart.
+    `level` 0 is the initial state, 1, 2, ... the fresh noise after the first step, the second, ...
     """
     blocks = range(first // NOISE_BLOCK, (first + count - 1) // NOISE_BLOCK + 1)
     noise = [torch.randn(NOISE_BLOCK, *shape, generator=generator(seed, "eval", level, block)) for block in blocks]
@@ -65,15 +53,11 @@ def sample(
     net: Network,
     count: int,
     shape: Sequence[int],
+    how: EvalConfig | None = None,
     *,
     first: int = 0,
     num_classes: int = 0,
     labels: Tensor | None = None,
-    nfe: int = 1,
-    sampler: Sampler = "auto",
-    guidance: float = 1.0,
-    seed: int = 0,
-    batch_size: int = 500,
     device: str | torch.device = "cpu",
 ) -> Tensor:
     """`count` samples in network units, (count, *shape) float32 on the CPU.
@@ -84,20 +68,15 @@ def sample(
         net: the network with the weights to sample, on `device`.
         count: number of samples.
         shape: shape of one sample.
+        how: sampler, steps, guidance, seed of the noise, batch size; None: one step, unguided.
         first: index of the first sample; the samples are those with indices first .. first + count - 1.
         num_classes: real classes; the null class is `num_classes`. 0: unlabelled.
         labels: (count,) int64; None: `sample_labels`.
-        nfe: network evaluations per sample (a guided evaluation counts once).
-        sampler: one of the two above, or auto.
-        guidance: w of F_null + w (F_label - F_null); 1 is off and evaluates the label only.
-        seed: seed of noise; independent of the trial's.
-        batch_size: samples at a time; changes nothing but the memory needed.
         device: where to compute.
     """
     batches = sample_batches(
-        objective, schedule, net, count, shape, first=first, num_classes=num_classes, labels=labels, nfe=nfe,
-        sampler=sampler, guidance=guidance, seed=seed, batch_size=batch_size, device=device,
-    )  # fmt: skip
+        objective, schedule, net, count, shape, how, first=first, num_classes=num_classes, labels=labels, device=device
+    )
     return torch.cat([x.cpu() for x, _ in batches])
 
 
@@ -108,15 +87,11 @@ def sample_batches(
     net: Network,
     count: int,
     shape: Sequence[int],
+    how: EvalConfig | None = None,
     *,
     first: int = 0,
     num_classes: int = 0,
     labels: Tensor | None = None,
-    nfe: int = 1,
-    sampler: Sampler = "auto",
-    guidance: float = 1.0,
-    seed: int = 0,
-    batch_size: int = 500,
     device: str | torch.device = "cpu",
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """As `sample`, batch by batch on `device`, with the labels of each batch: for sets that do not fit in memory.
@@ -124,71 +99,145 @@ def sample_batches(
     Raises:
         ValueError: guidance without labels.
     """
-    if guidance != 1 and not num_classes:
+    how = EvalConfig() if how is None else how
+    if how.guidance != 1 and not num_classes:
         raise ValueError("eval.guidance: guidance needs labelled data; set it to 1")
-    kind = resolve_sampler(objective, sampler, nfe)
     told_scale = bool(objective.guidance.inputs)  # such a network is told the scale, and needs no second evaluation
-    field: Network = net if guidance == 1 or told_scale else GuidedNetwork(net, guidance, num_classes)
+    guided: Network = net if how.guidance == 1 or told_scale else GuidedNetwork(net, how.guidance, num_classes)
+    integrates = resolve_sampler(objective, how) in ("euler", "heun")
+    times = step_times(objective, schedule, how)
+    steps = jumps(objective, schedule, how)
     end_sigma = float(schedule.at(torch.tensor(schedule.end, dtype=torch.float64)).sigma)
-    times = step_times(nfe, objective.start_time(schedule))
     was_training = net.training
     net.eval()
-    for start in range(0, count, batch_size):
-        n = min(batch_size, count - start)
+    for start in range(0, count, how.batch_size):
+        n = min(how.batch_size, count - start)
         y = sample_labels(first + start, n, num_classes) if labels is None else labels[start : start + n]
-        on_device = None if y is None else y.to(device)
-        told = objective.guidance.sampling_inputs(n, guidance, (0.0, 1.0))
-        g_on_device = None if told is None else told.to(device)
-        noises = [
-            sample_noise(seed, first + start, n, shape, level).to(device) * objective.noise_std
-            for level in range(nfe if kind == "restart" else 1)
-        ]
-        noises[0] = noises[0] * end_sigma
+        y = None if y is None else y.to(device)
+        told = objective.guidance.sampling_inputs(n, how.guidance, how.guidance_window)
+        field = Field(
+            objective, schedule, net, guided, how.guidance_window, y, None if told is None else told.to(device)
+        )
 
-        def jump(
-            x: Tensor, r: Tensor, t: Tensor, y: Tensor | None = on_device, g: Tensor | None = g_on_device
-        ) -> Tensor:
-            return objective.predict(field, schedule, x, r, t, y, g)
+        def fresh(level: int, at: int = first + start, n: int = n) -> Tensor:
+            return sample_noise(how.seed, at, n, shape, level).to(device) * objective.noise_std
 
-        x = restart(jump, noises, times, schedule) if kind == "restart" else pushforward(jump, noises[0], times)
-        yield x, on_device
+        x = fresh(0) * end_sigma
+        if integrates:
+            x = integrate(field.velocity, x, times, heun=how.sampler == "heun")
+        else:
+            x = walk(field.jump, x, steps, field.renoise, fresh)
+        yield x, y
     net.train(was_training)
 
 
-def step_times(nfe: int, start: float = 1.0) -> list[float]:
-    """Times of `nfe` equal steps from `start` to 0: nfe + 1 numbers."""
-    return [start * (1 - i / nfe) for i in range(nfe + 1)]
+class Field:
+    """What a network knows of one batch: its jumps and its velocity at a time that all rows share."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        schedule: Schedule,
+        net: Network,
+        guided: Network,
+        window: tuple[float, float],
+        y: Tensor | None,
+        g: Tensor | None,
+    ) -> None:
+        self.objective, self.schedule, self.net, self.guided = objective, schedule, net, guided
+        self.window, self.y, self.g = window, y, g
+
+    def jump(self, x: Tensor, r: float, t: float) -> Tensor:
+        """X_{t,r}(x), (B, *shape)."""
+        return self.objective.predict(self._net(t), self.schedule, x, _full(x, r), _full(x, t), self.y, self.g)
+
+    def velocity(self, x: Tensor, t: float) -> Tensor:
+        """v_t(x), (B, *shape)."""
+        return self.objective.velocity_at(self._net(t), self.schedule, x, _full(x, t), self.y, self.g)
+
+    def renoise(self, x: Tensor, at: float, to: float, noise: Tensor) -> Tensor:
+        """`renoise` on this path, from where a jump that is asked to land at `at` really lands."""
+        return renoise(self.schedule, x, self.objective.parameterization.lands_at(at), to, noise)
+
+    def _net(self, t: float) -> Network:
+        return self.guided if in_window(self.schedule, t, self.window) else self.net
 
 
-def pushforward(jump: Jump, x: Tensor, times: Sequence[float]) -> Tensor:
-    """x <- X_{t_i, t_{i+1}}(x) along `times`, from the initial state x (B, *shape)."""
-    for t, r in pairwise(times):
-        x = jump(x, _full(x, r), _full(x, t))
+def walk(
+    jump: Jump,
+    x: Tensor,
+    steps: Sequence[Step],
+    renoise: Callable[[Tensor, float, float, Tensor], Tensor],
+    fresh: Callable[[int], Tensor],
+) -> Tensor:
+    """Jump, add noise, jump, ...: from the initial state x (B, *shape) to the last landing.
+
+    Args:
+        jump: the map X_{t,r}.
+        x: the initial state, (B, *shape).
+        steps: times of the jumps, and of the states after the noise.
+        renoise: (x, at, to, noise) -> the state at `to`.
+        fresh: level -> standard noise of the path, (B, *shape); level 1 follows the first jump.
+    """
+    for level, step in enumerate(steps, 1):
+        x = jump(x, step.land, step.t)
+        if step.to != step.land:
+            x = renoise(x, step.land, step.to, fresh(level))
     return x
 
 
-def restart(jump: Jump, noises: Sequence[Tensor], times: Sequence[float], schedule: Schedule) -> Tensor:
-    """Jump to time 0 at every level; between levels, re-noise with the next of `noises` (each (B, *shape))."""
-    x = noises[0]
-    for level, t in enumerate(times[:-1]):
-        if level > 0:
-            point = schedule.at(_full(x, t))
-            x = expand(point.alpha, x) * x + expand(point.sigma, x) * noises[level]
-        x = jump(x, _full(x, 0.0), _full(x, t))
+def renoise(schedule: Schedule, x: Tensor, at: float, to: float, noise: Tensor) -> Tensor:
+    """The state at `to` >= `at` with the signal of the state x (B, *shape) at `at` and fresh `noise` of std s0.
+
+    With k = alpha_to / alpha_at, k x has the signal of time `to` and noise k sigma_at; what is missing is added:
+    x_to = k x + sqrt(sigma_to^2 - k^2 sigma_at^2) e. On VE that is CTM's gamma sigma_to e. kyungmnlee/dmf samplers.py
+    adds (1 - k) e on the linear path, which leaves too little noise.
+    """
+    lower, upper = schedule.at(_full(x, at)), schedule.at(_full(x, to))
+    k = upper.alpha / lower.alpha
+    missing = torch.sqrt((upper.sigma**2 - (k * lower.sigma) ** 2).clamp(min=0))
+    return expand(k, x) * x + expand(missing, x) * noise
+
+
+def integrate(velocity: Velocity, x: Tensor, times: Sequence[float], *, heun: bool) -> Tensor:
+    """dx/dt = v_t(x) along `times` from the initial state x (B, *shape), by Euler's method or Heun's.
+
+    Heun's last step is Euler's, as in EDM: there the velocity of VE divides by a noise level of 0.
+    """
+    for i, (t, r) in enumerate(pairwise(times)):
+        slope = velocity(x, t)
+        step = x + (r - t) * slope
+        if heun and i < len(times) - 2:
+            step = x + (r - t) / 2 * (slope + velocity(step, r))
+        x = step
     return x
 
 
 class GuidedNetwork(Network):
-    """F_null + w (F_label - F_null), both halves in one evaluation of a doubled batch (arXiv 2207.12598)."""
+    """F_null + w (F_label - F_null), both halves in one evaluation of a doubled batch (arXiv 2207.12598).
+
+    The preconditioner is outside: a per-row c_in never meets the doubled batch (defect N1 of the reference).
+    """
 
     def __init__(self, net: Network, scale: float, null_class: int) -> None:
         super().__init__()
         self.net, self.scale, self.null_class = net, scale, null_class
 
     def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
+        return self._guided(self.net(*self._doubled(x, r, t, y)))
+
+    def forward_heads(
+        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        u, v = self.net.forward_heads(*self._doubled(x, r, t, y), None)
+        return self._guided(u), self._guided(v)
+
+    def _doubled(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         assert y is not None
         null = torch.full_like(y, self.null_class)
-        doubled = self.net(torch.cat([x, x]), torch.cat([r, r]), torch.cat([t, t]), torch.cat([null, y]))
+        return torch.cat([x, x]), torch.cat([r, r]), torch.cat([t, t]), torch.cat([null, y])
+
+    def _guided(self, doubled: Tensor) -> Tensor:
         f_null, f_label = doubled.chunk(2)
         return torch.lerp(f_null, f_label, self.scale)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from ablate_core.config import EvalConfig
 from ablate_core.objective import Objective
 from ablate_core.schedules import Schedule
 
@@ -17,7 +18,10 @@ ARCHITECTURE = {
 }
 DATA = {"classes": 10, "known_std": None, "coupled": False, "dimension": None, "kind": "images"}
 TRAIN = {"batch_size": 256, "steps": 600_000, "precision": "fp32", "ema": (0.999,), "snapshot_every": 0}
-EVAL = {"nfe": 1, "sampler": "auto", "guidance": 1.0, "ema": None}
+EVAL = {"nfe": 1, "sampler": "auto", "guidance": 1.0, "ema": None} | {
+    name: EvalConfig.model_fields[name].default
+    for name in ("gamma", "grid", "rho", "shift", "ratios", "guidance_window")
+}
 
 
 def partial_trial(objective: Any, path: Any = "linear", **fields: Any) -> Any:

@@ -30,6 +30,9 @@ class Guidance(Component):
     inputs: ClassVar[tuple[str, ...]] = ()
     """Names of the numbers per row that the network is told: the columns of g. Their scale is chosen at sampling."""
 
+    told_window: ClassVar[bool] = False
+    """True where those numbers have the window of times in which guidance acts; it is chosen at sampling too."""
+
     @property
     def effective_scale(self) -> float | None:
         """The guidance scale w' of the fixed point w' v_c + (1 - w') v_u, where there is one."""
@@ -53,6 +56,10 @@ class Guidance(Component):
     def sampling_inputs(self, count: int, scale: float, window: tuple[float, float]) -> Tensor | None:
         """The guidance inputs of `count` samples at a guidance `scale` inside a `window` of times; None: no inputs."""
         return None
+
+    def allows_window(self, window: tuple[float, float]) -> bool:
+        """Whether the network was trained to be told this window, where it is told one."""
+        return True
 
     def guide(self, target: FlowMap, state: State) -> Tensor:
         """The velocity of `state` after guidance, (B, *shape)."""

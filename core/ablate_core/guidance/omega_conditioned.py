@@ -27,6 +27,7 @@ class OmegaConditioned(Guidance):
     beta: float = Field(1.0, ge=0, description="exponent of the density of omega; 0 is uniform")
     needs_velocity: ClassVar[bool] = True
     inputs: ClassVar[tuple[str, ...]] = ("one_minus_inverse_omega", "t_min", "t_max")
+    told_window: ClassVar[bool] = True
 
     def omega(self, u: Tensor) -> Tensor:
         """Quantiles of the density at u in [0, 1]."""
@@ -43,6 +44,9 @@ class OmegaConditioned(Guidance):
         last = 0.5 + draws.uniform("time.window_max", n) / 2
         share = torch.where(kept, 1 - 1 / omega, torch.zeros_like(omega))
         return torch.stack([share, first.masked_fill(fm, 0.0), last.masked_fill(fm, 1.0)], dim=1)
+
+    def allows_window(self, window: tuple[float, float]) -> bool:
+        return window[0] <= 0.5 <= window[1]
 
     def sampling_inputs(self, count: int, scale: float, window: tuple[float, float]) -> Tensor:
         if scale < 1:

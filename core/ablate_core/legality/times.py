@@ -1,4 +1,4 @@
-"""Rules about the path, its times, the steps of the target and those of sampling: C1 to C4, C16, C17, C19, C27."""
+"""Rules about the path, its times and the steps of the target: C1 to C3, C16, C17, C19, C23, C27."""
 
 from __future__ import annotations
 
@@ -66,17 +66,6 @@ def _steps(config: TrialConfig) -> Iterator[Problem]:
         yield Problem("C19", "warning", "objective.first_step", why, "objective.first_step: ddim")
 
 
-def _sampling(config: TrialConfig) -> Iterator[Problem]:
-    """C4, C16: what the trained model may be asked to do."""
-    o, e = config.objective, config.eval
-    if e.nfe > 1 and e.sampler == "pushforward" and not o.random_landing_time:
-        why = "this objective only learns to land at the data (r = 0), so it cannot stop on the way"
-        yield Problem("C4", "error", "eval.sampler", why, "eval.sampler: restart")
-    if not o.time_sampler.allows_nfe(e.nfe):
-        why = f"{e.nfe} steps are not made of the trained jumps, powers of two up to the grid's size"
-        yield Problem("C16", "error", "eval.nfe", why, f"eval.nfe: {1 << max(0, round(e.nfe).bit_length() - 1)}")
-
-
 def _parameterization(config: TrialConfig) -> Iterator[Problem]:
     """C3, C17, C23: the paths and times a parameterisation is defined on."""
     o, path = config.objective, config.schedule
@@ -132,7 +121,6 @@ def _ramps(config: TrialConfig) -> Iterator[Problem]:
 RULES: tuple[Callable[[TrialConfig], Iterator[Problem]], ...] = (
     _limit_and_times,
     _steps,
-    _sampling,
     _parameterization,
     _path,
     _ramps,

@@ -65,6 +65,10 @@ class Parameterization(Component):
         """The velocity (B, *shape) that targets use for an estimate `v` from data; `v` itself by default."""
         return v
 
+    def lands_at(self, r: float) -> float:
+        """The time a jump to r really lands at; r itself unless `fixed_landing`."""
+        return r
+
     @abc.abstractmethod
     def jump(self, schedule: Schedule, t: Tensor, r: Tensor) -> Jump:
         """keep and move, each (B,), of the one-step map from t to r."""

@@ -33,6 +33,9 @@ class Edm(Parameterization):
     def claimed_data_std(self) -> float | None:
         return self.sigma_data
 
+    def lands_at(self, r: float) -> float:
+        return self.sigma_min
+
     def input_scale(self, t: Tensor, schedule: Schedule) -> Tensor:
         return torch.rsqrt(schedule.at(t).sigma ** 2 + self.sigma_data**2)
 

@@ -107,9 +107,14 @@ class TimeSampler(Component):
         """Why the times do not fit on the path and the nearest legal choice, or None."""
         return None
 
-    def allows_nfe(self, nfe: int) -> bool:
-        """Whether a model trained on these times can be sampled in `nfe` equal steps."""
+    def allows_jump(self, t: float, r: float) -> bool:
+        """Whether a sampler may ask for the jump from t to r, or the velocity where they are equal."""
         return True
+
+    @property
+    def last_time(self) -> float:
+        """The smallest landing time that is trained, where sampling ends."""
+        return 0.0
 
     def start_time(self, schedule: Schedule, noise_std: float) -> float:
         """The largest t that is trained, where sampling may start; the state there is taken to be pure noise."""

@@ -57,8 +57,14 @@ class Dyadic(TimeSampler):
             f"train.batch_size: {math.ceil(rungs / self.bootstrap)}",
         )
 
-    def allows_nfe(self, nfe: int) -> bool:
-        return nfe <= self.M and nfe & (nfe - 1) == 0
+    def allows_jump(self, t: float, r: float) -> bool:
+        """Jumps of 1/M, 2/M, 4/M .. 1 from the 1/M grid, or from multiples of themselves; u(t, t) is never asked."""
+        start, jump = t * self.M, (t - r) * self.M
+        if abs(start - round(start)) > 1e-6 or abs(jump - round(jump)) > 1e-6:
+            return False
+        rung = round(jump)
+        on_grid = self.grid == "any" or round(start) % max(rung, 1) == 0
+        return rung > 0 and rung & (rung - 1) == 0 and on_grid
 
     def exponents(self, batch_size: int, device: torch.device | str) -> Tensor:
         """k of each row that learns a jump, (bootstrap_rows,) int64; the jump is 2^-k. Zeros fill the remainder."""

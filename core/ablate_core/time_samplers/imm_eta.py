@@ -47,6 +47,10 @@ class ImmEta(TimeSampler):
     def start_time(self, schedule: Schedule, noise_std: float) -> float:
         return self.t_max
 
+    @property
+    def last_time(self) -> float:
+        return self.t_min
+
     def intermediate_time(self, r: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
         """s = max(r, min(t - gap, eta^-1(eta_t - decrement))), (G,)."""
         ends = schedule.ratio(torch.tensor([self.t_min, self.t_max], device=t.device, dtype=t.dtype))
