@@ -22,6 +22,8 @@ class Weighting(Component):
     """True where rows of one group may get different weights (C6)."""
     between: ClassVar[bool] = False
     """True where it divides by t - s (needs the discrete limit)."""
+    one_without_gap: ClassVar[bool] = False
+    """True where it is exactly 1 on rows with s = t (E4)."""
     needs_gap: ClassVar[bool] = False
     """True where it is infinite at s = t."""
     needs_guidance_scale: ClassVar[bool] = False
@@ -38,3 +40,9 @@ def log_variance_range(lv: Tensor) -> dict[str, Tensor]:
     """Mean, smallest and largest learned log-variance (B,) of a batch, for the log."""
     lv = lv.detach()
     return {"log_variance": lv.mean(), "log_variance_min": lv.amin(), "log_variance_max": lv.amax()}
+
+
+def noise_level(state: State) -> Tensor:
+    """s0 sigma(t) / alpha(t), (B,): the noise level in units of the data; infinite, not negative, at t = 1."""
+    point = state.schedule.at(state.times.t)
+    return state.noise_std * point.sigma / point.alpha.abs()

@@ -22,6 +22,7 @@ class InvRatio(Weighting):
     name: Literal["inv_ratio"] = "inv_ratio"
     power: Literal[-1, 1] = Field(-1, description="-1 as published, 1 as in the code")
     between: ClassVar[bool] = True
+    one_without_gap: ClassVar[bool] = True
 
     def weigh(
         self, loss: Tensor, state: State, log_variance: Callable[[Tensor], Tensor]
