@@ -34,6 +34,23 @@ def test_a_space_is_named_after_its_file_unless_it_says_otherwise(tmp_path: Path
     assert load_space(tmp_path / "two.yaml").name == "parent"
 
 
+def test_overrides_per_arm_merge_by_their_expression_which_may_hold_dots(tmp_path: Path) -> None:
+    level = "fidelity:\n  levels:\n    smoke:\n      per_arm:\n        train.steps == 50: {%s}\n"
+    parent = "base: {objective: esc, train: {steps: 50, batch_size: 32}}\naxes: {schedule: [linear]}\n" + level % "train.lr: 0.5, train.steps: 7"
+    child = "extends: parent.yaml\n" + level % "train.lr: 0.25"
+    child += "        objective.tangent == 'shaped': {objective.tangent.warmup_steps: 3}\n"
+    write(tmp_path, parent=parent, child=child)
+    merged = load_space(tmp_path / "child.yaml").fidelity.levels["smoke"]
+    assert merged == {
+        "per_arm": {
+            "train.steps == 50": {"train": {"lr": 0.25, "steps": 7}},
+            "objective.tangent == 'shaped'": {"objective.tangent.warmup_steps": 3},
+        }
+    }
+    (arm,) = expand(load_space(tmp_path / "child.yaml"), fidelity="smoke").arms
+    assert (arm.config.train.steps, arm.config.train.lr) == (7, 0.25)
+
+
 def test_errors_name_the_file_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, one="bas: 1")
     monkeypatch.chdir(tmp_path)
