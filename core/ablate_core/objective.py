@@ -6,7 +6,7 @@
     target   two steps t -> s -> r, their limit, or v     limit, first_step, second_step, tangent, target_network
     loss     weight * distance(prediction, target)        metric, weighting
 
-The loss knows no method by name; a method is a row of choices in `methods.py`.
+The loss knows no method by name; a method is a row of choices in `methods/`.
 """
 
 from __future__ import annotations

@@ -1,21 +1,19 @@
-"""Flow paths: closed forms, derivatives, inverse maps (O1, O2, O3)."""
+"""Flow paths: closed forms, derivatives, inverse maps, conversions (O1, O2, O3)."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from torch import Tensor
 from torch.testing import assert_close
 
 from ablate_core.schedules import Schedule
+from ablate_core.schedules.ve import Ve
 
 PATHS = sorted(Schedule.choices)
 CLOSE = {"rtol": 1e-12, "atol": 1e-13}
-
-
-def times(n: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    pair = torch.rand(2, n, generator=generator, dtype=torch.float64) * 0.98 + 0.01
-    return pair.max(0).values, pair.min(0).values
 
 
 @pytest.fixture(params=PATHS)
@@ -23,59 +21,139 @@ def path(request: pytest.FixtureRequest) -> Schedule:
     return Schedule.model_validate(request.param)
 
 
+def times(path: Schedule, n: int = 64) -> tuple[Tensor, Tensor]:
+    """t >= r inside the path."""
+    generator = torch.Generator().manual_seed(1)
+    pair = torch.rand(2, n, generator=generator, dtype=torch.float64) * 0.98 + 0.01
+    return path.end * pair.max(0).values, path.end * pair.min(0).values
+
+
 def test_a_path_goes_from_data_to_noise(path: Schedule) -> None:
-    point = path.at(torch.tensor([0.0, 1.0], dtype=torch.float64))
-    assert_close(point.alpha, torch.tensor([1.0, 0.0], dtype=torch.float64), **CLOSE)
-    assert_close(point.sigma, torch.tensor([0.0, 1.0], dtype=torch.float64), **CLOSE)
+    point = path.at(torch.tensor([0.0, path.end], dtype=torch.float64))
+    last = {"ve": (1.0, 80.0), "vp_sqrt": (math.sqrt(1 - 0.99995**2), 0.99995)}.get(path.name, (0.0, 1.0))
+    assert_close(point.alpha, torch.tensor([1.0, last[0]], dtype=torch.float64), **CLOSE)
+    assert_close(point.sigma, torch.tensor([0.0, last[1]], dtype=torch.float64), **CLOSE)
+
+
+def test_what_a_path_declares_of_itself_is_so(path: Schedule) -> None:
+    t, r = times(path)
+    point = path.at(t)
+    one = torch.ones_like(t)
+    assert path.circular is torch.allclose(point.alpha**2 + point.sigma**2, one, rtol=1e-12)
+    assert path.exploding is bool((point.alpha == 1).all())
+    keep, move = path.jump(t, r)
+    assert path.straight is (torch.allclose(keep, one) and torch.allclose(move, r - t))  # Euler is DDIM, exactly there
+    assert path.unit_time is (0.9999 < path.end <= 1)
 
 
 def test_the_given_derivatives_are_those_of_the_path(path: Schedule) -> None:
-    t, _ = times()
+    t, _ = times(path)
     (alpha, sigma), (d_alpha, d_sigma) = torch.func.jvp(lambda t: tuple(path.at(t))[:2], (t,), (torch.ones_like(t),))
     point = path.at(t)
     for own, wanted in zip(point, (alpha, sigma, d_alpha, d_sigma), strict=True):
         assert_close(own, wanted, **CLOSE)
     assert bool((point.wronskian > 0).all())
+    assert all(isinstance(part, Tensor) and part.shape == t.shape for part in point)  # a number in the reference of VE
 
 
 def test_closed_jump_coefficients_equal_the_general_ones(path: Schedule) -> None:
-    t, r = times()
+    t, r = times(path)
     for own, general in zip(path.jump(t, r), Schedule.jump(path, t, r), strict=True):
         assert_close(own, general, **CLOSE)
     for own, general in zip(path.d_jump(t, r), Schedule.d_jump(path, t, r), strict=True):
         assert_close(own, general, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("which", ["d_jump", "landing_rate"])
+def test_the_rates_of_jump_coefficients_are_their_central_differences(path: Schedule, which: str) -> None:
+    t, r = times(path)
+    h = 1e-6 * path.end
+    inside = t < 0.95 * path.end  # vp_sqrt bends without bound towards its end
+    t, r = t[inside], r[inside]
+    moved = [path.jump(t + d, r) if which == "d_jump" else path.jump(t, r + d) for d in (h, -h)]
+    for own, ahead, behind in zip(getattr(path, which)(t, r), *moved, strict=True):
+        assert_close(own, (ahead - behind) / (2 * h), rtol=1e-7, atol=1e-8)
+
+
 def test_a_ddim_jump_with_the_conditional_velocity_is_exact_in_one_and_in_two_steps(path: Schedule) -> None:
-    t, r = times()
+    t, r = times(path)
     s = (t + r) / 2
     generator = torch.Generator().manual_seed(2)
     x0, noise = (torch.randn(64, 3, generator=generator, dtype=torch.float64) for _ in range(2))
     (x_t, v), (x_s, v_s), (x_r, _) = (path.interpolate(x0, noise, time) for time in (t, s, r))
 
-    def jump(x: torch.Tensor, v: torch.Tensor, t: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+    def jump(x: Tensor, v: Tensor, t: Tensor, r: Tensor) -> Tensor:
         keep, move = path.jump(t, r)
         return keep[:, None] * x + move[:, None] * v
 
-    assert_close(jump(x_t, v, t, r), x_r, **CLOSE)
-    assert_close(jump(x_t, v, t, s), x_s, **CLOSE)
-    assert_close(jump(x_s, v_s, s, r), x_r, **CLOSE)
+    close = CLOSE if path.end <= 2 else {"rtol": 1e-12, "atol": 1e-12}
+    assert_close(jump(x_t, v, t, r), x_r, **close)
+    assert_close(jump(x_t, v, t, s), x_s, **close)
+    assert_close(jump(x_s, v_s, s, r), x_r, **close)
     for own, wanted in zip(path.endpoints(x_t, v, t), (x0, noise), strict=True):
         assert_close(own, wanted, rtol=1e-10, atol=1e-11)
 
 
-def test_euler_is_ddim_exactly_on_straight_paths(path: Schedule) -> None:
-    t, r = times()
-    keep, move = path.jump(t, r)
-    euler = torch.allclose(keep, torch.ones_like(keep)) and torch.allclose(move, r - t)
-    assert euler is path.straight
+def test_heun_with_the_clean_sample_as_denoiser_is_euler_on_the_exploding_path() -> None:
+    path = Ve()  # E7: the conditional path is straight, so the second evaluation changes nothing
+    t, r = times(path)
+    generator = torch.Generator().manual_seed(2)
+    x0, noise = (torch.randn(64, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    x, _ = path.interpolate(x0, noise, t)
+    gap = (r - t)[:, None]
+    slope = (x - x0) / t[:, None]
+    euler = x + gap * slope
+    assert_close(x + gap * (slope + (euler - x0) / r[:, None]) / 2, euler, rtol=1e-12, atol=1e-12)
 
 
-def test_the_time_of_a_noise_to_signal_ratio_is_found_back(path: Schedule) -> None:
-    t, _ = times()
+def test_the_time_of_a_noise_to_signal_ratio_is_found_back_and_ends_with_the_path(path: Schedule) -> None:
+    t, _ = times(path)
     assert_close(path.time_of_ratio(path.ratio(t)), t, **CLOSE)
     ends = torch.tensor([0.0, torch.inf], dtype=torch.float64)
-    assert_close(path.time_of_ratio(ends), torch.tensor([0.0, 1.0], dtype=torch.float64), **CLOSE)
+    assert_close(path.time_of_ratio(ends), torch.tensor([0.0, path.end], dtype=torch.float64), **CLOSE)
+    near = torch.tensor([1e-12, 1e9], dtype=torch.float64)
+    assert bool((path.time_of_ratio(near) <= path.end).all())
+
+
+@pytest.mark.parametrize("other", PATHS)
+def test_equal_log_snr_maps_states_of_one_path_to_those_of_another(path: Schedule, other: str) -> None:
+    target = Schedule.model_validate(other)
+    t, _ = times(path)
+    t = t[path.ratio(t) < 50]  # inside every path
+    there = target.time_of_ratio(path.ratio(t))
+    generator = torch.Generator().manual_seed(3)
+    x0, noise = (torch.randn(len(t), 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    here, mapped = path.interpolate(x0, noise, t)[0], target.interpolate(x0, noise, there)[0]
+    scale = target.at(there).alpha / path.at(t).alpha  # from VE to linear: 1 - t
+    assert_close(mapped, scale[:, None] * here, rtol=1e-10, atol=1e-11)
+
+
+def test_the_conversions_have_their_closed_forms() -> None:
+    sigma = torch.tensor([0.002, 0.5, 1.0, 7.0, 80.0], dtype=torch.float64)
+
+    def time(name: str) -> Tensor:
+        return Schedule.model_validate(name).time_of_ratio(sigma)
+
+    assert_close(time("ve"), sigma, **CLOSE)
+    assert_close(time("linear"), sigma / (1 + sigma), **CLOSE)
+    assert_close(torch.tan(time("trig")), sigma, **CLOSE)
+    assert_close(time("cosine01"), time("trig") * 2 / math.pi, **CLOSE)
+    assert_close(time("vp_sqrt"), torch.sin(time("trig")), **CLOSE)
+
+
+def test_the_network_is_told_the_log_of_an_exploding_noise_level_and_every_other_time_as_it_is(path: Schedule) -> None:
+    t, _ = times(path)
+    if path.name != "ve":
+        assert path.network_time(t) is t
+        return
+    sigma = torch.tensor([0.0, 0.001, 0.002, 1.0, 80.0], dtype=torch.float64)  # defect D30: all below 1 looked alike
+    wanted = torch.tensor([0.002, 0.002, 0.002, 1.0, 80.0], dtype=torch.float64).log() / 4
+    assert_close(path.network_time(sigma), wanted, **CLOSE)
+
+
+def test_an_exploding_path_without_room_is_refused() -> None:
+    with pytest.raises(ValueError, match="sigma_min < sigma_max, got 2 and 1"):
+        Ve(sigma_min=2.0, sigma_max=1.0)
 
 
 def test_a_column_of_coefficients_is_refused() -> None:

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from ablate_core.loss_metrics import LossMetric
+from ablate_core.objective import Batch, Objective
+from ablate_core.random import Draws
 from ablate_core.schedules import Schedule
 from ablate_core.state import State
 from ablate_core.time_samplers.base import TimeSample
@@ -126,3 +128,112 @@ def test_the_adaptive_metric_on_the_mean_is_the_one_on_the_sum_with_a_larger_con
     assert_close(distance(reduce="mean", c=1e-3, p=0.5), distance(c=1e-2, p=0.5) / 10**0.5, **EXACT)
     assert LossMetric.model_validate({"name": "adaptive", "p": 0, "reduce": "mean"}).simplest().name == "l2_mean"
     assert LossMetric.model_validate({"name": "adaptive", "p": 0}).simplest().name == "l2_sum"
+
+
+# --- in the noise level: snr, tan_prior, min_snr ---
+
+SIGNAL_PATHS = ["linear", "cosine01", "trig", "ve", "vp_sqrt"]
+
+
+def times_of(path: str) -> Tensor:
+    own = Schedule.model_validate(path)
+    return own.time_of_ratio(torch.tensor([0.01, 0.3, 1.0, 2.0, 30.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("path", SIGNAL_PATHS)
+def test_weights_in_the_noise_level_are_the_same_function_of_it_on_every_path(path: str) -> None:
+    at = state(times_of(path), path=path, noise_std=0.5)
+    sigma = 0.5 * torch.tensor([0.01, 0.3, 1.0, 2.0, 30.0], dtype=torch.float64)
+    closed = {
+        "snr": sigma**-2,
+        "snr_plus_1": sigma**-2 + 1,
+        "karras": sigma**-2 + 4,
+        "truncated": torch.maximum(torch.ones_like(sigma), sigma**-2),
+    }
+    for kind, wanted in closed.items():
+        assert_close(weights({"name": "snr", "kind": kind, "sigma_data": 0.5}, at), wanted, rtol=1e-9, atol=1e-9)
+    edm = (sigma**2 + 0.25) / (0.5 * sigma) ** 2
+    assert_close(closed["karras"], edm, **EXACT)  # EDM's lambda is the same weight
+    assert_close(weights("tan_prior", at), 1 / sigma, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["snr", "tan_prior"])
+@pytest.mark.parametrize("path", ["linear", "cosine01", "trig"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_in_the_noise_level_are_finite_at_the_data_and_vanish_at_the_noise(
+    path: str, name: str, dtype: torch.dtype
+) -> None:
+    own = Schedule.model_validate(path)
+    ends = weights(name, state(torch.tensor([0.0, own.end], dtype=dtype), path=path))
+    assert ends[0] == pytest.approx(0.002 ** (-2 if name == "snr" else -1), rel=1e-6)
+    assert abs(float(ends[1])) < 1e-6  # float32 makes alpha(1) of a cosine -4e-8, not 0
+
+
+def test_the_unused_scale_of_a_weight_leaves_no_trace() -> None:
+    own = Weighting.model_validate({"name": "snr", "sigma_data": 0.5})
+    assert own.simplest() == Weighting.model_validate("snr")
+    karras = Weighting.model_validate({"name": "snr", "kind": "karras", "sigma_data": 0.5})
+    assert karras.simplest() == karras
+
+
+@pytest.mark.parametrize("path", SIGNAL_PATHS)
+def test_min_snr_weighs_an_error_equally_whatever_it_is_an_error_of(path: str) -> None:
+    own, t = Schedule.model_validate(path), times_of(path)
+    at, off = state(t, path=path), normal(len(t), 3, seed=7)
+    x0, noise = own.endpoints(at.x, at.v, t)
+    wrong_x0, wrong_noise = own.endpoints(at.x, at.v + off, t)  # an error of v at the same state
+    errors = {"x0": wrong_x0 - x0, "eps": wrong_noise - noise, "v": off}
+    losses = [
+        weights({"name": "min_snr", "gamma": 5.0, "kind": kind}, at, error.square().sum(1))
+        for kind, error in errors.items()
+    ]
+    assert_close(losses[0], losses[1], rtol=1e-9, atol=1e-12)
+    assert_close(losses[0], losses[2], rtol=1e-9, atol=1e-12)
+    snr = torch.tensor([0.01, 0.3, 1.0, 2.0, 30.0], dtype=torch.float64) ** -2
+    assert_close(weights({"name": "min_snr", "kind": "x0"}, at), snr.clamp(max=5), rtol=1e-9, atol=0)
+
+
+def test_min_snr_of_a_velocity_has_the_published_form_on_the_circle_and_its_own_on_the_linear_path() -> None:
+    circle, line = state(times_of("trig"), path="trig"), state(T)
+    snr = torch.tan(circle.times.t) ** -2
+    assert_close(weights("min_snr", circle), snr.clamp(max=5) / (snr + 1), rtol=1e-12, atol=1e-15)
+    snr = ((1 - T) / T) ** 2
+    assert_close(weights("min_snr", line), T**2 * snr.clamp(max=5), **EXACT)
+    ends = state(torch.tensor([0.0, 1.0], dtype=torch.float64))
+    for kind, wanted in (("x0", [5.0, 0.0]), ("eps", [0.0, 1.0]), ("v", [0.0, 0.0])):
+        assert weights({"name": "min_snr", "kind": kind}, ends).tolist() == wanted
+
+
+# --- TVM: inv_guidance ---
+
+
+def test_the_guidance_weight_is_one_over_the_squared_scale_of_the_row() -> None:
+    scale = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
+    own = Weighting.model_validate("inv_guidance")
+    assert own.needs_guidance_scale
+    assert own.per_row
+    assert_close(weights("inv_guidance", state(T[:3], g=1 / scale[:, None])), scale**-2, **EXACT)
+
+
+def test_a_scaled_velocity_has_the_guidance_weight_inside_its_squared_error() -> None:
+    class Constant(torch.nn.Module):
+        """Gives beta times a fixed field under `scaled_u`, and the field itself under `u`: the same velocity."""
+
+        def __init__(self, scaled: bool) -> None:
+            super().__init__()
+            self.scaled = scaled
+
+        def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor, g: Tensor) -> Tensor:
+            field = torch.sin(x + t[:, None] + y[:, None])
+            return field * g if self.scaled else field
+
+    losses = []
+    for parameterization, weighting in (("scaled_u", "none"), ("u", "inv_guidance")):
+        slots = {"parameterization": parameterization, "weighting": weighting}
+        settings = {"name": "fm", "guidance": {"name": "tvm", "w_max": 3.0}, "metric": "l2_mean", **slots}
+        objective = Objective.model_validate(settings)
+        net: Any = Constant(parameterization == "scaled_u")
+        batch = Batch(normal(32, 3), torch.arange(32) % 5, 5)
+        draws = Draws(0, 0, dtype=torch.float64)
+        losses.append(objective.loss(net, net, Schedule.model_validate("linear"), batch, draws, 0, 1).per_sample)
+    assert_close(losses[0], losses[1], rtol=1e-12, atol=1e-14)
