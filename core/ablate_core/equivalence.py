@@ -9,7 +9,7 @@ trained once. A rule with `expects` names pairs that are equal in some limit onl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,9 +36,10 @@ class Equivalence:
         code: E1 to E9 as in the design, E10 and further are ours.
         statement: what is equal to what, in one sentence.
         exactness: how equal.
-        canonical: the objective of a config in the form that stands for all equal ones; the same object where the rule
+        canonical: the slots of the form that stands for all equal configs, those that differ; empty where the rule
             does not apply. None where equal computations have equal configs, or are only expected to be equal.
         expects: whether two canonical configs, which differ, are expected to be equal. None: no such pairs.
+        slot: the one slot of the objective in which such pairs differ.
     """
 
     code: str
@@ -46,6 +47,7 @@ class Equivalence:
     exactness: Exactness
     canonical: Callable[[TrialConfig], dict[str, Any]] | None = None
     expects: Callable[[TrialConfig, TrialConfig], bool] | None = None
+    slot: str = ""
 
 
 def canonical(config: TrialConfig) -> tuple[TrialConfig, tuple[Equivalence, ...]]:
@@ -64,10 +66,37 @@ def canonical(config: TrialConfig) -> tuple[TrialConfig, tuple[Equivalence, ...]
     return config, tuple(applied)
 
 
-def expected(a: TrialConfig, b: TrialConfig) -> tuple[Equivalence, ...]:
-    """The rules by which two trials that must both be trained are nevertheless expected to be equal."""
-    first, second = canonical(a)[0], canonical(b)[0]
-    return tuple(rule for rule in EQUIVALENCES if rule.expects and rule.expects(first, second))
+def expected(configs: Sequence[TrialConfig]) -> list[tuple[Equivalence, tuple[int, ...]]]:
+    """Trials that must all be trained and are nevertheless expected to be equal: the rule, and their positions.
+
+    Args:
+        configs: distinct ones; what is measured on them does not count.
+    """
+    forms = [canonical(config)[0] for config in configs]
+    found: list[tuple[Equivalence, tuple[int, ...]]] = []
+    for rule in EQUIVALENCES:
+        if rule.expects is None:
+            continue
+        alike: dict[str, list[int]] = {}
+        for i, form in enumerate(forms):
+            outside = {"eval": True, "seed": True, "objective": {"name", rule.slot}}
+            alike.setdefault(form.model_dump_json(exclude=outside), []).append(i)
+        for members in alike.values():
+            found += [(rule, group) for group in _groups(rule.expects, forms, members)]
+    return found
+
+
+def _groups(
+    equal: Callable[[TrialConfig, TrialConfig], bool], forms: Sequence[TrialConfig], members: Sequence[int]
+) -> list[tuple[int, ...]]:
+    """The members in groups of which all are equal to each other; groups of one left out."""
+    groups: list[list[int]] = []
+    for i in members:
+        home = next((group for group in groups if all(equal(forms[j], forms[i]) for j in group)), None)
+        if home is None:
+            groups.append(home := [])
+        home.append(i)
+    return [tuple(group) for group in groups if len(group) > 1]
 
 
 def _unit_ddim_is_average(config: TrialConfig) -> dict[str, Any]:
@@ -107,30 +136,21 @@ def _mixture_is_omega_kappa(config: TrialConfig) -> dict[str, Any]:
     return {} if config.objective.guidance == plain else {"guidance": plain}
 
 
-def _differ_only_in(a: TrialConfig, b: TrialConfig, slot: str) -> bool:
-    """True where two configs differ in one slot of their objectives and in nothing else that is trained."""
-    parts = [name for name in TrialConfig.model_fields if name not in ("objective", "eval", "seed")]
-    slots = [name for name in type(a.objective).model_fields if name not in ("name", slot)]
-    same = all(getattr(a, p) == getattr(b, p) for p in parts)
-    same &= all(getattr(a.objective, s) == getattr(b.objective, s) for s in slots)
-    return same and getattr(a.objective, slot) != getattr(b.objective, slot)
-
-
 def _straight_first_steps(a: TrialConfig, b: TrialConfig) -> bool:
     steps = (a.objective.first_step, b.objective.first_step)
-    return _differ_only_in(a, b, "first_step") and a.schedule.straight and all(step.follows_velocity for step in steps)
+    return a.schedule.straight and all(step.follows_velocity for step in steps)
 
 
 def _one_hot_plugin(a: TrialConfig, b: TrialConfig) -> bool:
     large = a.data.dimension is None or a.data.dimension >= LARGE_DIMENSION  # unknown: files of images or latents
-    either = a.objective.velocity.needs_independent_noise or b.objective.velocity.needs_independent_noise
-    network = a.objective.velocity.uses_network or b.objective.velocity.uses_network
-    return large and either and not network and _differ_only_in(a, b, "velocity")
+    one, other = a.objective.velocity, b.objective.velocity
+    network = one.uses_network or other.uses_network
+    return large and not network and (one.needs_independent_noise or other.needs_independent_noise)
 
 
 def _equal_scales(a: TrialConfig, b: TrialConfig) -> bool:
     one, other = a.objective.guidance, b.objective.guidance
-    if one.mixture is None or other.mixture is None or not _differ_only_in(a, b, "guidance"):
+    if one.mixture is None or other.mixture is None:
         return False
     scales = one.effective_scale, other.effective_scale
     close = scales[0] is not None and scales[1] is not None and math.isclose(scales[0], scales[1], rel_tol=1e-9)
@@ -181,18 +201,21 @@ EQUIVALENCES: tuple[Equivalence, ...] = (
         "on a straight path an Euler step is a DDIM step, up to the rounding of its mean velocity",
         "exact arithmetic",
         expects=_straight_first_steps,
+        slot="first_step",
     ),
     Equivalence(
         "E8",
         "a plug-in velocity is the conditional one while plugin_ess in the log is 1, as in many dimensions",
         "in effect",
         expects=_one_hot_plugin,
+        slot="velocity",
     ),
     Equivalence(
         "E9",
         "mixtures of equal omega / (1 - kappa) guide to the same velocity where training ends, not on the way",
         "fixed point",
         expects=_equal_scales,
+        slot="guidance",
     ),
     Equivalence(
         "E10",

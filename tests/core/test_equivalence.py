@@ -277,8 +277,8 @@ def test_e6_esc_without_its_parts_is_meanflow_by_its_config() -> None:
 
 
 def codes(a: TrialConfig, b: TrialConfig) -> list[tuple[str, str]]:
-    assert expected(a, b) == expected(b, a)
-    return [(rule.code, rule.exactness) for rule in expected(a, b)]
+    assert expected([a, b]) == expected([b, a])
+    return [(rule.code, rule.exactness) for rule, _ in expected([a, b])]
 
 
 def test_e7_on_average_velocities_is_equal_up_to_rounding_only() -> None:
@@ -304,9 +304,23 @@ def test_e9_names_mixtures_of_equal_scale_and_window() -> None:
     ]
     assert codes(guided(2.0, 0.0), guided(1.0, 0.4)) == []
     assert codes(guided(2.0, 0.0), guided(1.0, 0.5, t_max=0.8)) == []
-    assert codes(guided(2.0, 0.0), guided(2.0, 0.0)) == []
     other = guided(1.0, 0.5)
     assert codes(guided(2.0, 0.0), other.model_copy(update={"train": other.train.model_copy(update={"lr": 1.0})})) == []
+
+
+def test_expectations_are_groups_and_look_at_training_only() -> None:
+    arms = [
+        guided(2.0, 0.0),
+        trial("meanflow"),
+        guided(1.0, 0.5),
+        guided(3.0, 0.0),
+        guided(0.5, 0.75),
+        guided(1.5, 0.5),
+    ]
+    assert [(rule.code, group) for rule, group in expected(arms)] == [("E9", (0, 2, 4)), ("E9", (3, 5))]
+    measured = arms[2].model_copy(update={"eval": arms[2].eval.model_copy(update={"samples": 7}), "seed": 3})
+    assert len(expected([arms[0], measured])) == 1
+    assert expected([]) == []
 
 
 def test_e9_holds_at_the_fixed_point() -> None:
