@@ -13,7 +13,7 @@ from ablate_core.parameterizations import Parameterization
 from ablate_core.random import Draws
 from ablate_core.schedules import Schedule
 from ablate_core.schedules.base import expand
-from ablate_core.state import State
+from ablate_core.state import Rows, State
 
 Map = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x, r, t) -> X_{t,r}(x) with x (B, D), r and t (B,)."""
@@ -88,26 +88,73 @@ class Mixture:
 
 
 class ExactNetwork(Network):
-    """A network whose raw output makes its parameterisation's one-step map the exact flow map of a world."""
+    """A network whose raw output makes its parameterisation's one-step map the exact flow map of a world.
+
+    It is told what any network is told, c_in x and the schedule's network times, and undoes that first. `zero` is
+    a weight for tests of gradients. On the VE path landing times up to sigma_min look alike; they are taken as 0.
+    """
 
     def __init__(self, world: Any, parameterization: Parameterization) -> None:
         super().__init__()
         self.world, self.parameterization = world, parameterization
         self.zero = nn.Parameter(torch.zeros((), dtype=torch.float64))
 
-    def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        schedule, own = self.world.schedule, self.parameterization
-        scale, out = own.input_scale(t, schedule), own.output_scale(t, schedule)
-        x = x if scale is None else x / expand(scale, x)
-        keep, move = own.jump(schedule, t, r)
-        same = r == t
-        safe = torch.where(same, torch.ones_like(move), move)
-        jump = (self.world.flow(x, r, t) - keep[:, None] * x) / safe[:, None]
-        velocity = torch.where(same[:, None], self.world.velocity(x, t), jump)
-        return (velocity if out is None else velocity / out[:, None]) + self.zero
+    def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
+        state, landing, time = self._undone(x, r, t)
+        return self._raw(self._jump_velocity(state, landing, time), state, time, g)
+
+    def forward_heads(
+        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        state, _, time = self._undone(x, r, t)
+        return self(x, r, t, y, g), self._raw(self.world.velocity(state, time), state, time, g)
 
     def log_variance(self, t: Tensor) -> Tensor:
         return 0 * t
+
+    def _undone(self, x: Tensor, r: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(x, r, t) from what the network is told."""
+        schedule = self.world.schedule
+        if schedule.exploding:
+            lowest = schedule.network_time(torch.zeros_like(r))
+            r = torch.where(r <= lowest, torch.zeros_like(r), torch.exp(4 * r))
+            t = torch.exp(4 * t)
+        scale = self.parameterization.input_scale(t, schedule)
+        return (x if scale is None else x / expand(scale, x)), r, t
+
+    def _jump_velocity(self, x: Tensor, r: Tensor, t: Tensor) -> Tensor:
+        """V such that keep x + move V is the exact landing; the marginal velocity at r = t."""
+        schedule, own = self.world.schedule, self.parameterization
+        keep, move = own.jump(schedule, t, r)
+        if own.fixed_landing:
+            return self.world.flow(x, torch.full_like(r, own.sigma_min), t) - keep[:, None] * x  # type: ignore[attr-defined]
+        same = r == t
+        safe = torch.where(same, torch.ones_like(move), move)
+        jump = (self.world.flow(x, r, t) - keep[:, None] * x) / safe[:, None]
+        return torch.where(same[:, None], self.world.velocity(x, t), jump)
+
+    def _raw(self, velocity: Tensor, x: Tensor, t: Tensor, g: Tensor | None) -> Tensor:
+        """F from V; 0 where c_out is 0, whatever V is."""
+        schedule, own = self.world.schedule, self.parameterization
+        skip, out = own.skip_scale(t, schedule), own.output_scale(t, schedule, g)
+        velocity = velocity if skip is None else velocity - skip[:, None] * x
+        if out is not None:
+            safe = torch.where(out == 0, torch.ones_like(out), out)[:, None]
+            velocity = torch.where(out[:, None] == 0, torch.zeros_like(velocity), velocity / safe)
+        return velocity + self.zero
+
+
+class ExactStep:
+    """Stands in for the slot `first_step`: the world's exact flow from t to s."""
+
+    takes_step, euler = True, False
+
+    def __init__(self, world: Any) -> None:
+        self.world = world
+
+    def step(self, target: Any, rows: Rows) -> tuple[Tensor, Tensor]:
+        x_s = self.world.flow(rows.x, rows.s, rows.t)
+        return x_s, (x_s - rows.x) / expand(rows.s - rows.t, rows.x)
 
 
 class MarginalVelocity:
@@ -125,7 +172,7 @@ class MarginalVelocity:
         return self.world.velocity(state.x, state.times.t), {}
 
 
-def gaussian(path: str = "linear", noise_std: float = 1.0) -> Gaussian:
+def gaussian(path: Any = "linear", noise_std: float = 1.0) -> Gaussian:
     """A world G in three dimensions."""
     mean = torch.tensor([0.4, -1.0, 0.2], dtype=torch.float64)
     std = torch.tensor([0.5, 1.5, 0.1], dtype=torch.float64)

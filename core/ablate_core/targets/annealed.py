@@ -59,8 +59,10 @@ class Annealed(Limit):
         return discrete.two_step_target(slots, slots.guidance.wrap(target, rows), rows)
 
     def _limit(self, slots: Objective, target: FlowMap, rows: Rows, step: int) -> Tensor:
+        """u^- + dX/dt, the limit of the residual of `_two_steps` over alpha, in every parameterisation."""
         slope = Continuous(jvp_backend=self.jvp_backend, h=self.h).slope(target, rows)
-        aim = slots.tangent.target(slope, step)
+        velocity, aim = slope.raw, slots.tangent.target(slope, step)
         if target.parameterization.compares == "raw":
-            aim = target.scaled(aim, rows.x, rows.t, rows.g)
-        return target.average(aim, rows.x, rows.r, rows.t)
+            velocity, aim = (target.scaled(raw, rows.x, rows.t, rows.g) for raw in (velocity, aim))
+        mean = target.average(velocity, rows.x, rows.r, rows.t)
+        return aim if mean is velocity else mean + (aim - velocity)
