@@ -12,6 +12,7 @@ from ablate_core.first_steps import FirstStep
 from ablate_core.flow_map import FlowMap
 from ablate_core.loss_metrics.mmd_laplace import MmdLaplace
 from ablate_core.parameterizations import Parameterization
+from ablate_core.parameterizations.edm import Edm
 from ablate_core.random import Draws
 from ablate_core.schedules import Schedule
 from ablate_core.state import Rows, State
@@ -47,14 +48,36 @@ def test_path_coefficients_equal_the_reference(name: str) -> None:
     assert_close(parameterization.output_scale(t, own), c["c_out"].expand_as(t), **CLOSE)
 
 
-def test_the_trigonometric_path_is_cosine01_in_radians() -> None:
-    c, own, unit = case("path_trig_sd05"), schedule("cosine01"), torch.pi / 2
-    t, r = c["t"] / unit, c["r"] / unit
-    jump, d_jump = own.jump(t, r), own.d_jump(t, r)
+def test_the_trigonometric_path_equals_the_reference_and_is_cosine01_in_radians() -> None:
+    c, own, unit = case("path_trig_sd05"), schedule("trig"), torch.pi / 2
+    point, jump, d_jump = own.at(c["t"]), own.jump(c["t"], c["r"]), own.d_jump(c["t"], c["r"])
+    keys = ("a", "b", "da", "db", "abar", "bbar", "dabar_dt", "dbbar_dt")
+    for value, key in zip((*point, *jump, *d_jump), keys, strict=True):
+        assert_close(value, c[key], **CLOSE)
+    t, r, other = c["t"] / unit, c["r"] / unit, schedule("cosine01")
+    jump, d_jump = other.jump(t, r), other.d_jump(t, r)
     assert_close(jump.keep, c["abar"], **CLOSE)
     assert_close(jump.move * unit, c["bbar"], **CLOSE)  # velocity per unit t is pi / 2 times the one per radian
     assert_close(d_jump.keep / unit, c["dabar_dt"], **CLOSE)
     assert_close(d_jump.move, c["dbbar_dt"], **CLOSE)
+
+
+def test_the_exploding_path_and_its_boundary_equal_the_reference() -> None:
+    c, own = case("path_edm"), schedule("ve")
+    largest, sigma, r = c.config["sigma_max"], c["sigma"], c["r"] * c.config["sigma_max"]
+    assert_close(c["t"] * largest, sigma, **CLOSE)  # its time is a share of the largest noise level
+    point, jump = own.at(sigma), own.jump(sigma, r)
+    assert_close(point.alpha, c["a"], **CLOSE)
+    assert_close(point.sigma, c["b"], **CLOSE)
+    assert_close(point.d_alpha, c["da"].expand_as(sigma), **CLOSE)
+    assert_close(point.d_sigma * largest, c["db"].expand_as(sigma), **CLOSE)
+    assert_close(jump.keep, c["abar_ve"], **CLOSE)  # defect D13: the reference's own coefficients ignore r
+    assert_close(jump.move, c["bbar_ve"] * largest, **CLOSE)
+    boundary = Edm(sigma_data=c.config["sigma_data"], sigma_min=c.config["sigma_min"])
+    for landing in (0 * sigma, r):
+        assert_close(boundary.jump(own, sigma, landing).keep, c["c_skip"], **CLOSE)
+    assert_close(boundary.output_scale(sigma, own), c["c_out"], **CLOSE)
+    assert_close(boundary.input_scale(sigma, own), c["c_in"], **CLOSE)
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine01"])
