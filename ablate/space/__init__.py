@@ -9,14 +9,16 @@ from ablate.space.estimate import estimate
 from ablate.space.expand import expand
 from ablate.space.fair import arm_diff
 from ablate.space.json_schema import space_json_schema
-from ablate.space.keys import TRAINING_SEMANTICS, arm_id, eval_key, train_key
+from ablate.space.keys import TRAINING_SEMANTICS, arm_id, eval_key, study_arm_id, train_key
 from ablate.space.loader import builtin_folder, builtin_names, find_space, load_space, space_from_text
-from ablate.space.plan import Arm, Membership, Metric, Plan, Skip, Trial
+from ablate.space.plan import Arm, Evaluation, Membership, Metric, Plan, Skip, Trial
+from ablate.space.plugins import load_plugins
 from ablate.space.schema import Space
 
 __all__ = [
     "TRAINING_SEMANTICS",
     "Arm",
+    "Evaluation",
     "Membership",
     "Metric",
     "Plan",
@@ -31,8 +33,10 @@ __all__ = [
     "eval_key",
     "expand",
     "find_space",
+    "load_plugins",
     "load_space",
     "space_from_text",
     "space_json_schema",
+    "study_arm_id",
     "train_key",
 ]

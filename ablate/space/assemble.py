@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from ablate.errors import SpaceError
 from ablate.space import fair
 from ablate.space.draft import BASE, Draft
-from ablate.space.keys import eval_key, train_key
-from ablate.space.levels import axis_path
-from ablate.space.plan import Arm, Membership, Metric, Plan, Skip, Trial
+from ablate.space.keys import arm_id, eval_key, train_key
+from ablate.space.levels import axis_levels, axis_path
+from ablate.space.plan import Arm, Evaluation, Membership, Metric, Plan, Skip, Trial
 from ablate.space.problems import Problem, nearest, refuse
 from ablate.space.published import row
 from ablate.space.resolve import Resolver
-from ablate.space.schema import AtStep, Published, PublishedTable, Space
+from ablate.space.schema import AtStep, Axis, Published, PublishedTable, Space
 from ablate.space.source import Where
+from ablate.space.written import leaves
 
 if TYPE_CHECKING:
     from ablate.space.expand import Gathered
@@ -39,7 +40,7 @@ def assemble(
     Raises:
         SpaceError: as `expand`.
     """
-    arms = _arms(gathered.drafts)
+    arms = _arms(space, gathered.drafts)
     baseline = _baseline(space, arms, gathered.skips)
     if not arms[0].memberships[1:] and baseline.id != arms[0].id:
         arms = arms[1:]  # the base is in no plan and nothing is compared with it
@@ -47,7 +48,9 @@ def assemble(
     _check_fair(space, resolver, gathered.drafts, arms, baseline, warnings)
     if complete:
         _check_mentioned(space, arms, gathered.skips)
-    trials = [_trial(arm, seed) for arm in _chosen(arms, only) for seed in _seeds(space, arm, seeds)]
+    _check_measured_at(space, arms)
+    evaluations = [_evaluation(arm, seed) for arm in _chosen(arms, only) for seed in _seeds(space, arm, seeds)]
+    trials = _trials(evaluations)
     if space.budget.trials is not None and len(trials) > space.budget.trials:
         warnings[f"{len(trials)} trials are more than the budget of {space.budget.trials}"] = []
     dump: dict[str, Any] = space.model_dump(mode="json", by_alias=True)
@@ -63,8 +66,10 @@ def assemble(
         skips=tuple(gathered.skips),
         metric=Metric(baseline.config.eval.metric, space.metric.mode, at),
         fidelity=resolver.fidelity,
+        evaluations=tuple(evaluations),
         warnings=tuple(f"{text} ({', '.join(labels)})" if labels else text for text, labels in warnings.items()),
         overrides=space.overrides,
+        plugins=space.loaded,
         compare=dump["compare"],
         resources=dump["resources"],
         budget=dump["budget"],
@@ -86,7 +91,7 @@ def _published(arms: Sequence[Arm], part: Published | PublishedTable) -> list[di
     return [{**part.model_dump(exclude_none=True), "arm": label(part.arm)}]
 
 
-def _arms(drafts: dict[str, Draft]) -> list[Arm]:
+def _arms(space: Space, drafts: dict[str, Draft]) -> list[Arm]:
     """Arms with distinct labels, the base first; where two plans use one label, the later one says its plan."""
     labels: dict[str, str] = {}
     for identity, draft in drafts.items():
@@ -100,11 +105,40 @@ def _arms(drafts: dict[str, Draft]) -> list[Arm]:
         label = base if is_base and m.label == BASE else m.label
         return replace(m, label=label, baseline_label=base if m.baseline_label == BASE else m.baseline_label)
 
-    arms = []
-    for identity, draft in drafts.items():
-        places = tuple(renamed(m, draft.is_base) for m in draft.memberships)
-        arms.append(Arm(identity, labels[identity], draft.config, dict(draft.choice), places))
-    return arms
+    trained = {identity: arm_id(draft.config) for identity, draft in drafts.items()}
+    called = _trained_labels(space, drafts, labels, trained)
+    return [
+        Arm(
+            identity, labels[identity], draft.config, dict(draft.choice),
+            tuple(renamed(m, draft.is_base) for m in draft.memberships), trained[identity], called[trained[identity]],
+        )
+        for identity, draft in drafts.items()
+    ]  # fmt: skip
+
+
+def _trained_labels(
+    space: Space, drafts: dict[str, Draft], labels: dict[str, str], trained: dict[str, str]
+) -> dict[str, str]:
+    """What is trained -> its label: the arm's where it is measured in one way, else the levels that are trained."""
+    measuring = {name for name, axis in space.axes.items() if all(p[0] == "eval" for p in _written(name, axis))}
+    found: dict[str, str] = {}
+    for key in dict.fromkeys(trained.values()):
+        arms = [identity for identity in drafts if trained[identity] == key]
+        first = key if key in arms else arms[0]
+        parts = [
+            space.axes[axis].label.get(level, level)
+            for axis, level in drafts[first].choice.items()
+            if axis not in measuring
+        ]
+        label = labels[first] if len(arms) == 1 or not parts else "/".join(parts)
+        found[key] = label if label not in found.values() else f"{label} ({key[:6]})"
+    return found
+
+
+def _written(name: str, axis: Axis) -> list[tuple[str, ...]]:
+    """The config paths that the levels of an axis write."""
+    overrides = {key: value for level in axis_levels(name, axis) for key, value in level.overrides.items()}
+    return [leaf for key, value in overrides.items() for leaf, _ in leaves(value, tuple(key.split(".")))]
 
 
 def _names(arm: Arm) -> list[str]:
@@ -147,7 +181,10 @@ def _check_fair(
 ) -> None:
     """Nothing may differ from the baseline but what is declared; see `fair`."""
     varied = {path for name, axis in space.axes.items() if (path := axis_path(name, axis))}
+    for name, axis in space.axes.items():  # what an axis says about measuring is what it varies, however it is written
+        varied |= {".".join(path) for path in _written(name, axis) if path[0] == "eval"}
     problems: list[Problem] = []
+    never: list[Problem] = []
     for arm in arms:
         draft = drafts[arm.id]
         touched = draft.resolved.touched | drafts[baseline.id].resolved.touched
@@ -158,13 +195,28 @@ def _check_fair(
             (path, f"arm {arm.label!r} has {path} {a!r}, the baseline {b!r}; if that is meant, list it in fair.except")
             for path, a, b in fair.unmatched(arm.config, baseline.config, space.fair, varied)
         ]
-        for path, message in found:
-            origin = draft.resolved.written.origin(tuple(path.split(".")))
-            where: Where = draft.where if origin[0] == "base" else origin
-            problems.append(Problem(resolver.mark(where), message))
+        for path, why in fair.incomparable(arm.config, baseline.config):
+            never.append(
+                _placed(resolver, draft, path, f"arm {arm.label!r} has another {path} than the baseline; it {why}")
+            )
+        problems += [_placed(resolver, draft, path, message) for path, message in found]
+    refuse(never)
     if space.fair.on_mismatch == "error":
         refuse(problems)
     warnings.update({problem.message: [] for problem in problems})
+
+
+def _placed(resolver: Resolver, draft: Draft, path: str, message: str) -> Problem:
+    """A problem with a path of an arm's config, where the arm or one of its levels wrote it."""
+    origin = draft.resolved.written.origin(tuple(path.split(".")))
+    return Problem(resolver.mark(draft.where if origin[0] == "base" else origin), message)
+
+
+def _check_measured_at(space: Space, arms: Sequence[Arm]) -> None:
+    """One training measured in several ways has the first of them while it trains; all of them only at its end."""
+    if space.metric.at != "last" and len({arm.trained for arm in arms}) < len(arms):
+        why = "arms that differ in eval alone share a training and are measured when it ends; use `at: last`"
+        refuse([Problem(space.source.mark(("metric", "at")), f"metric.at: {why}")])
 
 
 def _check_mentioned(space: Space, arms: Sequence[Arm], skips: Iterable[Skip]) -> None:
@@ -208,9 +260,18 @@ def _seeds(space: Space, arm: Arm, instead: list[int] | None) -> list[int]:
         seeds = list(dict.fromkeys([*space.seeds.list_, *extra]))
     if space.seeds.paired:
         return seeds
-    return [int(arm.id[:7], 16) * 1000 + seed for seed in seeds]  # unpaired: no two arms share a seed
+    return [int(arm.trained[:7], 16) * 1000 + seed for seed in seeds]  # unpaired: no two trainings share a seed
 
 
-def _trial(arm: Arm, seed: int) -> Trial:
+def _evaluation(arm: Arm, seed: int) -> Evaluation:
     config = arm.config.model_copy(update={"seed": seed})
-    return Trial(train_key(config), eval_key(config), arm.id, seed, config)
+    return Evaluation(train_key(config), arm.id, eval_key(config), seed, config)
+
+
+def _trials(evaluations: Iterable[Evaluation]) -> list[Trial]:
+    """What has to be trained for the evaluations, each once."""
+    found: dict[str, Trial] = {}
+    for e in evaluations:
+        if e.trial not in found:
+            found[e.trial] = Trial(e.trial, e.eval_key, arm_id(e.config), e.seed, e.config)
+    return list(found.values())

@@ -129,12 +129,10 @@ class _Checks:
             reason = "is no part of a config; give it a `path:`, or write its levels as overrides"
             yield self.at(at, f"axis {name!r} {reason}", key=True)
         elif path is not None:
-            yield from self.varied(path, (*at, "path") if axis.path else at, key=not axis.path)
+            yield from self.path(path, (*at, "path") if axis.path else at, key=not axis.path)
         else:
             for level in levels:
                 yield from self.overrides(level.overrides, level.where, presets=True)
-                for key in level.overrides:
-                    yield from self.post_hoc(key, (*level.where, key))
         for group, mentioned in (("label", list(axis.label)), ("not_yet", list(axis.not_yet))):
             for level_name in mentioned:
                 if level_name not in names:
@@ -148,14 +146,6 @@ class _Checks:
         if axis.when is not None:
             yield from self.expression(axis.when, (*at, "when"))
         yield from self.needs(name, axis)
-
-    def varied(self, path: str, where: Where, *, key: bool) -> Iterator[Problem]:
-        problems = list(self.path(path, where, key=key))
-        yield from problems or self.post_hoc(path, where, key=key)
-
-    def post_hoc(self, path: str, where: Where, *, key: bool = True) -> Iterator[Problem]:
-        if path.split(".")[0] == "eval":
-            yield self.at(where, f"{path}: axes under eval do not exist yet; measure one condition per study", key=key)
 
     def needs(self, name: str, axis: Axis) -> Iterator[Problem]:
         for other, wanted in axis.needs.items():
@@ -225,7 +215,6 @@ class _Checks:
                 yield self.at((*at, key), nearest("axis, preset or config key", key, known), key=True)
             else:
                 raw[key] = value
-                yield from self.post_hoc(key, (*at, key))
         if "not_yet" not in arm:
             yield from self.overrides(raw, at, presets=True)
 

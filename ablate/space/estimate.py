@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ablate.space.plan import Plan, Trial
@@ -16,6 +16,7 @@ def estimate(
     seconds_per_step: Mapping[str, float] | None = None,
     *,
     slots: float = 1,
+    measured: Collection[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """Estimate what is left of a plan.
 
@@ -25,9 +26,11 @@ def estimate(
         seconds_per_step: measured seconds of one step, by arm id. An arm that has not run is judged by the mean of
             the measured arms only when its network, data, batch size and precision are those of a measured one.
         slots: trials that run at once.
+        measured: (trial key, eval key) pairs that have their numbers.
 
     Returns:
-        ``trials``, ``to_train``, ``steps`` left, ``trial_seconds`` (one trial at a time, over the ``known`` trials
+        ``trials``, ``to_train``, ``evaluations``, ``to_evaluate`` (beside the one that each training makes), ``steps``
+        left, ``trial_seconds`` (one trial at a time, over the ``known`` trials
         whose speed is known), ``wall_seconds`` (only when every speed is known), and all of it as ``text``.
 
     No guess is made from operation counts: on real machines such guesses are wrong by factors.
@@ -35,8 +38,8 @@ def estimate(
     speeds, known_status = dict(seconds_per_step or {}), dict(status or {})
     alike: dict[str, list[float]] = {}
     for arm in plan.arms:
-        if arm.id in speeds:
-            alike.setdefault(_likeness(arm.config.resolved()), []).append(speeds[arm.id])
+        if arm.trained in speeds:
+            alike.setdefault(_likeness(arm.config.resolved()), []).append(speeds[arm.trained])
     left = [trial for trial in plan.trials if known_status.get(trial.key) not in FINISHED]
     seconds = [s for trial in left if (s := _seconds(trial, speeds, alike)) is not None]
     total = sum(seconds) if seconds else None
@@ -44,6 +47,8 @@ def estimate(
     found = {
         "trials": len(plan.trials),
         "to_train": len(left),
+        "evaluations": len(plan.evaluations),
+        "to_evaluate": _to_evaluate(plan, left, known_status, measured),
         "steps": sum(trial.config.train.steps for trial in left),
         "known": len(seconds),
         "trial_seconds": total,
@@ -53,16 +58,27 @@ def estimate(
 
 
 def _text(found: Mapping[str, Any]) -> str:
-    trials, left, known = found["trials"], found["to_train"], found["known"]
+    trials, left, known, more = found["trials"], found["to_train"], found["known"], found["to_evaluate"]
+    evaluations = f"{more} evaluation{'s' if more > 1 else ''} of trained networks"
     if not left:
-        return f"nothing to train: all {trials} trials are finished"
-    head = f"{left} of {trials} trials to train, {found['steps']:,} steps"
+        head = f"nothing to train: all {trials} trials are finished"
+        return f"{head}; {evaluations} to make" if more else head
+    head = f"{left} of {trials} trials to train, {found['steps']:,} steps" + (f", {evaluations} beside" if more else "")
     if found["trial_seconds"] is None:
         return f"{head}; duration unknown until a first trial has run"
     alone = duration(found["trial_seconds"])
     if found["wall_seconds"] is None:
         return f"{head}; {alone} for {known} of them one at a time, {left - known} of unknown speed"
     return f"{head}; about {duration(found['wall_seconds'])} ({alone} one at a time)"
+
+
+def _to_evaluate(
+    plan: Plan, left: Sequence[Trial], status: Mapping[str, str], measured: Collection[tuple[str, str]]
+) -> int:
+    """Evaluations still to be made, but for the one with which each training ends."""
+    own = {(trial.key, trial.eval_key) for trial in left}
+    missing = {(e.trial, e.eval_key) for e in plan.evaluations if status.get(e.trial) != "diverged"}
+    return len(missing - own - set(measured))
 
 
 def _seconds(trial: Trial, speeds: Mapping[str, float], alike: Mapping[str, list[float]]) -> float | None:

@@ -10,7 +10,7 @@ from ablate.space.assemble import assemble
 from ablate.space.candidates import MAX_CELLS, Candidate, base_label, candidates, size
 from ablate.space.draft import BASE, Draft
 from ablate.space.expressions import Expression, ExpressionError
-from ablate.space.keys import arm_id, essential
+from ablate.space.keys import arm_id, essential, study_arm_id
 from ablate.space.levels import Levels, axis_levels, axis_path
 from ablate.space.plan import Membership, Plan, Skip
 from ablate.space.problems import Problem, nearest, refuse
@@ -18,7 +18,8 @@ from ablate.space.resolve import SET, Resolved, Resolver
 from ablate.space.schema import GridPlan, RandomPlan, Space
 from ablate.space.source import Where
 from ablate_core import legality
-from ablate_core.config import TrialConfig
+from ablate_core.config import EvalConfig, TrialConfig
+from ablate_core.identity import canonical_json
 
 FROM_BASE = ("ofat", "cumulative", "leave_one_out")
 """Kinds of plan whose cells change something: one that changes nothing is no cell of theirs."""
@@ -75,6 +76,11 @@ class _Walk:
         self.forbidden = [Expression(c.forbid) for c in space.constraints]
         self.gathered = Gathered()
         self.problems: list[Problem] = []
+        self.usual = EvalConfig()  # that of the base, once it is known
+
+    def identity(self, config: TrialConfig) -> str:
+        """What makes an arm: what is trained, and how it is measured where that is not as the base is."""
+        return study_arm_id(config, self.usual)
 
     def at(self, where: Where, message: str, *, key: bool = True) -> None:
         self.problems.append(Problem(self.resolver.mark(where, key=key), message))
@@ -90,12 +96,13 @@ class _Walk:
             self.at(("metric", "name"), f"metric: {named} is compared, but the base measures {measured}", key=False)
         if reasons := self.reasons(base):
             self.at(("base",), f"the base cannot run: {reasons[0]}")
-        self.gathered.drafts[arm_id(base)] = Draft(resolved, ("base",), [Membership(BASE, BASE, 0, BASE)])
+        self.usual = base.eval
+        self.gathered.drafts[self.identity(base)] = Draft(resolved, ("base",), [Membership(BASE, BASE, 0, BASE)])
         self.warn(base, BASE)
         self.check_last_words()
         refuse(self.problems)
         for name in self.space.axes:
-            self.check_levels(name, arm_id(base))
+            self.check_levels(name, base)
         refuse(self.problems)
         baseline = self.levels.baseline
         self.base.choice = {a: lv for a, lv in baseline.items() if lv is not None and a not in self.resolver.when}
@@ -113,19 +120,20 @@ class _Walk:
                     if _encloses(key, path):
                         self.at((SET, i), f"axis {name!r} varies it and its levels would be one; choose arms instead")
 
-    def check_levels(self, name: str, base: str) -> None:
+    def check_levels(self, name: str, base: TrialConfig) -> None:
         """Every level makes a config by itself, no two the same; find the level that is the base."""
-        axis, seen = self.space.axes[name], dict[str, str]()
+        axis, seen, alike = self.space.axes[name], dict[str, str](), dict[str, str]()
         conditional = axis.when is not None or bool(axis.needs)
         for level in (lv for lv in axis_levels(name, axis) if lv.name not in axis.not_yet):
             alone = self.resolver.resolve({name: level.name})
             if alone.config is None:
                 self.problems += [] if conditional else alone.problems
             elif name in alone.choice:
-                same = seen.setdefault(arm_id(alone.config), level.name)
+                same = seen.setdefault(_settings(alone.config), level.name)
+                alike.setdefault(self.identity(alone.config), level.name)
                 if same != level.name and not conditional:
                     self.at(level.where, f"levels {same!r} and {level.name!r} of axis {name!r} are the same config")
-        equal = seen.get(base)
+        equal = seen.get(_settings(base)) or alike.get(self.identity(base))  # else: it is measured like the base
         if axis.baseline is None:
             self.levels.baseline[name] = equal or (next(iter(self.levels.of[name])) if conditional else None)
             if self.levels.baseline[name] is None and not self.problems:
@@ -203,15 +211,10 @@ class _Walk:
 
     def place(self, cell: Candidate, resolved: Resolved, seen: dict[str, Candidate]) -> str | None:
         """Give a resolved cell its arm, new or known. The reason where it is no arm of its own."""
-        identity = arm_id(resolved.valid)
+        identity = self.identity(resolved.valid)
         draft = self.gathered.drafts.get(identity)
         if cell.kind == "list" and identity in seen:
             self.at(cell.where, f"arm {cell.label!r} is the same as arm {seen[identity].label!r}; remove one of them")
-            return None
-        if draft is not None and essential(draft.config.eval) != essential(resolved.valid.eval):
-            other = draft.memberships[-1].label
-            why = f"arm {cell.label!r} differs from arm {other!r} only in eval; axes under eval do not exist yet"
-            self.at(cell.where, why)
             return None
         if cell.kind in FROM_BASE and draft is not None and self.is_compared_with(cell, draft):
             return f"the same as {cell.from_label or BASE}: {self.why_same(resolved)}"
@@ -257,6 +260,11 @@ class _Walk:
 def _membership(cell: Candidate) -> Membership:
     from_label = cell.from_label or (BASE if cell.kind in ("ofat", "cumulative") else None)
     return Membership(cell.plan, cell.kind, cell.position, cell.label, cell.axis, cell.level, from_label)
+
+
+def _settings(config: TrialConfig) -> str:
+    """Everything that is set for an arm, as written; two levels with equal settings are one."""
+    return arm_id(config) + canonical_json(essential(config.eval))
 
 
 def _illegal(config: TrialConfig) -> list[str]:

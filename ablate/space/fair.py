@@ -60,6 +60,17 @@ def unmatched(arm: TrialConfig, baseline: TrialConfig, fair: Fair, varied: Itera
     ]
 
 
+def incomparable(arm: TrialConfig, baseline: TrialConfig) -> list[tuple[str, str]]:
+    """Fields of ``eval`` in which no two arms of a study may differ, and why; see ``no_axis`` in `EvalConfig`."""
+    return [
+        (f"eval.{name}", str(field.json_schema_extra["no_axis"]))
+        for name, field in type(arm.eval).model_fields.items()
+        if isinstance(field.json_schema_extra, dict)
+        and "no_axis" in field.json_schema_extra
+        and getattr(arm.eval, name) != getattr(baseline.eval, name)
+    ]
+
+
 def look_up(config: TrialConfig, path: str) -> Any:
     """The value at a dotted path of a resolved config; None where there is none."""
     value: Any = config.resolved()

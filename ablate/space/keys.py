@@ -10,8 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
-from ablate_core.config import TrialConfig
+from ablate_core.config import EvalConfig, TrialConfig
+from ablate_core.evaluation import condition
+from ablate_core.fid import MetricError
 from ablate_core.identity import content_id
 
 TRAINING_SEMANTICS = 1
@@ -38,6 +41,33 @@ def train_key(config: TrialConfig) -> str:
 def eval_key(config: TrialConfig) -> str:
     """16 hex digits: the trained network and everything in ``eval`` that affects a measured number."""
     return _key({"train": train_key(config), "eval": essential(config.eval)})
+
+
+def study_arm_id(config: TrialConfig, usual: EvalConfig) -> str:
+    """16 hex digits: the arm and how it is measured; `arm_id` itself where that is as `usual`, the study's base.
+
+    What is measured alike is one arm: with one step every sampler is the same, and null is the longest average.
+    """
+    here = _measured(config)
+    if config.eval == usual or here == _measured(config.model_copy(update={"eval": usual})):
+        return arm_id(config)
+    return _key({"arm": _training(config), "measured": here})
+
+
+def _measured(config: TrialConfig) -> dict[str, Any] | None:
+    """How a network is measured, with what ``auto`` and null stand for; None where it cannot be measured so."""
+    fields = type(config.eval).model_fields
+    what = {
+        name: value for name, value in essential(config.eval).items() if _decides_what(fields[name]) or name == "seed"
+    }
+    try:
+        return {**what, **condition(config, 0)}
+    except MetricError:
+        return None
+
+
+def _decides_what(field: FieldInfo) -> bool:
+    return isinstance(field.json_schema_extra, dict) and "no_axis" in field.json_schema_extra
 
 
 def essential(value: Any) -> Any:

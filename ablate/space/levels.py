@@ -44,7 +44,7 @@ def axis_levels(name: str, axis: Axis) -> list[Level]:
 
 
 def level_text(value: Any) -> str:
-    """How a value is written as the name of a level: ``true``, ``0.5``, ``plugin(prob=0.5)``."""
+    """How a value is written as the name of a level: ``true``, ``0.5``, ``plugin(prob=0.5)``, ``sigma_rel=0.1``."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None:
@@ -57,7 +57,7 @@ def level_text(value: Any) -> str:
     if isinstance(value, dict):
         fields = ",".join(f"{k}={level_text(v)}" for k, v in value.items() if k != "name")
         name = str(value.get("name", ""))
-        return f"{name}({fields})" if fields else name
+        return f"{name}({fields})" if fields and name else fields or name
     return str(value)
 
 

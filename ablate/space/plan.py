@@ -33,17 +33,27 @@ class Membership:
 
 @dataclass(frozen=True)
 class Arm:
-    """A resolved config without its seed (`config.seed` is 0)."""
+    """A resolved config without its seed (`config.seed` is 0): what is trained, and how that is measured.
+
+    Attributes:
+        trained: key of what is trained; arms that differ in ``eval`` alone share it, and are trained once.
+        trained_label: how that is called where it is not about one way of measuring it.
+        id: `trained` itself for the arm that is measured as the base is, else a key of both.
+    """
 
     id: str
     label: str
     config: TrialConfig
     choice: dict[str, str]
     memberships: tuple[Membership, ...]
+    trained: str
+    trained_label: str
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "id": self.id,
+            "trained": self.trained,
+            "trained_label": self.trained_label,
             "label": self.label,
             "config": self.config.resolved(),
             "choice": dict(self.choice),
@@ -53,7 +63,11 @@ class Arm:
 
 @dataclass(frozen=True)
 class Trial:
-    """An arm with a seed. `key` decides whether it has been trained, `eval_key` whether it has been measured."""
+    """Something to train, with a seed; its config is that of the first arm that asks for it.
+
+    `key` decides whether it has been trained, `arm_id` is `Arm.trained`, `eval_key` names the evaluation it makes when
+    its training ends. All evaluations, this one included, are in `Plan.evaluations`.
+    """
 
     key: str
     eval_key: str
@@ -69,6 +83,26 @@ class Trial:
             "seed": self.seed,
             "config": self.config.resolved(),
         }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One arm measured on one seed: what a number of the study is made from.
+
+    Attributes:
+        trial: key of the trial whose network is measured.
+        arm_id: id of the arm.
+        eval_key: decides whether it has been measured.
+    """
+
+    trial: str
+    arm_id: str
+    eval_key: str
+    seed: int
+    config: TrialConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"trial": self.trial, "arm_id": self.arm_id, "eval_key": self.eval_key, "seed": self.seed}
 
 
 @dataclass(frozen=True)
@@ -103,6 +137,7 @@ class Plan:
     skips: tuple[Skip, ...]
     metric: Metric
     fidelity: str | None
+    evaluations: tuple[Evaluation, ...]
     warnings: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
     compare: dict[str, Any] = field(default_factory=dict)
@@ -111,6 +146,8 @@ class Plan:
     stop: dict[str, Any] = field(default_factory=dict)
     claims: tuple[Any, ...] = ()
     published: tuple[dict[str, Any], ...] = ()
+    plugins: tuple[str, ...] = ()
+    """Plug-ins that were loaded when the space was read, by importable name; workers import them too."""
 
     def arm(self, label: str) -> Arm:
         """The arm with this id or label, in any plan. Raises KeyError."""
@@ -129,6 +166,7 @@ class Plan:
             "baseline": self.baseline.id,
             "arms": [arm.to_dict() for arm in self.arms],
             "trials": [trial.to_dict() for trial in self.trials],
+            "evaluations": [evaluation.to_dict() for evaluation in self.evaluations],
             "skips": [asdict(skip) for skip in self.skips],
             "metric": asdict(self.metric),
             "fidelity": self.fidelity,
@@ -140,4 +178,5 @@ class Plan:
             "stop": self.stop,
             "claims": list(self.claims),
             "published": [dict(p) for p in self.published],
+            "plugins": list(self.plugins),
         }

@@ -44,7 +44,8 @@ def trial_detail(paths: StorePaths, key: str) -> dict[str, Any]:
         done = rows(con, "SELECT step FROM trial_step WHERE trial_id = ?", [trial])
         names = rows(
             con,
-            "SELECT DISTINCT s.name FROM study s JOIN study_arm USING (study_id) WHERE arm_id = ? ORDER BY s.name",
+            "SELECT DISTINCT s.name FROM study s JOIN study_arm USING (study_id) "
+            "WHERE coalesce(trained_id, arm_id) = ? ORDER BY s.name",
             [arm],
         )
         parts = {part: frame(con, sql, [trial]).to_dict("records") for part, sql in _DETAIL.items()}

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 def open_frames(paths: StorePaths, study: str | None = None) -> dict[str, Any]:
     """One study of the store; also while it runs.
 
-    A trial that several studies share belongs to each of them. Missing numbers are NaN in the frames (counts that may
+    A trial that several studies share belongs to each of them. Where several arms of the study are measured from one
+    trained network, ``trials`` has it once, under the ``trained_id`` that ``arms`` names for each of them, and
+    ``measurements`` and ``artifacts`` have its numbers under the arm that asked for them; ``declared`` is false for
+    those that no arm of the study asked for, which stand under the trained network, and missing where the study was
+    recorded before anybody said. Missing numbers are NaN in the frames (counts that may
     be missing are float64), missing texts NaN; times are UTC.
 
     Args:
@@ -34,9 +38,8 @@ def open_frames(paths: StorePaths, study: str | None = None) -> dict[str, Any]:
     """
     with reading(paths) as con:
         about = _study(con, paths, study)
-        con.execute("CREATE TEMP TABLE chosen_arm AS SELECT DISTINCT arm_id FROM study_arm WHERE study_id = ?",
-                    [about["study_id"]])  # fmt: skip
-        con.execute("CREATE TEMP TABLE chosen AS SELECT t.* FROM trial t JOIN chosen_arm USING (arm_id)")
+        for name, sql in CHOSEN.items():
+            con.execute(f"CREATE TEMP TABLE {name} AS {sql}", [about["study_id"]] if "?" in sql else [])
         frames = {name: frame(con, sql, [about["study_id"]] if "?" in sql else []) for name, sql in QUERIES.items()}
         facts = attempt_facts(con)
     skips, published = json.loads(about.pop("skips") or "[]"), json.loads(about.pop("published") or "[]")
@@ -93,15 +96,30 @@ def _add_statuses(frames: dict[str, pd.DataFrame], facts: dict[str, dict[int, At
     )
 
 
+CHOSEN: dict[str, str] = {
+    "chosen_arm": """
+        SELECT arm_id, any_value(coalesce(trained_id, arm_id)) AS trained_id,
+               any_value(coalesce(trained_label, arm_label, label)) AS trained_label
+        FROM study_arm WHERE study_id = ? GROUP BY arm_id""",
+    "asked": "SELECT arm_id, trial_id, eval_key FROM study_trial WHERE study_id = ?",
+    "chosen": """
+        SELECT * FROM trial WHERE arm_id IN (SELECT trained_id FROM chosen_arm)
+        AND (NOT EXISTS (FROM asked) OR trial_id IN (SELECT trial_id FROM asked))""",
+    "declared": """
+        SELECT DISTINCT a.arm_id, e.trial_id, e.metric_id, e.cond_id, e.draw
+        FROM asked a JOIN evaluation e USING (trial_id, eval_key)""",
+}
+"""Temporary tables of a study: its arms, the evaluations it asks for, its trials, the numbers that those made."""
+
 QUERIES: dict[str, str] = {
     "arms": """
         SELECT arm_id, coalesce(s.label, a.label) AS label, a.config::VARCHAR AS config,
-               p.num_parameters::DOUBLE AS num_parameters
+               p.num_parameters::DOUBLE AS num_parameters, trained_id, trained_label
         FROM chosen_arm JOIN arm a USING (arm_id)
         LEFT JOIN (SELECT arm_id, min_by(coalesce(arm_label, label), (written_at, uid)) AS label
                    FROM study_arm WHERE study_id = ? GROUP BY arm_id) s USING (arm_id)
-        LEFT JOIN (SELECT c.arm_id, max(e.num_parameters) AS num_parameters
-                   FROM chosen c JOIN attempt_ended e USING (trial_id) GROUP BY c.arm_id) p USING (arm_id)
+        LEFT JOIN (SELECT c.arm_id AS trained_id, max(e.num_parameters) AS num_parameters
+                   FROM chosen c JOIN attempt_ended e USING (trial_id) GROUP BY c.arm_id) p USING (trained_id)
         ORDER BY label, arm_id""",
     "study_arms": """
         SELECT arm_id, plan, plan_kind AS kind, position, label, axis, level, choice::VARCHAR AS choice, baseline_label
@@ -117,19 +135,24 @@ QUERIES: dict[str, str] = {
                    FROM attempt WHERE task <> 'eval' GROUP BY trial_id) e USING (trial_id)
         ORDER BY c.arm_id, c.seed, c.trial_id""",
     "measurements": """
-        SELECT c.trial_id, c.arm_id, c.seed, m.metric_id, coalesce(d.name, m.metric_id) AS metric_name, m.cond_id,
-               m.step, m.draw, m.n_samples, m.value, m.wall_seconds
+        SELECT c.trial_id, coalesce(o.arm_id, c.arm_id) AS arm_id, c.seed, m.metric_id,
+               coalesce(d.name, m.metric_id) AS metric_name, m.cond_id, m.step, m.draw, m.n_samples, m.value,
+               m.wall_seconds, CASE WHEN EXISTS (FROM asked) THEN o.arm_id IS NOT NULL END AS declared
         FROM chosen c JOIN measurement m USING (trial_id) LEFT JOIN metric_def d USING (metric_id)
-        ORDER BY c.arm_id, c.seed, m.metric_id, m.cond_id, m.step, m.draw""",
+        LEFT JOIN declared o USING (trial_id, metric_id, cond_id, draw)
+        ORDER BY 2, c.seed, m.metric_id, m.cond_id, m.step, m.draw""",
     "curves": """
         SELECT c.trial_id, any_value(c.arm_id) AS arm_id, any_value(c.seed) AS seed, p.step, p.name,
                arg_max(p.value, p.written_at) AS value
         FROM chosen c JOIN scalar_point p USING (trial_id) GROUP BY c.trial_id, p.step, p.name
         ORDER BY arm_id, seed, p.name, p.step""",
     "artifacts": """
-        SELECT c.trial_id, c.arm_id, c.seed, f.kind, f.step, f.path, f.mime, f.width::DOUBLE AS width,
-               f.height::DOUBLE AS height, f.rows::DOUBLE AS rows, f.cols::DOUBLE AS cols, f.cond_id, f.sha256
-        FROM chosen c JOIN artifact f USING (trial_id) ORDER BY c.arm_id, c.seed, f.kind, f.step, f.path""",
+        SELECT c.trial_id, coalesce(o.arm_id, c.arm_id) AS arm_id, c.seed, f.kind, f.step, f.path, f.mime,
+               f.width::DOUBLE AS width, f.height::DOUBLE AS height, f.rows::DOUBLE AS rows, f.cols::DOUBLE AS cols,
+               f.cond_id, f.sha256, CASE WHEN EXISTS (FROM asked) THEN o.arm_id IS NOT NULL END AS declared
+        FROM chosen c JOIN artifact f USING (trial_id)
+        LEFT JOIN (SELECT DISTINCT arm_id, trial_id, cond_id, draw FROM declared) o USING (trial_id, cond_id, draw)
+        ORDER BY 2, c.seed, f.kind, f.step, f.path""",
     "metric_defs": """
         SELECT metric_id, coalesce(name, metric_id) AS name, definition::VARCHAR AS definition,
                coalesce(higher_is_better, false) AS higher_is_better

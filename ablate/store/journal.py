@@ -26,7 +26,8 @@ from ablate.store.paths import StorePaths
 
 JOURNAL_VERSION = 1
 STATE_CHANGES = frozenset(
-    "study arm study_arm trial attempt_started attempt_ended env metric_def eval_cond measurement artifact".split()
+    "study arm study_arm study_trial trial attempt_started attempt_ended env metric_def eval_cond measurement "
+    "artifact".split()
 )
 """Kinds that are fsynced at once; the others (scalar) at least every `SYNC_SECONDS` while events come."""
 SYNC_SECONDS = 5.0

@@ -97,7 +97,7 @@ class _Batch:
                 self._measurement(event)
             elif kind == "attempt_started":
                 self.rows[kind].append(TABLES[kind].row({**event, "journal": journal}))
-            elif kind in TABLES:
+            elif kind in TABLES and kind != "evaluation":
                 if kind == "attempt_ended" and event.get("status") not in STATUSES:
                     raise RefusedError(f"status {event.get('status')!r} is none of {', '.join(sorted(STATUSES))}")
                 self.rows[kind].append(TABLES[kind].row(event))
@@ -112,6 +112,8 @@ class _Batch:
             if isinstance(event.get(part), dict):
                 self.rows[kind].append(TABLES[kind].row({**event, "definition": event[part]}))
         self.rows["measurement"].append(row)
+        if event.get("eval_key") is not None:
+            self.rows["evaluation"].append(TABLES["evaluation"].row(event))
 
     def write(self, con: duckdb.DuckDBPyConnection) -> None:
         for kind, rows in self.rows.items():

@@ -83,7 +83,9 @@ SELECT name, study_id, question, strftime(written_at, '%Y-%m-%dT%H:%M:%SZ'), fid
 FROM study s QUALIFY row_number() OVER (PARTITION BY name ORDER BY written_at DESC, uid) = 1
 ORDER BY written_at DESC, uid"""
 _STUDY_TRIALS = """
-SELECT DISTINCT study_id, trial_id FROM study_arm JOIN trial USING (arm_id) ORDER BY ALL"""
+SELECT study_id, trial_id FROM study_trial UNION
+SELECT s.study_id, t.trial_id FROM study_arm s JOIN trial t ON t.arm_id = coalesce(s.trained_id, s.arm_id)
+WHERE s.study_id NOT IN (SELECT study_id FROM study_trial) ORDER BY ALL"""
 
 
 def throughput(paths: StorePaths) -> dict[str, float]:

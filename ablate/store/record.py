@@ -12,7 +12,7 @@ from ablate.store.provenance import environment
 from ablate_core.identity import content_id
 
 if TYPE_CHECKING:
-    from ablate.space.plan import Plan
+    from ablate.space.plan import Arm, Plan
 
 EndStatus = Literal["done", "diverged", "failed", "interrupted", "lost"]
 DEFAULT_ALPHA = 0.05
@@ -36,19 +36,29 @@ def record_plan(journal: Journal, plan: Plan) -> str:
     """Write the study, its arms and its trials; return the study's id. Writing a plan twice changes nothing."""
     study = study_id(plan)
     journal.append("study", _study(plan, study), sync=False)
-    for arm in {plan.baseline.id: plan.baseline, **{arm.id: arm for arm in plan.arms}}.values():
-        journal.append("arm", {"arm_id": arm.id, "label": arm.label, "config": arm.config.resolved()}, sync=False)
+    for identity, arm in _recorded_arms(plan).items():
+        journal.append("arm", {"arm_id": identity, "label": arm.label, "config": arm.config.resolved()}, sync=False)
     for arm in plan.arms:
         for member in arm.memberships:
             place = asdict(member)
             place["plan_kind"] = place.pop("kind")
-            payload = {"study_id": study, "arm_id": arm.id, "arm_label": arm.label, **place, "choice": arm.choice}
-            journal.append("study_arm", payload, sync=False)
+            names = {"arm_id": arm.id, "arm_label": arm.label}
+            names |= {"trained_id": arm.trained, "trained_label": arm.trained_label}
+            journal.append("study_arm", {"study_id": study, **names, **place, "choice": arm.choice}, sync=False)
     for trial in plan.trials:
         payload = {"trial_id": trial.key, "arm_id": trial.arm_id, "seed": trial.seed}
         journal.append("trial", {**payload, "steps_planned": trial.config.train.steps}, sync=False)
+    for e in plan.evaluations:
+        payload = {"study_id": study, "arm_id": e.arm_id, "trial_id": e.trial, "eval_key": e.eval_key}
+        journal.append("study_trial", payload, sync=False)
     journal.sync()
     return study
+
+
+def _recorded_arms(plan: Plan) -> dict[str, Arm]:
+    """The arms by id; and what is trained by its key, under the first arm that is measured from it."""
+    arms = {arm.id: arm for arm in (plan.baseline, *plan.arms)}
+    return {**{arm.trained: arm for arm in reversed(arms.values())}, **arms}
 
 
 def _study(plan: Plan, study: str) -> dict[str, Any]:

@@ -163,8 +163,14 @@ TABLES: dict[str, Table] = {
         ("study_id", "arm_id", "plan", "label"),
         _columns(
             "study_id! text, arm_id! text, plan! text, label! text, arm_label text, plan_kind text, position whole, "
-            "axis text, level text, choice json, baseline_label text"
+            "axis text, level text, choice json, baseline_label text, trained_id text, trained_label text"
         ),
+        NEWEST,
+    ),
+    "study_trial": Table(
+        "study_trial",
+        ("study_id", "arm_id", "trial_id"),
+        _columns("study_id! text, arm_id! text, trial_id! text, eval_key! text"),
         NEWEST,
     ),
     "trial": Table(
@@ -211,18 +217,28 @@ TABLES: dict[str, Table] = {
         ),
         MEASURED,
     ),
+    "evaluation": Table(
+        "evaluation",
+        ("trial_id", "eval_key", "metric_id", "cond_id", "draw"),
+        _columns("trial_id! text, eval_key! text, metric_id! text, cond_id! text, draw whole 0"),
+        OLDEST,
+    ),
     "artifact": Table(
         "artifact",
         ("trial_id", "kind", "step", "cond_id", "path"),
         _columns(
             "trial_id! text, kind! text, step! whole, cond_id text -, path! text, sha256 text, bytes whole, mime text, "
-            "width whole, height whole, rows whole, cols whole",
+            "width whole, height whole, rows whole, cols whole, draw whole 0",
             kind="artifact",
         ),
         OLDEST,
     ),
 }
-"""Kind of event -> its table, in the order of ingest: a metric's definition before what was measured by it."""
+"""Kind of event -> its table, in the order of ingest: a metric's definition before what was measured by it.
+
+``evaluation`` is no event: it says which numbers an evaluation made, also where an equal one had been measured before
+under another key, and so is not lost with a measurement that is kept once.
+"""
 
 STATUSES = frozenset({"done", "diverged", "failed", "interrupted", "lost"})
 POINTS = pa.schema(

@@ -107,8 +107,37 @@ def problems(text: str, overrides: tuple[str, ...] = (), **arguments: Any) -> li
         (BASE + "axes: {learning_rate: [1]}", "2:8: axis 'learning_rate' is no part of a config; give it a `path:`"),
         (BASE + "axes: {e: {levels: {off: 0, on: 1}}}", "2:8: axis 'e' is no part of a config; give it a `path:`"),
         (BASE + "axes: {seed: [1, 2]}", "2:8: the seed is not part of a config here; use `seeds:`"),
-        (BASE + "axes: {nfe: {path: eval.nfe, levels: [1, 2]}}", "2:20: eval.nfe: axes under eval do not exist yet"),
-        (BASE + "axes: {n: {levels: {a: {eval.nfe: 2}}}}", "2:25: eval.nfe: axes under eval do not exist yet"),
+        # what decides the meaning of a number is no axis, and its kept averages bound what can be sampled
+        (
+            BASE + "axes: {n: {path: eval.samples, levels: [100]}}",
+            "2:41: arm '100' has another eval.samples than the baseline; it decides what the number means; numbers of",
+        ),
+        (
+            BASE + "axes: {n: {levels: {a: {eval.every: 10}}}}",
+            "2:37: arm 'a' has another eval.every than the baseline; it says when a trial is measured, not how",
+        ),
+        (
+            BASE + "presets: {few: {eval: {samples: 9}}}\naxes: {n: {levels: {a: {preset: few}}}}",
+            "2:33: arm 'a' has another eval.samples than the baseline",
+        ),
+        (BASE + "axes: {n: {path: eval.gallery, levels: [1, 2]}}", "2:44: levels '1' and '2' of axis 'n' are the same"),
+        (
+            "base: {objective: meanflow, eval.ema: {sigma_rel: 0.1}}\naxes: {objective: [ct]}",
+            "1:1: the base cannot run: C29 eval.ema: a post-hoc average needs snapshots, and this trial keeps none; "
+            "nearest: train.snapshot_every: 62",
+        ),
+        (
+            BASE + "axes: {ema: {path: eval.ema, levels: [{sigma_rel: 0.5}]}}",
+            "2:51: eval.ema.post_hoc.sigma_rel: input should be less than or equal to 0.28, got 0.5",
+        ),
+        (
+            BASE + "axes: {ema: {path: eval.ema, levels: [long]}}",
+            "2:39: eval.ema.decay: input should be a valid number, unable to parse string as a number, got 'long'",
+        ),
+        (
+            BASE + "axes: {nfe: {path: eval.nfe, levels: [1, 2]}}\nmetric: {at: best}",
+            "3:14: metric.at: arms that differ in eval alone share a training and are measured when it ends",
+        ),
         (
             BASE + "axes: {s: {path: schedule, levels: [linear, cosine01], baseline: cosine01}}",
             "2:66: level 'cosine01' of axis 's' is not what base says; 'linear' is",
@@ -194,7 +223,7 @@ def problems(text: str, overrides: tuple[str, ...] = (), **arguments: Any) -> li
         ),
         (
             GRID + "plans: {p: {kind: list, arms: {x: {eval.nfe: 2}}}}",
-            "3:36: eval.nfe: axes under eval do not exist yet",
+            "3:46: arm 'x' has eval.nfe 2, the baseline 1; if that is meant, list it in fair.except",
         ),
         (GRID + "plans: {p: {kind: list, arms: {x: {not_yet: 3}}}}", "3:45: not_yet: a sentence, got 3"),
         (

@@ -356,7 +356,7 @@ def test_an_index_made_by_other_sql_under_our_version_number_is_rebuilt(paths):
         con.close()
     assert dump(paths) == before  # the snapshot is passed over
     with Ingester(paths) as ingester:
-        assert "another edition of schema version 1" in ingester.notes[0]
+        assert "another edition of schema version 2" in ingester.notes[0]
         assert ingester.ingest() == 16
 
 
@@ -365,10 +365,12 @@ def test_an_older_database_is_migrated_on_opening_and_by_readers(paths, monkeypa
         write_trial(journal, "t0")
     rebuild(paths)
     old = dump(paths)
-    (tmp_path / "schema.sql").write_text(database.resources.files("ablate.store").joinpath("schema.sql").read_text())
+    ours = database.MIGRATIONS
+    for name in ours:
+        (tmp_path / name).write_text(database.resources.files("ablate.store").joinpath(name).read_text())
     (tmp_path / "next.sql").write_text("ALTER TABLE arm ADD COLUMN colour VARCHAR; UPDATE arm SET colour = 'red';")
     monkeypatch.setattr(database.resources, "files", lambda _: tmp_path)
-    monkeypatch.setattr(database, "MIGRATIONS", ("schema.sql", "next.sql"))
+    monkeypatch.setattr(database, "MIGRATIONS", (*ours, "next.sql"))
     monkeypatch.setattr("ablate.store.reader.MIGRATIONS", database.MIGRATIONS)
     with reading(paths) as con:
         assert con.execute("SELECT colour FROM arm").fetchall() == [("red",)]
@@ -376,8 +378,29 @@ def test_an_older_database_is_migrated_on_opening_and_by_readers(paths, monkeypa
         ingester.publish_snapshot()
     versions = "SELECT version, ablate_version FROM schema_version ORDER BY version"
     with reading(paths) as con:
-        assert [version for version, _ in con.execute(versions).fetchall()] == [1, 2]
+        assert [version for version, _ in con.execute(versions).fetchall()] == list(range(1, len(ours) + 2))
     assert dump(paths)["trial"] == old["trial"]
+
+
+def test_a_database_of_version_1_knows_which_evaluation_made_its_numbers(monkeypatch):
+    """Made by the first schema alone, then brought up to date: what a store of an earlier release goes through."""
+    monkeypatch.setattr(database, "MIGRATIONS", ("schema.sql",))
+    con = database.connect()
+    con.execute(
+        "INSERT INTO measurement (trial_id, metric_id, cond_id, step, draw, uid, written_at, eval_key, n_samples) "
+        "VALUES ('t', 'm', 'c', 10, 0, 'a', now(), 'e', 5), ('t', 'm', 'c', 20, 0, 'b', now(), 'e', 5), "
+        "('t', 'm', 'd', 20, 0, 'c', now(), NULL, 5)"
+    )
+    con.execute("INSERT INTO study_arm (study_id, arm_id, plan, label) VALUES ('s', 'a', 'p', 'l')")
+    con.execute("INSERT INTO artifact (trial_id, kind, step, cond_id, path) VALUES ('t', 'samples', 20, 'c', 'x.png')")
+    monkeypatch.undo()
+    database.migrate(con)
+    assert con.execute("SELECT trial_id, eval_key, metric_id, cond_id, draw FROM evaluation").fetchall() == [
+        ("t", "e", "m", "c", 0)
+    ]
+    assert con.execute("SELECT trained_id FROM study_arm").fetchall() == [(None,)]
+    assert con.execute("SELECT draw FROM artifact").fetchall() == [(0,)]
+    con.close()
 
 
 def test_a_path_with_a_quote_is_no_trouble(tmp_path):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import ablate
-from ablate.space.plan import Arm, Membership, Metric, Plan, Skip, Trial
+from ablate.space.plan import Arm, Evaluation, Membership, Metric, Plan, Skip, Trial
 from ablate.store import open_frames, provenance, studies
 from ablate.store.journal import Journal, read_events
 from ablate.store.paths import StorePaths
@@ -47,6 +47,8 @@ def plan(**change: object) -> Plan:
             Config(lr),
             {"lr": str(lr)},
             (Membership("grid", "grid", n, f"lr={lr}", "lr", str(lr)),),
+            f"arm{n}",
+            f"rate {lr}",
         )
         for n, lr in enumerate((0.1, 0.2))
     )
@@ -58,6 +60,7 @@ def plan(**change: object) -> Plan:
         "baseline": arms[0],
         "arms": arms,
         "trials": tuple(Trial(f"{a.id}s{s}", "e", a.id, s, a.config) for a in arms for s in (0, 1, 2)),
+        "evaluations": tuple(Evaluation(f"{a.id}s{s}", a.id, "e", s, a.config) for a in arms for s in (0, 1, 2)),
         "skips": (Skip("grid", "lr=0.3", "forbidden: too large"),),
         "metric": Metric("fd_digits", "min", "last"),
         "fidelity": None,
@@ -95,6 +98,78 @@ def test_writing_a_plan_twice_changes_nothing_and_another_fidelity_is_another_ve
         assert record_plan(journal, plan(fidelity="full", arms=plan().arms[:1])) != before["study"]["study_id"]
     assert open_frames(paths)["arms"]["label"].tolist() == ["rate 0.1"]
     assert len(studies(paths)) == 1
+
+
+def two_ways() -> Plan:
+    """One training of two seeds that two arms measure: the base, and another number of steps."""
+    config = Config(0.1)
+    arms = tuple(
+        Arm(identity, f"nfe {nfe}", config, {"nfe": nfe}, (Membership("g", "grid", n, nfe),), "arm0", "trained")
+        for n, (identity, nfe) in enumerate((("arm0", "1"), ("other", "2")))
+    )
+    trials = tuple(Trial(f"t{s}", f"e{s}-1", "arm0", s, config) for s in (0, 1))
+    made = tuple(Evaluation(f"t{s}", a.id, f"e{s}-{a.choice['nfe']}", s, config) for a in arms for s in (0, 1))
+    return plan(arms=arms, baseline=arms[0], trials=trials, evaluations=made, skips=(), published=())
+
+
+def number(value: float, cond: str, draw: int = 0) -> dict:
+    return {
+        "kind": "measurement", "metric_id": "m", "metric": {"name": "fd", "samples": 5}, "cond_id": cond,
+        "condition": {"nfe": cond}, "step": 30, "draw": draw, "n_samples": 5, "value": value,
+    }  # fmt: skip
+
+
+def test_a_network_that_two_arms_measure_is_one_trial_and_its_numbers_stand_under_the_arm_that_asked(paths):
+    with Journal(paths, "driver") as journal:
+        record_plan(journal, two_ways())
+        for seed in (0, 1):
+            record = AttemptRecord(journal, f"t{seed}", eval_key=f"e{seed}-1")
+            record.report(number(1.0 + seed, "one"))
+            record.end("done", step=30, num_parameters=7)
+            later = AttemptRecord(journal, f"t{seed}", eval_key=f"e{seed}-2", task="eval")
+            later.report(number(3.0 + seed, "two"))
+            later.end("done", step=30)
+        unasked = AttemptRecord(journal, "t0", eval_key="another", task="eval")
+        unasked.report(number(9.0, "three"))
+        unasked.report(number(8.0, "one", draw=4))
+        unasked.end("done", step=30)
+    frames = open_frames(paths, "demo")
+    assert frames["trials"][["trial_id", "arm_id", "status"]].values.tolist() == [
+        ["t0", "arm0", "done"], ["t1", "arm0", "done"],
+    ]  # fmt: skip
+    assert frames["arms"][["arm_id", "label", "trained_id", "trained_label", "num_parameters"]].values.tolist() == [
+        ["arm0", "nfe 1", "arm0", "trained", 7.0],
+        ["other", "nfe 2", "arm0", "trained", 7.0],
+    ]
+    assert sorted(frames["measurements"][["arm_id", "trial_id", "value", "declared"]].values.tolist()) == [
+        ["arm0", "t0", 1.0, True], ["arm0", "t0", 8.0, False], ["arm0", "t0", 9.0, False], ["arm0", "t1", 2.0, True],
+        ["other", "t0", 3.0, True], ["other", "t1", 4.0, True],
+    ]  # fmt: skip
+    assert {k: studies(paths)[0][k] for k in ("arms", "trials", "done")} == {"arms": 2, "trials": 2, "done": 2}
+
+
+def test_a_number_that_two_evaluations_agree_on_belongs_to_both(paths):
+    """``auto`` and ``pushforward`` are one sampler at one step: the number is kept once, and both arms have it."""
+    with Journal(paths, "driver") as journal:
+        record_plan(journal, two_ways())
+        for key in ("e0-1", "e0-2"):
+            record = AttemptRecord(journal, "t0", eval_key=key, task="eval")
+            record.report(number(1.0, "one"))
+            record.end("done", step=30)
+    rows = open_frames(paths, "demo")["measurements"]
+    assert sorted(rows[["arm_id", "value"]].values.tolist()) == [["arm0", 1.0], ["other", 1.0]]
+
+
+def test_numbers_of_a_study_that_was_recorded_before_arms_asked_for_them_are_not_judged(paths):
+    with Journal(paths, "driver") as journal:
+        journal.append("study", {"study_id": "old", "name": "old"})
+        journal.append("arm", {"arm_id": "arm0", "label": "a", "config": {}})
+        journal.append("study_arm", {"study_id": "old", "arm_id": "arm0", "plan": "p", "label": "a"})
+        journal.append("trial", {"trial_id": "t0", "arm_id": "arm0", "seed": 0})
+        AttemptRecord(journal, "t0", eval_key="e").report(number(1.0, "one"))
+    frames = open_frames(paths, "old")
+    assert frames["measurements"]["declared"].isna().all()
+    assert frames["arms"]["trained_id"].tolist() == ["arm0"]
 
 
 def test_an_attempt_is_its_start_its_events_and_its_end(paths):
