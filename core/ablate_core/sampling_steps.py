@@ -82,8 +82,8 @@ def step_times(objective: Objective, schedule: Schedule, how: EvalConfig) -> lis
         return [start, *_times_of(how.ratios, schedule), last]
     if how.grid == "edm":
         return [start, *_karras(schedule, start, last, steps, how.rho), last]
-    shares = [1 - i / steps for i in range(steps + 1)]
-    return [last + (start - last) * (how.shift * u / (1 + (how.shift - 1) * u)) for u in shares]
+    shares = [1 - i / steps for i in range(1, steps + 1)]
+    return [start, *(last + (start - last) * (how.shift * u / (1 + (how.shift - 1) * u)) for u in shares)]
 
 
 def jumps(objective: Objective, schedule: Schedule, how: EvalConfig) -> list[Step]:

@@ -1,101 +1,46 @@
-"""O19: few-step samplers against the recorded reference and against exact flow maps."""
+"""What few-step samplers ask of a network, the noise they draw, their times and the condition of a measurement."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
-from golden_cases import GoldenNetwork, arrays
+from golden_cases import random_network
 from torch import Tensor
 from torch.testing import assert_close
 
 from ablate_core.architectures.base import Network
+from ablate_core.config import EvalConfig, TrialConfig
+from ablate_core.evaluation import condition, network_samples
+from ablate_core.flow_map import FlowMap
 from ablate_core.objective import Objective
+from ablate_core.preparation import build_network
 from ablate_core.sampling import (
     GuidedNetwork,
-    pushforward,
-    resolve_sampler,
-    restart,
     sample,
     sample_labels,
     sample_noise,
-    step_times,
 )
+from ablate_core.sampling_steps import resolve_sampler, sampling_condition, step_times
 from ablate_core.schedules import Schedule
 
 LINEAR = Schedule.model_validate("linear")
-COSINE = Schedule.model_validate("cosine01")
-RECORDED = [k.split("/")[0] for k in arrays("esc_samplers") if k.endswith("/final") and "edm" not in k]
+PATHS = sorted(Schedule.choices)
+CLOSE = {"rtol": 1e-10, "atol": 1e-12}
 
 
-def golden_network() -> GoldenNetwork:
-    stored = arrays("inputs")
-    names = ("W1", "w_t", "w_r", "b1", "E", "W2", "b2", "a", "b")
-    return GoldenNetwork({name: torch.from_numpy(stored[f"d3.student/{name}"]) for name in names})
+def path(name: str) -> Schedule:
+    return Schedule.model_validate(name)
 
 
-@pytest.mark.parametrize("case", RECORDED)
-def test_pushforward_agrees_with_the_recorded_reference(case: str) -> None:
-    """ESC sampler.py on the linear and the cosine path, with and without guidance, every state of the trajectory."""
-    recorded = {k.split("/")[1]: v for k, v in arrays("esc_samplers").items() if k.split("/")[0] == case}
-    stored = {name: torch.from_numpy(array) for name, array in recorded.items()}
-    _, path, std, steps, cfg = case.split("_")
-    scale, sigma_data, nfe = float(cfg.removeprefix("cfg")), float(std.removeprefix("sd")), int(steps[0])
-    objective = Objective.model_validate(
-        {"name": "meanflow", "parameterization": {"name": "v_ddim", "sigma_data": sigma_data}}
-    )
-    schedule = Schedule.model_validate(path)
-    net: Network = golden_network()
-    if scale != 1:
-        net = GuidedNetwork(net, scale, null_class=5)
-    y = torch.from_numpy(arrays("inputs")["d3/labels"])[:4]
-    x, times = stored["noise"] * sigma_data, step_times(nfe)
-    assert_close(torch.tensor(times, dtype=torch.float64), stored["t_steps"])
-    for step, (t, r) in enumerate(itertools.pairwise(times)):
-        x = pushforward(lambda x, r, t: objective.predict(net, schedule, x, r, t, y), x, [t, r])
-        assert_close(x, stored["trajectory"][step], rtol=1e-10, atol=1e-12)
-    assert_close(x, stored["final"], rtol=1e-10, atol=1e-12)
+def how(**fields: Any) -> EvalConfig:
+    return EvalConfig.model_validate(fields)
 
 
-def exact_map(schedule: Schedule, mean: float, std: float) -> type[Network]:
-    """A network whose raw output is the exact average velocity of N(mean, std^2) data (world G)."""
-
-    class Exact(Network):
-        def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-            at_t, at_r = schedule.at(t), schedule.at(r)
-            gamma_t = torch.sqrt((at_t.alpha * std) ** 2 + at_t.sigma**2)
-            gamma_r = torch.sqrt((at_r.alpha * std) ** 2 + at_r.sigma**2)
-            c = (gamma_r / gamma_t)[:, None]
-            landed = at_r.alpha[:, None] * mean + c * (x - at_t.alpha[:, None] * mean)
-            return (landed - x) / (r - t)[:, None]
-
-    return Exact
-
-
-@pytest.mark.parametrize("schedule", [LINEAR, COSINE], ids=["linear", "cosine01"])
-def test_steps_with_the_exact_map_compose(schedule: Schedule) -> None:
-    net, objective = exact_map(schedule, 0.7, 0.3)(), Objective.model_validate("meanflow")
-    z = torch.randn(64, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-    def jump(x: Tensor, r: Tensor, t: Tensor) -> Tensor:
-        return objective.predict(net, schedule, x, r, t, None)
-
-    one = pushforward(jump, z, step_times(1))
-    assert_close(one, 0.7 + 0.3 * z, rtol=1e-12, atol=1e-12)
-    for nfe in (2, 5):
-        assert_close(pushforward(jump, z, step_times(nfe)), one, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("schedule", [LINEAR, COSINE], ids=["linear", "cosine01"])
-def test_restart_with_the_exact_map_keeps_the_distribution(schedule: Schedule) -> None:
-    net, objective, n = exact_map(schedule, 0.7, 0.3)(), Objective.model_validate("meanflow"), 40_000
-    noises = [sample_noise(0, 0, n, (2,), level).double() for level in range(3)]
-    x = restart(lambda x, r, t: objective.predict(net, schedule, x, r, t, None), noises, step_times(3), schedule)
-    assert abs(float(x.mean()) - 0.7) < 5 * 0.3 / math.sqrt(2 * n)
-    assert abs(float(x.std()) - 0.3) < 5 * 0.3 / math.sqrt(4 * n)
-    assert abs(float((x * noises[0]).mean())) < 0.02 * 0.3 + 0.05, "fresh noise replaces most of the first one"
+# -- what the network is asked -----------------------------------------------------------------------------------
 
 
 class Seen(Network):
@@ -104,42 +49,128 @@ class Seen(Network):
     def __init__(self) -> None:
         super().__init__()
         self.times: list[tuple[float, float]] = []
+        self.rows: list[int] = []
+        self.told: list[Tensor | None] = []
+        self.stds: list[float] = []
 
-    def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        self.times.append((float(t[0]), float(r[0])))
+    def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
+        self.times.append((round(float(t[0]), 4), round(float(r[0]), 4)))
+        self.rows.append(len(x))
+        self.told.append(g)
+        self.stds.append(float(x.std()))
         return torch.sin(x) + (0 if y is None else y.reshape(-1, *[1] * (x.ndim - 1)) / 7)
 
 
-def times_asked(method: str, nfe: int, sampler: str = "auto") -> list[tuple[float, float]]:
+def asked(objective: Any, **fields: Any) -> list[tuple[float, float]]:
     net = Seen()
-    sample(Objective.model_validate(method), LINEAR, net, 4, (2,), nfe=nfe, sampler=sampler)
-    return [(round(t, 4), round(r, 4)) for t, r in net.times]
+    sample(Objective.model_validate(objective), LINEAR, net, 4, (2,), how(**fields))
+    return net.times
 
 
 def test_each_method_is_sampled_as_it_was_trained() -> None:
-    assert times_asked("meanflow", 2) == [(1, 0.5), (0.5, 0)]
-    assert times_asked("fm", 2) == [(1, 1), (0.5, 0.5)], "flow matching learned the velocity only"
-    assert times_asked("sct_linear", 2) == [(1, 0), (0.5, 0)], "landing at 0 only: restart"
-    assert times_asked("meanflow", 2, "restart") == [(1, 0), (0.5, 0)]
-    assert times_asked("imm", 1) == [(0.994, 0)]
+    assert asked("meanflow", nfe=2) == [(1, 0.5), (0.5, 0)]
+    assert asked("fm", nfe=2) == [(1, 1), (0.5, 0.5)], "flow matching learned the velocity only"
+    assert asked("sct_linear", nfe=2) == [(1, 0), (0.5, 0)], "landing at 0 only: restart"
+    assert asked("meanflow", nfe=2, sampler="restart") == [(1, 0), (0.5, 0)]
+    assert asked("imm", nfe=1) == [(0.994, 0)]
+    short = {"name": "imm", "time_sampler": {"t_min": 0.006}}
+    assert asked(short, nfe=2) == [(0.994, 0.5), (0.5, 0.006)], "nothing was trained to land below t_min"
+    assert asked(short, nfe=2, sampler="restart") == [(0.994, 0.006), (0.5, 0.006)]
+
+
+def test_what_the_new_samplers_ask() -> None:
+    assert asked("meanflow", nfe=2, sampler="gamma", gamma=0.6) == [(1, 0.4), (0.5, 0)]
+    assert asked("meanflow", nfe=2, sampler="euler") == [(1, 1), (0.5, 0.5)]
+    assert asked("meanflow", nfe=1, sampler="euler") == [(1, 1)]
+    assert asked("meanflow", nfe=3, sampler="heun") == [(1, 1), (0.5, 0.5), (0.5, 0.5)]
+    assert asked("meanflow", nfe=1, sampler="heun") == [(1, 1)]
+
+
+def test_a_velocity_head_is_what_is_integrated() -> None:
+    objective = Objective.model_validate({"name": "meanflow", "parameterization": "uv_dual"})
+    net = random_network((2,), heads=2, dtype=torch.float32)
+    x = sample_noise(0, 0, 4, (2,))
+    t = torch.ones(4)
+    y = sample_labels(0, 4, 5)
+    drawn = sample(objective, LINEAR, net, 4, (2,), how(sampler="euler"), num_classes=5)
+    assert_close(drawn, x - net.forward_heads(x, t, t, y)[1])
+    guided = sample(objective, LINEAR, net, 4, (2,), how(sampler="euler", guidance=2.0), num_classes=5)
+    null, label = (net.forward_heads(x, t, t, labels)[1] for labels in (torch.full((4,), 5), y))
+    assert_close(guided, x - (null + 2 * (label - null)))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("sampler", ["auto", "pushforward", "restart", "gamma", "euler", "heun"])
+def test_nfe_counts_the_evaluations_of_the_network(sampler: str, guidance: float) -> None:
+    for nfe in (1, 3, 7):
+        net = Seen()
+        settings = how(nfe=nfe, sampler=sampler, guidance=guidance)
+        sample(Objective.model_validate("meanflow"), LINEAR, net, 4, (2,), settings, num_classes=3)
+        assert len(net.rows) == nfe
+        assert set(net.rows) == {4 if guidance == 1 else 8}, "a guided evaluation is one, of twice the rows"
 
 
 def test_with_one_step_there_is_one_sampler() -> None:
-    objective = Objective.model_validate("meanflow")
-    assert {resolve_sampler(objective, s, 1) for s in ("auto", "pushforward", "restart")} == {"one_step"}
-    assert resolve_sampler(objective, "auto", 2) == "pushforward"
-    assert resolve_sampler(Objective.model_validate("ct"), "auto", 2) == "restart"
-    assert resolve_sampler(Objective.model_validate("fm"), "auto", 2) == "pushforward"
+    def kinds(objective: str, nfe: int, *samplers: str) -> set[str]:
+        return {resolve_sampler(Objective.model_validate(objective), how(sampler=s, nfe=nfe)) for s in samplers}
+
+    assert kinds("meanflow", 1, "auto", "pushforward", "restart", "gamma") == {"one_step"}
+    assert kinds("meanflow", 1, "euler", "heun") == {"euler"}
+    assert kinds("meanflow", 2, "auto") == {"pushforward"}
+    assert kinds("ct", 2, "auto") == {"restart"}
+    assert kinds("fm", 2, "auto") == {"pushforward"}
 
 
-@pytest.mark.parametrize("sampler", ["pushforward", "restart"])
+@pytest.mark.parametrize("name", PATHS)
+def test_initial_noise_has_the_standard_deviation_of_the_end_of_the_path(name: str) -> None:
+    for row, s0 in (("u", 1.0), ({"name": "v_ddim", "sigma_data": 0.5}, 0.5)):
+        objective, net = Objective.model_validate({"name": "meanflow", "parameterization": row}), Seen()
+        sample(objective, path(name), net, 4000, (2,), how(batch_size=4000))
+        scale = 80 if name == "ve" else 1
+        seen = net.stds[0] * (1 if row == "u" else 0.5)  # the network is shown x / sigma_data
+        assert seen == pytest.approx(scale * s0, rel=0.03)
+
+
+def test_d13_a_trial_is_sampled_on_its_own_path_in_its_own_scaling() -> None:
+    """The reference evaluates every checkpoint as linear with sigma_data 1, or cosine with 0.5."""
+    trial = TrialConfig.model_validate(
+        {
+            "schedule": "cosine01",
+            "objective": {"name": "imm", "parameterization": {"name": "imm_simple_edm", "sigma_data": 0.3}},
+            "architecture": "mlp",
+            "data": "gaussians",
+            "train": {"steps": 1, "batch_size": 8},
+            "eval": {"metric": "energy_distance", "samples": 50},
+        }
+    )
+    data = trial.data.load()
+    weights = {
+        k: v + 0.1 * torch.randn(v.shape, generator=torch.Generator().manual_seed(0))
+        for k, v in build_network(trial, data, "cpu").state_dict().items()
+    }
+    net = build_network(trial, data, "cpu")
+    net.load_state_dict(weights)
+    (x,) = network_samples(trial, weights, data, "cpu")
+    noise = 0.3 * sample_noise(0, 0, 50, data.shape)
+    times = torch.full((50,), 0.994)
+    y = sample_labels(0, 50, data.num_classes)
+    own = FlowMap(net, trial.objective.parameterization, trial.schedule)
+    with torch.no_grad():
+        assert_close(x, own.jump(noise, 0 * times, times, y))
+        other = FlowMap(net, trial.objective.parameterization, LINEAR)
+        assert not torch.allclose(x, other.jump(noise, 0 * times, times, y), rtol=1e-2)
+
+
+# -- noise, labels, guidance -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", ["pushforward", "restart", "gamma"])
 @pytest.mark.parametrize("batch_size", [1, 50, 64, 200])
 def test_batch_size_and_count_change_no_sample(sampler: str, batch_size: int) -> None:
     def draw(count: int, batch: int, first: int = 0) -> Tensor:
-        return sample(
-            Objective.model_validate("meanflow"), LINEAR, Seen(), count, (1, 2, 2), first=first, num_classes=3,
-            nfe=3, sampler=sampler, batch_size=batch, seed=5,
-        )  # fmt: skip
+        settings = how(nfe=3, sampler=sampler, batch_size=batch, seed=5)
+        objective = Objective.model_validate("meanflow")
+        return sample(objective, LINEAR, Seen(), count, (1, 2, 2), settings, first=first, num_classes=3)
 
     whole = draw(150, 150)
     assert_close(draw(150, batch_size), whole)
@@ -160,18 +191,8 @@ def test_labels_are_the_classes_in_turn() -> None:
     assert sample_labels(0, 5, 0) is None
 
 
-def test_initial_noise_has_the_standard_deviation_of_the_path() -> None:
-    net = golden_network()
-    net.forward = lambda x, r, t, y: 0 * x  # type: ignore[method-assign]
-    objective = Objective.model_validate(
-        {"name": "meanflow", "parameterization": {"name": "v_ddim", "sigma_data": 0.5}}
-    )
-    x = sample(objective, LINEAR, net, 4000, (2,))
-    assert abs(float(x.std()) - 0.5) < 0.02
-
-
 def test_guidance_extrapolates_and_1_is_off() -> None:
-    net = golden_network()
+    net = random_network((2, 4, 4))
     x = torch.randn(5, 2, 4, 4, dtype=torch.float64)
     t, y = torch.full((5,), 0.8, dtype=torch.float64), torch.arange(5)
     null, label = net(x, t, t, torch.full_like(y, 5)), net(x, t, t, y)
@@ -179,7 +200,47 @@ def test_guidance_extrapolates_and_1_is_off() -> None:
     assert_close(GuidedNetwork(net, 1.0, 5)(x, t, t, y), label)
     assert_close(GuidedNetwork(net, 0.0, 5)(x, t, t, y), null)
     with pytest.raises(ValueError, match="guidance needs labelled data"):
-        sample(Objective.model_validate("meanflow"), LINEAR, net, 2, (2, 4, 4), guidance=2.0)
+        sample(Objective.model_validate("meanflow"), LINEAR, net, 2, (2, 4, 4), how(guidance=2.0))
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_n1_a_guided_batch_of_many_rows_is_the_rows_one_by_one(name: str) -> None:
+    """The reference multiplies the doubled batch by a per-row c_in and fails for more than one row."""
+    own = {"name": "edm", "sigma_data": 0.5} if name == "ve" else {"name": "imm_simple_edm", "sigma_data": 0.5}
+    objective = Objective.model_validate({"name": "ct", "parameterization": own})
+    net, schedule = random_network((2,), dtype=torch.float32), path(name)
+
+    def drawn(batch_size: int, guidance: float = 2.5) -> Tensor:
+        settings = how(nfe=2, guidance=guidance, batch_size=batch_size)
+        return sample(objective, schedule, net, 7, (2,), settings, num_classes=5)
+
+    assert_close(drawn(7), drawn(1))
+    assert not torch.allclose(drawn(7), drawn(7, guidance=1.0), rtol=1e-2)
+
+
+def guided_rows(name: str, window: list[float], **fields: Any) -> list[bool]:
+    net = Seen()
+    settings = how(guidance=2.0, guidance_window=window, **fields)
+    sample(Objective.model_validate("meanflow"), path(name), net, 4, (2,), settings, num_classes=3)
+    return [rows == 8 for rows in net.rows]
+
+
+def test_guidance_acts_inside_its_window() -> None:
+    assert guided_rows("linear", [0.3, 0.6], nfe=4) == [False, False, True, False]
+    assert guided_rows("linear", [0.5, 1.0], nfe=2) == [True, True], "both ends are included"
+    assert guided_rows("linear", [0.0, 0.6], nfe=3, sampler="heun") == [False, True, True]
+    assert guided_rows("trig", [0.3, 0.6], nfe=4) == [False, False, True, False]
+    assert guided_rows("ve", [0.4, 1.0], nfe=4) == [True, True, True, False]
+
+
+def test_a_network_that_is_told_its_guidance_is_told_scale_and_window() -> None:
+    net = Seen()
+    objective = Objective.model_validate({"name": "meanflow", "guidance": "omega_conditioned"})
+    settings = how(guidance=4.0, guidance_window=[0.4, 0.65])
+    sample(objective, LINEAR, net, 3, (2,), settings, num_classes=3)
+    assert net.rows == [3]
+    assert net.told[0] is not None
+    assert_close(net.told[0], torch.tensor([[0.75, 0.4, 0.65]]).expand(3, 3))
 
 
 def test_sampling_leaves_the_network_in_the_mode_it_was_in() -> None:
@@ -187,3 +248,95 @@ def test_sampling_leaves_the_network_in_the_mode_it_was_in() -> None:
     x = sample(Objective.model_validate("meanflow"), LINEAR, net, 3, (2,))
     assert net.training
     assert not x.requires_grad
+
+
+# -- times and conditions ----------------------------------------------------------------------------------------
+
+
+def times(name: str = "linear", objective: Any = "meanflow", **fields: Any) -> list[float]:
+    return step_times(Objective.model_validate(objective), path(name), how(**fields))
+
+
+@pytest.mark.parametrize("fields", [{}, {"grid": "edm"}, {"grid": "edm", "rho": 1}, {"shift": 0.3}, {"shift": 5}])
+@pytest.mark.parametrize("name", PATHS)
+def test_times_fall_from_the_end_of_the_path_to_the_data(name: str, fields: dict[str, Any]) -> None:
+    for nfe in (1, 2, 3, 18):
+        grid = times(name, nfe=nfe, **fields)
+        assert len(grid) == nfe + 1
+        assert (grid[0], grid[-1]) == (path(name).end, 0)
+        assert all(a > b for a, b in itertools.pairwise(grid))
+
+
+def test_grids_are_what_they_say() -> None:
+    assert times(nfe=4, shift=3.0) == pytest.approx([1, 9 / 10, 3 / 4, 1 / 2, 0])
+    assert times("trig", nfe=2, shift=3.0) == pytest.approx([math.pi / 2, 3 / 4 * math.pi / 2, 0])
+    assert times(nfe=3, ratios=[1.0, 0.25]) == pytest.approx([1, 0.5, 0.2, 0])
+    assert times("cosine01", nfe=2, ratios=[1.0]) == pytest.approx([1, 0.5, 0])
+    assert times("ve", nfe=2, ratios=[0.821]) == pytest.approx([80, 0.821, 0])
+    for name in PATHS:  # equal noise-to-signal ratios on every path; vp_sqrt starts at 100 instead of 80
+        levels = torch.tensor(times(name, nfe=6, grid="edm", rho=3)[1:-1], dtype=torch.float64)
+        ratios = path(name).ratio(levels)
+        assert float(ratios[-1]) == pytest.approx(0.002)
+        assert_close(ratios.pow(1 / 3).diff(), ratios.pow(1 / 3).diff()[:1].expand(4))
+
+
+def test_a_condition_has_what_changes_samples_and_nothing_else() -> None:
+    def of(objective: Any = "meanflow", **fields: Any) -> dict[str, Any]:
+        return sampling_condition(Objective.model_validate(objective), LINEAR, how(**fields))
+
+    assert of() == {"nfe": 1, "sampler": "one_step", "guidance": 1.0}
+    assert of(sampler="gamma", gamma=0.5, grid="edm", shift=2) == of(), "one step has neither noise nor grid"
+    two = of(nfe=2)
+    assert two == {"nfe": 2, "sampler": "pushforward", "guidance": 1.0}
+    assert of(nfe=2, sampler="gamma") == {"nfe": 2, "sampler": "gamma", "gamma": 0.9, "guidance": 1.0}
+    assert of(nfe=2, sampler="gamma", gamma=0) == two
+    assert of(nfe=2, shift=3) == {**two, "shift": 3.0}
+    assert of(nfe=2, grid="edm") == {**two, "grid": {"name": "edm", "rho": 7.0}}
+    assert of(nfe=2, ratios=[0.5]) == {**two, "ratios": [0.5]}
+    assert of(nfe=3, sampler="heun") == {"nfe": 3, "sampler": "heun", "guidance": 1.0}
+    assert of(guidance_window=[0, 0.5]) == of(), "guidance 1 is off"
+    assert of(nfe=2, guidance=2, guidance_window=[0.4, 1]) == {**two, "guidance": 2.0}, "every step is inside"
+    assert of(nfe=2, guidance=2, guidance_window=[0, 0.5]) == {**two, "guidance": 2.0, "guidance_window": [0, 0.5]}
+    told = {"name": "meanflow", "guidance": "omega_conditioned"}
+    assert of(told, guidance_window=[0.4, 0.6])["guidance_window"] == [0.4, 0.6]
+    assert "guidance_window" not in of(told)
+
+
+def test_a_condition_is_plain_json_beside_what_else_was_drawn() -> None:
+    trial = TrialConfig.model_validate(
+        {
+            "schedule": "linear",
+            "objective": "meanflow",
+            "architecture": "mlp",
+            "data": "gaussians",
+            "train": {"steps": 1, "batch_size": 8},
+            "eval": {"nfe": 2, "ratios": [0.5], "guidance": 2, "guidance_window": [0, 0.4]},
+        }
+    )
+    assert condition(trial, 5) == {
+        "nfe": 2,
+        "sampler": "pushforward",
+        "guidance": 2.0,
+        "ratios": [0.5],
+        "guidance_window": [0.0, 0.4],
+        "ema": 0.999,
+        "dtype": "float32",
+        "labels": "balanced: sample i has class i mod number of classes",
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"ratios": [1.0, 2.0]}, "ratios fall and are above 0"),
+        ({"ratios": []}, "ratios fall and are above 0"),
+        ({"ratios": [1.0, 0.0]}, "ratios fall and are above 0"),
+        ({"guidance_window": [0.5, 0.2]}, "0 <= low < high <= 1"),
+        ({"guidance_window": [0.0, 80.0]}, "0 <= low < high <= 1"),
+        ({"gamma": 1.5}, "less than or equal to 1"),
+        ({"shift": 0}, "greater than 0"),
+    ],
+)
+def test_fields_out_of_their_range_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        how(**fields)
