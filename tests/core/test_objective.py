@@ -35,6 +35,7 @@ def legal(objective: Objective, path: str) -> bool:
 
 COMPANIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("parameterization", "scaled_u"): {"guidance": "tvm"},
+    ("weighting", "inv_guidance"): {"guidance": "tvm"},
     ("second_step", "identity"): {"time_sampler": {"name": "alpha_ratio", "shape": "constant", "alpha": 1.0}},
 }
 """What else a row must choose before it can hold a choice."""

@@ -1,4 +1,4 @@
-"""Rules about the path, its times and the steps of the target: C1 to C3, C16, C17, C19, C23, C27."""
+"""Rules about the path, its times and the steps of the target: C1 to C4, C16, C17, C19, C23, C27."""
 
 from __future__ import annotations
 
@@ -43,13 +43,14 @@ def _limit_and_times(config: TrialConfig) -> Iterator[Problem]:
     if o.velocity.uses_network and not o.trains_velocity:
         why = "the path is followed along u(x, t, t), which this time sampler never trains"
         yield Problem("C10", "error", "objective.velocity", why, "objective.velocity: conditional")
-    if o.velocity.uses_network and not limit.learns_jumps:
+    follows = limit.shapes_tangent or (limit.two_steps and o.first_step.follows_velocity)
+    if o.velocity.uses_network and not follows:
         why = "the network's own velocity directs tangents and first steps, and there are none here"
         yield Problem("C1", "error", "objective.velocity", why, "objective.velocity: conditional")
 
 
 def _steps(config: TrialConfig) -> Iterator[Problem]:
-    """C2, C19: steps are there exactly where the limit takes them."""
+    """C2, C4, C19: steps are there exactly where the limit takes them, and land where the network was trained to."""
     o = config.objective
     for slot, component in (("first_step", o.first_step), ("second_step", o.second_step)):
         if o.limit.two_steps and not component.takes_step:
@@ -61,6 +62,13 @@ def _steps(config: TrialConfig) -> Iterator[Problem]:
     if not o.second_step.moves and not o.time_sampler.lands_at_intermediate:
         why = "the target would stop at s, short of the landing time r"
         yield Problem("C2", "error", "objective.second_step", why, "objective.second_step: network")
+    trained = o.time_sampler.random_landing_time
+    if o.limit.two_steps and o.first_step.takes_step and not o.first_step.follows_velocity and not trained:
+        why = "the first step asks the network to land at s, and this time sampler only trains it to land at the data"
+        yield Problem("C4", "error", "objective.first_step", why, "objective.first_step: ddim")
+    if o.limit.differentiates_target and not trained:
+        why = "the map is learned along its landing times r, and this time sampler draws none but 0"
+        yield Problem("C4", "error", "objective.time_sampler", why, "objective.time_sampler: tvm")
     if o.first_step.euler and not config.schedule.straight:
         why = "an Euler step is off by O((t - s)^2) on a curved path, a DDIM step is exact"
         yield Problem("C19", "warning", "objective.first_step", why, "objective.first_step: ddim")
