@@ -96,6 +96,9 @@ def _weighting(config: TrialConfig) -> Iterator[Problem]:
     if o.tangent.shapes and not o.limit.shapes_tangent:
         why = "warm-up and normalisation act on the tangent of the continuous limit, which is not there"
         yield Problem("C15", "error", "objective.tangent", why, "objective.tangent: none")
+    if o.tangent.needs_circle and not (config.schedule.circular and not o.time_sampler.random_landing_time):
+        why = "this warm-up is defined on paths with alpha^2 + sigma^2 = 1 and for landing at the data"
+        yield Problem("C15", "error", "objective.tangent.warmup", why, "objective.tangent.warmup: curved")
     if o.weighting.between and not o.limit.two_steps:
         why = "1/(t - s) needs an intermediate time s < t"
         yield Problem("C2", "error", "objective.weighting", why, "objective.weighting: none")

@@ -46,6 +46,11 @@ class Tangent(Component):
         return False
 
     @property
+    def needs_circle(self) -> bool:
+        """True where it is defined for alpha^2 + sigma^2 = 1 and landing at the data only."""
+        return False
+
+    @property
     def ramp_steps(self) -> int:
         """Optimiser steps of its warm-up; 0: none."""
         return 0
