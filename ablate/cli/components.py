@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ablate.cli.options import JsonOption
+from ablate.cli.options import JsonOption, PluginOption, plugin_names
 from ablate.errors import NotHereError
 
 
@@ -15,13 +15,16 @@ def components(
         str | None, typer.Argument(help="`show` for one component or method.", show_default=False)
     ] = None,
     name: Annotated[str | None, typer.Argument(help="Its name, or axis.name.", show_default=False)] = None,
+    plugin: PluginOption = None,
     json: JsonOption = False,
 ) -> None:
     """List methods and components; `ablate components show esc` prints one of them as a row of choices."""
     from ablate.cli import present
+    from ablate.space import load_plugins
 
     if action not in (None, "show") or (action == "show") != (name is not None):
         raise NotHereError("write `ablate components` or `ablate components show NAME`")
+    load_plugins(plugin_names(plugin))
     if name is not None:
         return _show(name, json)
     catalogue = _catalogue()
@@ -31,7 +34,10 @@ def components(
         "methods (objective: NAME)", ["name", "is"], [[m["name"], m["summary"]] for m in catalogue["methods"]]
     )
     for axis, choices in catalogue["axes"].items():
-        present.table(axis.replace("_", " "), ["name", "is"], [[c["name"], c["summary"]] for c in choices])
+        rows = [[c["name"], c["summary"], c["plugin"]] for c in choices]
+        wide = any(c["plugin"] for c in choices)
+        present.table(axis.replace("_", " "), ["name", "is", "plug-in"] if wide else ["name", "is"],
+                      rows if wide else [row[:2] for row in rows])  # fmt: skip
     return None
 
 
@@ -39,11 +45,15 @@ def _catalogue() -> dict[str, Any]:
     import ablate_core.config  # noqa: F401  (registers every component)
     from ablate_core.component import axes
     from ablate_core.methods import METHODS, describe
+    from ablate_core.plugins import plugin_of
 
     return {
         "methods": [{"name": name, "summary": describe(name)["summary"]} for name in METHODS],
         "axes": {
-            axis: [{"name": name, "summary": _first_line(cls)} for name, cls in sorted(base.choices.items())]
+            axis: [
+                {"name": name, "summary": _first_line(cls), "plugin": plugin_of(cls)}
+                for name, cls in sorted(base.choices.items())
+            ]
             for axis, base in sorted(axes().items())
         },
     }
@@ -53,6 +63,7 @@ def _show(name: str, json: bool) -> None:
     from ablate.cli import present
     from ablate_core.component import axes, unknown_name
     from ablate_core.methods import METHODS, describe
+    from ablate_core.plugins import plugin_of
 
     if name in METHODS:
         row = describe(name)
@@ -80,7 +91,8 @@ def _show(name: str, json: bool) -> None:
     if json:
         return present.as_json([{"axis": axis, "schema": cls.model_json_schema()} for axis, cls in found])
     for axis, cls in found:
-        present.line(f"{axis.replace('_', ' ')}: {leaf}", style="bold")
+        origin = f" (of plug-in {plugin})" if (plugin := plugin_of(cls)) else ""
+        present.line(f"{axis.replace('_', ' ')}: {leaf}{origin}", style="bold")
         present.line(_doc(cls))
         rows = [
             [field, _inline(_default(info)), info.description or ""]

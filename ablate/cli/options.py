@@ -35,6 +35,14 @@ SeedsOption = Annotated[
 PlanOption = Annotated[
     list[str] | None, typer.Option("--plan", help="Only these plans of the space.", show_default=False)
 ]
+PluginOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        help="A module that defines components, e.g. my_lab.paths; repeatable [env: ABLATE_PLUGINS].",
+        show_default=False,
+    ),
+]
 OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Only these arms (globs).", show_default=False)]
 
 
@@ -66,6 +74,14 @@ def store_root(flag: Path | None) -> Path:
     from ablate.store.paths import DEFAULT_ROOT, ENVIRONMENT_VARIABLE
 
     return Path(flag or os.environ.get(ENVIRONMENT_VARIABLE) or _toml().get("store") or DEFAULT_ROOT).expanduser()
+
+
+def plugin_names(flag: list[str] | None) -> list[str]:
+    """Plug-ins of ``ablate.toml`` (``plugins = [...]``) and of the command line; they add up, see `space.plugins`."""
+    listed = _toml().get("plugins", [])
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+        raise AblateError('ablate.toml: plugins is a list of modules, plugins = ["my_lab.paths"]')
+    return [*listed, *(flag or [])]
 
 
 def seed_list(text: str | None) -> list[int] | None:

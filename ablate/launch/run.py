@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -19,10 +20,11 @@ from ablate.errors import AblateError, ExitCode
 from ablate.launch import agenda as agendas
 from ablate.launch.attempt import EVALUATOR, TRAINER, Context, Outcome, Task
 from ablate.launch.forkserver import warm_process
-from ablate.launch.options import Placement, RunOptions, RunSummary, place
+from ablate.launch.options import Placement, RunOptions, RunSummary, elsewhere, place
 from ablate.launch.view import Running, RunState, RunView, choose_view
 from ablate.store.journal import Journal
 from ablate.store.record import end_attempt, record_plan
+from ablate_core import plugins
 
 if TYPE_CHECKING:
     from ablate.space.plan import Plan
@@ -59,16 +61,16 @@ def run_plan(
     Raises:
         ClusterError: the cluster cannot run the plan as asked.
         StoreError: another run holds the store, or it cannot be used.
-        AblateError: an option out of range.
+        AblateError: an option out of range, or a plug-in that cannot be used.
     """
     from ablate.store.ingest import Ingester
     from ablate.store.read import measured, states
 
-    options = options or RunOptions()
+    options = _with_plugins(options or RunOptions(), plan)
     view = view or choose_view()
     agendas.check_resources(plan.resources)
     started = time.monotonic()
-    if not (options.address or os.environ.get("RAY_ADDRESS")):
+    if not elsewhere(options):
         _preflight(plan)
     with Ingester(paths) as ingester, Journal(paths, "driver") as journal:
         record_plan(journal, plan)
@@ -85,6 +87,16 @@ def run_plan(
         summary = driver.summary(len(todo.failed))
     view.finish(summary)
     return summary
+
+
+def _with_plugins(options: RunOptions, plan: Plan) -> RunOptions:
+    """The options with every plug-in of the run, all of them loaded here: what is shipped is what was imported."""
+    named = tuple(dict.fromkeys([*plan.plugins, *options.plugins]))
+    try:
+        plugins.load(named)
+    except plugins.PluginError as error:
+        raise AblateError(str(error)) from None
+    return replace(options, plugins=named)
 
 
 def _preflight(plan: Plan) -> None:
@@ -152,8 +164,7 @@ class Driver:
     @contextmanager
     def _warm(self, wanted_cpus: float) -> Iterator[str]:
         """Import torch while Ray starts: slots on this machine fork from one process; others start their own."""
-        elsewhere = self.options.address or os.environ.get("RAY_ADDRESS")
-        if elsewhere or self.options.isolation != "process":
+        if elsewhere(self.options) or self.options.isolation != "process":
             yield ""
             return
         cpus = self.options.cpus_per_trial or wanted_cpus or 1.0
@@ -166,6 +177,7 @@ class Driver:
     def _fit(self, placement: Placement, trainer: str, evaluator: str) -> None:
         import sys
 
+        from ablate.launch.cluster import ships
         from ablate.launch.slots import SlotSettings
         from ablate.launch.tuning import fit
 
@@ -178,6 +190,7 @@ class Driver:
             trainer=trainer,
             evaluator=evaluator,
             plugins=tuple(self.options.plugins),
+            releases={plugin.module: tuple(plugin.release) for plugin in plugins.load(self.options.plugins)},
         )
         settings = SlotSettings(
             context=context,
@@ -188,6 +201,7 @@ class Driver:
             retries={cause: n for cause, n in retries.items() if cause != "preempt"},
             sys_path=tuple(path or os.getcwd() for path in sys.path),
             warm_address=self.warm_address,
+            own_path_first=ships(self.options),
         )
         chunks = agendas.chunks(self.order, placement, self.options)
         deaths = retries["preempt"] if process else retries["crash"]
