@@ -11,13 +11,14 @@ from ablate.space.fair import arm_diff
 from ablate.space.json_schema import space_json_schema
 from ablate.space.keys import TRAINING_SEMANTICS, arm_id, eval_key, study_arm_id, train_key
 from ablate.space.loader import builtin_folder, builtin_names, find_space, load_space, space_from_text
-from ablate.space.plan import Arm, Evaluation, Membership, Metric, Plan, Skip, Trial
+from ablate.space.plan import Arm, Equivalent, Evaluation, Membership, Metric, Plan, Skip, Trial
 from ablate.space.plugins import load_plugins
 from ablate.space.schema import Space
 
 __all__ = [
     "TRAINING_SEMANTICS",
     "Arm",
+    "Equivalent",
     "Evaluation",
     "Membership",
     "Metric",

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ablate.errors import SpaceError
 from ablate.space import fair
 from ablate.space.draft import BASE, Draft
-from ablate.space.keys import arm_id, eval_key, train_key
+from ablate.space.equivalent import reported, share
+from ablate.space.keys import arm_id, eval_key, study_arm_id, train_key
 from ablate.space.levels import axis_levels, axis_path
 from ablate.space.plan import Arm, Evaluation, Membership, Metric, Plan, Skip, Trial
 from ablate.space.problems import Problem, nearest, refuse
@@ -40,14 +41,17 @@ def assemble(
     Raises:
         SpaceError: as `expand`.
     """
-    arms = _arms(space, gathered.drafts)
-    baseline = _baseline(space, arms, gathered.skips)
+    usual = next(iter(gathered.drafts.values())).config.eval
+    shared = share(gathered.drafts, lambda config: study_arm_id(config, usual))
+    skips = [*gathered.skips, *shared.skips]
+    arms = _arms(space, shared.drafts)
+    baseline = _baseline(space, arms, skips)
     if not arms[0].memberships[1:] and baseline.id != arms[0].id:
         arms = arms[1:]  # the base is in no plan and nothing is compared with it
     warnings = dict(gathered.warnings)
-    _check_fair(space, resolver, gathered.drafts, arms, baseline, warnings)
+    _check_fair(space, resolver, shared.drafts, arms, baseline, warnings)
     if complete:
-        _check_mentioned(space, arms, gathered.skips)
+        _check_mentioned(space, arms, skips)
     _check_measured_at(space, arms)
     evaluations = [_evaluation(arm, seed) for arm in _chosen(arms, only) for seed in _seeds(space, arm, seeds)]
     trials = _trials(evaluations)
@@ -63,7 +67,7 @@ def assemble(
         baseline=baseline,
         arms=tuple(arms),
         trials=tuple(trials),
-        skips=tuple(gathered.skips),
+        skips=tuple(skips),
         metric=Metric(baseline.config.eval.metric, space.metric.mode, at),
         fidelity=resolver.fidelity,
         evaluations=tuple(evaluations),
@@ -75,6 +79,7 @@ def assemble(
         budget=dump["budget"],
         stop=dump["stop"],
         claims=tuple(dump["claims"]),
+        equivalences=reported(arms, shared, lambda arm: _seeds(space, arm, seeds)),
         published=tuple(row for part in space.published for row in _published(arms, part)),
     )
 

@@ -20,6 +20,7 @@ class Membership:
         axis: the one axis that varies, where there is one (ofat, leave_one_out, cumulative).
         level: the level of that axis.
         baseline_label: label of the arm this one is compared with inside the plan; None: the study's baseline.
+        choice: the levels by which this place chose the arm, where they are not the arm's own: it computes the same.
     """
 
     plan: str
@@ -29,6 +30,7 @@ class Membership:
     axis: str | None = None
     level: str | None = None
     baseline_label: str | None = None
+    choice: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,27 @@ class Skip:
 
 
 @dataclass(frozen=True)
+class Equivalent:
+    """Names or arms of a plan that are equal, and how.
+
+    Attributes:
+        codes: the rules, E1 to E10 (docs/objectives.md).
+        because: the rules in words.
+        exactness: identical, exact arithmetic, fixed point, in effect.
+        arms: labels. Where they are trained once, the first is the arm and the others are further names of it.
+        trained_once: False for arms that are only expected to be equal.
+        saves: trainings that are not run because of it.
+    """
+
+    codes: tuple[str, ...]
+    because: str
+    exactness: str
+    arms: tuple[str, ...]
+    trained_once: bool
+    saves: int
+
+
+@dataclass(frozen=True)
 class Metric:
     """The number the study is about: its name, whether small is good, and at which step it is read."""
 
@@ -146,6 +169,7 @@ class Plan:
     stop: dict[str, Any] = field(default_factory=dict)
     claims: tuple[Any, ...] = ()
     published: tuple[dict[str, Any], ...] = ()
+    equivalences: tuple[Equivalent, ...] = ()
     plugins: tuple[str, ...] = ()
     """Plug-ins that were loaded when the space was read, by importable name; workers import them too."""
 
@@ -178,5 +202,6 @@ class Plan:
             "stop": self.stop,
             "claims": list(self.claims),
             "published": [dict(p) for p in self.published],
+            "equivalences": [asdict(e) for e in self.equivalences],
             "plugins": list(self.plugins),
         }

@@ -42,9 +42,10 @@ def record_plan(journal: Journal, plan: Plan) -> str:
         for member in arm.memberships:
             place = asdict(member)
             place["plan_kind"] = place.pop("kind")
+            choice = arm.choice if member.choice is None else member.choice
             names = {"arm_id": arm.id, "arm_label": arm.label}
             names |= {"trained_id": arm.trained, "trained_label": arm.trained_label}
-            journal.append("study_arm", {"study_id": study, **names, **place, "choice": arm.choice}, sync=False)
+            journal.append("study_arm", {"study_id": study, **names, **place, "choice": choice}, sync=False)
     for trial in plan.trials:
         payload = {"trial_id": trial.key, "arm_id": trial.arm_id, "seed": trial.seed}
         journal.append("trial", {**payload, "steps_planned": trial.config.train.steps}, sync=False)

@@ -79,7 +79,7 @@ def expected(configs: Sequence[TrialConfig]) -> list[tuple[Equivalence, tuple[in
             continue
         alike: dict[str, list[int]] = {}
         for i, form in enumerate(forms):
-            outside = {"eval": True, "seed": True, "objective": {"name", rule.slot}}
+            outside: Any = {"eval": True, "seed": True, "objective": {"name", rule.slot}}
             alike.setdefault(form.model_dump_json(exclude=outside), []).append(i)
         for members in alike.values():
             found += [(rule, group) for group in _groups(rule.expects, forms, members)]
