@@ -147,6 +147,14 @@ class StudyFrames:
         counts = Counter(raw.values())
         return {a: lb if counts[lb] == 1 else f"{lb} ({a[:6]})" for a, lb in raw.items()}
 
+    @property
+    def namesakes(self) -> list[list[str]]:
+        """Names of one arm inside one plan, where it has several: they compute the same and were trained once."""
+        rows = self.study_arms.sort_values(["plan", "position"], kind="stable")
+        names = rows.groupby(["arm_id", "plan"], sort=False)["label"].agg(lambda labels: list(dict.fromkeys(labels)))
+        several = [[str(label) for label in found] for found in names if len(found) > 1]
+        return [list(names) for names in dict.fromkeys(map(tuple, several))]
+
     def axes(self, plan: str, kind: str) -> pd.DataFrame:
         """The rows of one plan of one kind, by position."""
         rows = self.study_arms

@@ -281,3 +281,28 @@ def test_the_rich_study_has_its_path_grid_and_losses() -> None:
     assert a.by_id["arm-trig-l2"].n == 3
     assert a.model is not None
     assert a.model.blocked
+
+
+def test_an_arm_with_two_names_in_one_plan_is_said_to_be_one() -> None:
+    members = [("ct", "methods", "list", 9, "ct by another name", {"objective": "other"})]
+    members += [("scd", "walk", "cumulative", 1, "+scd", {})]
+    a = analyse(study(members=members))
+    (note,) = [n for n in a.notes if "several names" in n]
+    assert note == "One arm under several names, which all compute the same: ct = ct by another name."
+    assert [r.label for r in a.rows].count("ct") == 1
+    assert not any("several names" in n for n in analyse(study()).notes)
+
+
+def test_a_grid_cell_that_another_arm_stands_for_has_its_value() -> None:
+    members = [
+        (arm, "design", "grid", i, f"{own}/{path}", {"own": own, "path": path})
+        for i, (arm, own, path) in enumerate(
+            [("fm", "u", "linear"), ("ct", "u", "cosine"), ("fm", "v", "linear"), ("scd", "v", "cosine")]
+        )
+    ]
+    from ablate_reports.figures.heatmap import build
+
+    (figure,) = build(analyse(study(members=members)))
+    cells = {row[0]: row[1:] for row in figure.table.rows}
+    assert cells["u"][0] == cells["v"][0]
+    assert cells["u"][1] != cells["v"][1]
