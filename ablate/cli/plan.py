@@ -18,7 +18,7 @@ from ablate.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from ablate.space import Plan
+    from ablate.space import Equivalent, Plan
     from ablate.store import StorePaths
 
 
@@ -76,6 +76,9 @@ def show(plan: Plan, paths: StorePaths, json: bool) -> None:
     present.table("arms", ["arm", "", "plans", "choices", "trials", "finished", "id"], rows, right=(4, 5))
     if plan.skips:
         present.table("skipped", ["plan", "cell", "because"], [[s.plan, s.label, s.reason] for s in plan.skips])
+    if plan.equivalences:
+        rows = [[(" = " if e.trained_once else " ~ ").join(e.arms), e.because, _trained(e)] for e in plan.equivalences]
+        present.table("the same", ["arms", "because", ""], rows)
     for warning in plan.warnings:
         present.line(f"warning: {warning}", style="yellow")
     _print_totals(plan, status, cost)
@@ -88,7 +91,21 @@ def summary(plan: Plan, paths: StorePaths) -> None:
 
     if plan.question:
         present.line(plan.question, style="bold")
+    for e in plan.equivalences:
+        if e.trained_once:
+            names = " and ".join(e.arms[1:])
+            present.line(f"arm {names} computes the same as arm {e.arms[0]} ({e.because}): {_trained(e)}")
+        else:
+            present.line(f"expected equal, {_trained(e)}: {', '.join(e.arms)} ({e.because})")
     _print_totals(plan, *_state(plan, paths))
+
+
+def _trained(e: Equivalent) -> str:
+    """How equal arms are trained, in a few words."""
+    if e.trained_once:
+        return f"trained once, saves {e.saves} training{'' if e.saves == 1 else 's'}"
+    only = {"exact arithmetic": "up to rounding", "fixed point": "at the fixed point only", "in effect": "in effect"}
+    return f"{only[e.exactness]}; {'both' if len(e.arms) == 2 else 'all'} trained"
 
 
 def _print_totals(plan: Plan, status: dict[str, str], cost: dict[str, Any]) -> None:
