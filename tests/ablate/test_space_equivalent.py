@@ -144,3 +144,25 @@ def test_every_equivalence_is_in_the_documentation() -> None:
     section = text[text.index("## What is the same") :].split("\n## ")[0]
     for rule in EQUIVALENCES:
         assert f"| {rule.code} |" in section
+
+
+def test_plan_and_run_say_what_is_trained_once_and_what_is_only_expected_to_be_equal(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from ablate.cli import plan as planning
+    from ablate.store import StorePaths
+
+    found, paths = plan(LIST), StorePaths(tmp_path)
+    planning.show(found, paths, json=False)
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = [line for line in lines if "A = B" in line]
+    assert "is the average velocity (E1)" in row
+    assert "trained once, saves 3 trainings" in row
+    (row,) = [line for line in lines if "D ~ E" in line]
+    assert "at the fixed point only; both trained" in row
+    planning.summary(found, paths)
+    text = capsys.readouterr().out
+    assert "arm B computes the same as arm A (on a straight path" in text
+    assert "expected equal, at the fixed point only; both trained: D, E (mixtures" in text
+    planning.show(found, paths, json=True)
+    assert len(json.loads(capsys.readouterr().out)["equivalences"]) == len(found.equivalences)
