@@ -13,7 +13,6 @@ from torch.testing import assert_close
 from worlds import ExactNetwork, gaussian, mixture
 
 from ablate_core.flow_map import FlowMap
-from ablate_core.guidance import Guidance
 from ablate_core.loss_metrics import LossMetric
 from ablate_core.loss_metrics.mmd_laplace import MmdLaplace
 from ablate_core.objective import Batch, Objective
@@ -315,74 +314,6 @@ def test_normalised_tangents_have_the_stated_length() -> None:
         g = Shaped(warmup_steps=0, normalize=kind, c=1e-6).target(s, 0) - s.raw
         assert_close(g.norm(dim=1), torch.full((3,), length, dtype=torch.float64), rtol=1e-5, atol=0)
     assert float((Shaped(warmup_steps=0, normalize="clip").target(s, 0) - s.raw).abs().max()) == pytest.approx(1.0)
-
-
-# --- O15: guidance ---
-
-
-class TwoVelocities(GoldenNetwork):
-    """Returns a constant for the null class and another for every real class."""
-
-    def __init__(self) -> None:
-        super().__init__({k: v.detach() for k, v in random_network((1,)).named_parameters()})
-        self.conditional, self.null = 0.0, 1.0
-
-    def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        assert y is not None
-        return torch.where(y == 5, x.new_tensor(self.null), x.new_tensor(self.conditional))[:, None].expand_as(x)
-
-
-@pytest.mark.parametrize(
-    ("omega", "kappa", "scale"), [(1.0, 0.5, 2.0), (0.2, 0.92, 2.5), (2.0, 0.0, 2.0), (3.0, 0.0, 3.0)]
-)
-def test_guided_velocities_have_the_fixed_point_of_classifier_free_guidance(
-    omega: float, kappa: float, scale: float
-) -> None:
-    own = Guidance.model_validate({"name": "omega_kappa", "omega": omega, "kappa": kappa})
-    net, velocity = TwoVelocities(), 3.0
-    t = torch.full((1,), 0.5, dtype=torch.float64)
-    s = state(normal(1, 1), t, labels=torch.zeros(1, dtype=torch.int64))
-    s = s.with_velocity(torch.full((1, 1), velocity, dtype=torch.float64))
-    for _ in range(1000):
-        net.conditional = float(own.guide(FlowMap(net, U, LINEAR), s))
-    assert net.conditional == pytest.approx(scale * velocity + (1 - scale) * net.null, rel=1e-9)
-    assert own.effective_scale == pytest.approx(scale)
-
-
-def test_rows_outside_the_window_or_without_label_keep_their_velocity() -> None:
-    own = Guidance.model_validate({"name": "omega_kappa", "t_min": 0.3, "t_max": 0.8})
-    t = torch.tensor([0.1, 0.3, 0.5, 0.8, 0.9, 0.5], dtype=torch.float64)
-    labels = torch.arange(6) % 5
-    y = labels.clone()
-    y[5] = 5
-    s = state(normal(6, 1), t, labels=labels, y=y)
-    changed = (own.guide(FlowMap(TwoVelocities(), U, LINEAR), s) != s.v).squeeze(1)
-    assert changed.tolist() == [False, True, True, True, False, False]
-
-
-def test_forwards_with_coefficient_zero_are_skipped_and_the_null_class_is_the_last() -> None:
-    asked: list[Tensor] = []  # defect D10: class 0 as null class, halves swapped
-
-    class Spy(TwoVelocities):
-        def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-            assert y is not None
-            asked.append(y)
-            return super().forward(x, r, t, y)
-
-    s = state(normal(4, 1), torch.full((4,), 0.5, dtype=torch.float64), labels=torch.tensor([0, 1, 2, 0]))
-    for omega, kappa, labels in ((2.0, 0.0, [5]), (0.5, 0.5, [0]), (1.0, 0.5, [0, 5])):
-        asked.clear()
-        own = Guidance.model_validate({"name": "omega_kappa", "omega": omega, "kappa": kappa})
-        own.guide(FlowMap(Spy(), U, LINEAR), s)
-        assert [int(y[0]) for y in asked] == labels
-        assert all(set(y.tolist()) in ({5}, {0, 1, 2}) for y in asked)
-
-
-def test_guidance_on_unlabelled_data_says_what_to_do() -> None:
-    objective = Objective.model_validate({"name": "meanflow", "guidance": "omega_kappa"})
-    net = random_network((4,))
-    with pytest.raises(ValueError, match=r"objective\.guidance: none"):
-        objective.loss(net, net, LINEAR, Batch(normal(8, 4)), Draws(0, 0, dtype=torch.float64), 0, 1)
 
 
 # --- O16: stop-gradient ---

@@ -18,9 +18,10 @@ from ablate_core.state import Rows, State
 class CtCfg(Guidance):
     """Every V is V_u + scale (V_c - V_u), in the prediction and in the target; rows without their class keep V_u.
 
-    The reference unpacks the halves of its doubled batch the wrong way round and takes class 0 for the null class, so
-    that guidance pushes towards class 0 (defect D10). The trained network is the unguided one: sample it with
-    `eval.guidance` at the same scale.
+    The guided map is the one that becomes consistent: V_u + scale (V_c - V_u) ends at the velocity v of the class. The
+    trained network then holds V_c = V_u + (v - V_u) / scale, and `eval.guidance` w guides with w / scale. The reference
+    unpacks the halves of its doubled batch the wrong way round and takes class 0 for the null class, so that guidance
+    pushes towards class 0 (defect D10).
     """
 
     name: Literal["ct_cfg"] = "ct_cfg"
@@ -30,7 +31,7 @@ class CtCfg(Guidance):
 
     @property
     def effective_scale(self) -> float:
-        return self.scale
+        return 1 / self.scale
 
     def simplest(self) -> Guidance:
         return NoGuidance() if self.scale == 1 else self
