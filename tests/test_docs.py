@@ -89,3 +89,16 @@ def test_the_changelog_names_this_version() -> None:
 
     assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_the_page_on_sampling_has_every_sampler_and_setting() -> None:
+    from typing import get_args
+
+    from ablate_core.config import EvalConfig
+    from ablate_core.sampling_steps import Sampler
+
+    text = (ROOT / "docs" / "sampling.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(get_args(Sampler))
+    fields = list(EvalConfig.model_fields)
+    settings = fields[fields.index("nfe") : fields.index("ema")]
+    assert [name for name in settings if f"`eval.{name}" not in text and f"`{name}" not in text] == []
