@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ablate.cli.options import (
@@ -9,16 +11,18 @@ from ablate.cli.options import (
     JsonOption,
     OnlyOption,
     PlanOption,
+    PluginOption,
     SeedsOption,
     SetOption,
     SpaceArgument,
     StoreOption,
+    plugin_names,
     seed_list,
     store_root,
 )
 
 if TYPE_CHECKING:
-    from ablate.space import Equivalent, Plan
+    from ablate.space import Equivalent, Evaluation, Plan
     from ablate.store import StorePaths
 
 
@@ -30,12 +34,13 @@ def plan(
     plan: PlanOption = None,
     only: OnlyOption = None,
     set_: SetOption = None,
+    plugin: PluginOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show the arms, trials, skips with reasons, what the store already has, and what the rest would cost."""
     from ablate.store import StorePaths
 
-    show(expanded(space, fidelity, seed_list(seeds), plan, only, set_), StorePaths(store_root(store)), json)
+    show(expanded(space, fidelity, seed_list(seeds), plan, only, set_, plugin), StorePaths(store_root(store)), json)
 
 
 def expanded(
@@ -45,30 +50,34 @@ def expanded(
     plans: list[str] | None,
     only: list[str] | None,
     overrides: list[str] | None,
+    plugins: list[str] | None = None,
 ) -> Plan:
-    """The plan of a space under the command line's choices. Raises SpaceError."""
+    """The plan of a space under the command line's choices. Raises SpaceError, and AblateError for a plug-in."""
     from ablate.space import expand, load_space
 
-    return expand(load_space(space, overrides=overrides or []), fidelity=fidelity, seeds=seeds, plans=plans, only=only)
+    loaded = load_space(space, overrides=overrides or [], plugins=plugin_names(plugins))
+    return expand(loaded, fidelity=fidelity, seeds=seeds, plans=plans, only=only)
 
 
 def show(plan: Plan, paths: StorePaths, json: bool) -> None:
     """Print the whole plan; with `json`, as one object."""
     from ablate.cli import present
 
-    status, cost = _state(plan, paths)
+    known = _state(plan, paths)
     if json:
-        return present.as_json({**plan.to_dict(), "store": status, "cost": cost})
+        return present.as_json({**plan.to_dict(), "store": known.status, "cost": known.cost})
     if plan.question:
         present.line(plan.question, style="bold")
+    asked = Counter(e.arm_id for e in plan.evaluations)
+    finished = Counter(e.arm_id for e in plan.evaluations if _is_finished(e, known))
     rows = [
         [
             arm.label,
             "baseline" if arm.id == plan.baseline.id else "",
             ", ".join(sorted({m.plan for m in arm.memberships})),
             ", ".join(f"{axis}={level}" for axis, level in arm.choice.items()) or "as base",
-            sum(trial.arm_id == arm.id for trial in plan.trials),
-            sum(trial.arm_id == arm.id and status[trial.key] in ("done", "diverged") for trial in plan.trials),
+            asked[arm.id],
+            finished[arm.id],
             arm.id,
         ]
         for arm in plan.arms
@@ -81,7 +90,7 @@ def show(plan: Plan, paths: StorePaths, json: bool) -> None:
         present.table("the same", ["arms", "because", ""], rows)
     for warning in plan.warnings:
         present.line(f"warning: {warning}", style="yellow")
-    _print_totals(plan, status, cost)
+    _print_totals(plan, known)
     return None
 
 
@@ -97,7 +106,7 @@ def summary(plan: Plan, paths: StorePaths) -> None:
             present.line(f"arm {names} computes the same as arm {e.arms[0]} ({e.because}): {_trained(e)}")
         else:
             present.line(f"expected equal, {_trained(e)}: {', '.join(e.arms)} ({e.because})")
-    _print_totals(plan, *_state(plan, paths))
+    _print_totals(plan, _state(plan, paths))
 
 
 def _trained(e: Equivalent) -> str:
@@ -108,25 +117,41 @@ def _trained(e: Equivalent) -> str:
     return f"{only[e.exactness]}; {'both' if len(e.arms) == 2 else 'all'} trained"
 
 
-def _print_totals(plan: Plan, status: dict[str, str], cost: dict[str, Any]) -> None:
+def _print_totals(plan: Plan, known: _Known) -> None:
     from ablate.cli import present
 
-    finished = sum(s in ("done", "diverged") for s in status.values())
+    finished = sum(s in ("done", "diverged") for s in known.status.values())
     seeds = sorted({trial.seed for trial in plan.trials})
     level = f" at fidelity {plan.fidelity}" if plan.fidelity else ""
+    trainings = len({arm.trained for arm in plan.arms})
+    shared = f" from {trainings} trainings" if trainings < len(plan.arms) else ""
+    measured = f" and {len(plan.evaluations)} evaluations" if shared else ""
     present.line(
-        f"{plan.name}{level}: {len(plan.arms)} arms x seeds {', '.join(map(str, seeds))} = {len(plan.trials)} trials, "
+        f"{plan.name}{level}: {len(plan.arms)} arms{shared} x seeds {', '.join(map(str, seeds))} = "
+        f"{len(plan.trials)} trials{measured}, "
         f"{finished} finished in the store, {len(plan.trials) - finished} to run; {len(plan.skips)} cells skipped"
     )
-    present.line(f"cost of the rest: {cost['text']}")
+    present.line(f"cost of the rest: {known.cost['text']}")
 
 
-def _state(plan: Plan, paths: StorePaths) -> tuple[dict[str, str], dict[str, Any]]:
-    """What the store knows of the plan: trial key -> status, and the cost of the rest."""
+@dataclass(frozen=True)
+class _Known:
+    """What the store knows of a plan: trial key -> status, what is measured, and the cost of the rest."""
+
+    status: dict[str, str]
+    measured: set[tuple[str, str]]
+    cost: dict[str, Any]
+
+
+def _is_finished(evaluation: Evaluation, known: _Known) -> bool:
+    done = known.status[evaluation.trial]
+    return done == "diverged" or (done == "done" and (evaluation.trial, evaluation.eval_key) in known.measured)
+
+
+def _state(plan: Plan, paths: StorePaths) -> _Known:
     from ablate.space import estimate
-    from ablate.store import finished, throughput
+    from ablate.store import finished, measured, throughput
 
-    known = finished(paths)
-    return {trial.key: known.get(trial.key, "planned") for trial in plan.trials}, estimate(
-        plan, known, throughput(paths)
-    )
+    status, numbers = finished(paths), measured(paths)
+    cost = estimate(plan, status, throughput(paths), measured=numbers)
+    return _Known({trial.key: status.get(trial.key, "planned") for trial in plan.trials}, numbers, cost)

@@ -12,6 +12,7 @@ from ablate.cli.options import (
     JsonOption,
     OnlyOption,
     PlanOption,
+    PluginOption,
     SeedsOption,
     SetOption,
     SpaceArgument,
@@ -37,6 +38,7 @@ def run(
     plan: PlanOption = None,
     only: OnlyOption = None,
     set_: SetOption = None,
+    plugin: PluginOption = None,
     isolation: Annotated[
         Literal["process", "actor"] | None,
         typer.Option(help="A fresh process per trial, or the worker itself.", show_default=False),
@@ -66,7 +68,7 @@ def run(
     from ablate.launch import RunOptions, choose_view, run_plan
     from ablate.store import StorePaths
 
-    expanded = planning.expanded(space, fidelity, seed_list(seeds), plan, only, set_)
+    expanded = planning.expanded(space, fidelity, seed_list(seeds), plan, only, set_, plugin)
     paths = StorePaths(store_root(store))
     if dry_run:
         return planning.show(expanded, paths, json)

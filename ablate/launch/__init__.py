@@ -2,7 +2,9 @@
 
 options      what may be asked of a run, and its summary
 agenda       what is left to do: the plan minus what the store holds
-run          `run_plan`, the driver
+run          `run_plan`, and `run_evaluations` of what is trained
+evaluate     which evaluations `ablate eval` asks for
+driver       the counts of a run, and when it stops
 tuning       Ray Tune as the scheduler of a prebuilt list of trials
 slots        the Tune trainable: a slot of the cluster working through trials
 forkserver   one fresh process per attempt, forked from a warm one
@@ -12,7 +14,7 @@ view         live table, plain lines, JSON lines
 """
 
 from ablate.launch.options import RunOptions, RunSummary
-from ablate.launch.run import run_plan
+from ablate.launch.run import run_evaluations, run_plan
 from ablate.launch.view import RunView, choose_view
 
-__all__ = ["RunOptions", "RunSummary", "RunView", "choose_view", "run_plan"]
+__all__ = ["RunOptions", "RunSummary", "RunView", "choose_view", "run_evaluations", "run_plan"]

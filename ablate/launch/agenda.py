@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal
 
 from ablate.errors import AblateError
 from ablate.launch.attempt import Task
 from ablate.launch.options import Placement, Retry, RunOptions
 
 if TYPE_CHECKING:
-    from ablate.space.plan import Plan, Trial
+    from ablate.space.plan import Evaluation, Plan
     from ablate.store.status import TrialState
+    from ablate_core.config import TrialConfig
 
 SHORT_STEPS = 500
 """Trials of at most this many steps take seconds, and Tune starts about five trials a second: they are chunked."""
@@ -21,7 +23,13 @@ WORKER_RETRIES = 2
 
 @dataclass(frozen=True)
 class Agenda:
-    """Tasks in the order they are started; every planned trial is in a task, in `skipped` or in `failed`."""
+    """Tasks in the order they are started, and the keys of trials that need none.
+
+    Attributes:
+        tasks: a training, with the evaluation it ends with, is followed by the further evaluations of its network.
+        skipped: a key for each planned evaluation that the store has, or will never have (diverged).
+        failed: trials that failed before and are not tried again.
+    """
 
     tasks: tuple[Task, ...]
     skipped: tuple[str, ...]
@@ -47,27 +55,34 @@ def agenda(
     """
     tasks: list[Task] = []
     skipped, failed = [], []
-    labels = {arm.id: arm.label for arm in plan.arms} | {plan.baseline.id: plan.baseline.label}
+    arms = {arm.id: arm for arm in (plan.baseline, *plan.arms)}
+    trained = {arm.trained: arm.trained_label for arm in arms.values()}
+    asked: dict[str, list[Evaluation]] = {}
+    for evaluation in plan.evaluations:
+        asked.setdefault(evaluation.trial, []).append(evaluation)
     position = {seed: i for i, seed in enumerate(dict.fromkeys(trial.seed for trial in plan.trials))}
     for trial in sorted(plan.trials, key=lambda trial: position[trial.seed]):
         state = states.get(trial.key)
         status = state.status if state else None
-        label = labels.get(trial.arm_id, trial.arm_id)
-        if status == "done" and (trial.key, trial.eval_key) not in measured:
-            tasks.append(_task(trial, label, "eval"))
-        elif status in ("done", "diverged"):
-            skipped.append(trial.key)
-        elif status == "failed" and not _again(retry, (state and state.error_type) or ""):
+        missing = [e for e in asked[trial.key] if (e.trial, e.eval_key) not in measured]
+        if status == "diverged":
+            skipped += [trial.key] * len(asked[trial.key])
+            continue
+        if status == "failed" and not _again(retry, (state and state.error_type) or ""):
             failed.append(trial.key)
-        else:
-            tasks.append(_task(trial, label, "train"))
+            continue
+        if status != "done":
+            label = trained.get(trial.arm_id, trial.arm_id)
+            tasks.append(task(trial.key, trial.eval_key, trial.config, "train", label))
+            missing = [e for e in missing if e.eval_key != trial.eval_key]
+        tasks += [task(e.trial, e.eval_key, e.config, "eval", arms[e.arm_id].label) for e in missing]
+        skipped += [trial.key] * (len(asked[trial.key]) - len(missing) - (status != "done"))
     return Agenda(tuple(tasks), tuple(skipped), tuple(failed))
 
 
-def _task(trial: Trial, label: str, kind: Any) -> Task:
-    return Task(
-        trial.key, trial.eval_key, trial.config.resolved(), kind, label, trial.seed, int(trial.config.train.steps)
-    )
+def task(key: str, eval_key: str, config: TrialConfig, kind: Literal["train", "eval"], label: str) -> Task:
+    """The task of training, or of evaluating, a trial of this config."""
+    return Task(key, eval_key, config.resolved(), kind, label, config.seed, int(config.train.steps))
 
 
 def _again(retry: Retry | None, error_type: str) -> bool:
@@ -81,13 +96,23 @@ def _again(retry: Retry | None, error_type: str) -> bool:
 
 
 def chunks(tasks: Sequence[Task], placement: Placement, options: RunOptions) -> list[list[int]]:
-    """Indices of the tasks, grouped into Tune trials: one each, more when all of them are very short."""
+    """Indices of the tasks, grouped into Tune trials: one each, more when all of them are very short.
+
+    The evaluations of a network that is yet to be trained are in one chunk with its training, after it.
+    """
+    groups: list[list[int]] = []
+    for i, here in enumerate(tasks):
+        first = tasks[groups[-1][0]] if groups else None
+        if first is not None and here.kind == "eval" and first.kind == "train" and first.key == here.key:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
     size = options.chunk
     if size is None:
         short = all(task.steps <= SHORT_STEPS for task in tasks)
-        size = min(8, len(tasks) // (8 * placement.slots)) if short else 1  # at least 8 chunks a slot keep slots even
+        size = min(8, len(groups) // (8 * placement.slots)) if short else 1  # at least 8 chunks a slot keep slots even
     size = max(1, size)
-    return [list(range(start, min(start + size, len(tasks)))) for start in range(0, len(tasks), size)]
+    return [list(chain(*groups[start : start + size])) for start in range(0, len(groups), size)]
 
 
 def check_resources(resources: Mapping[str, Any]) -> None:

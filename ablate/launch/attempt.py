@@ -46,6 +46,11 @@ class Task:
     seed: int = 0
     steps: int = 0
 
+    @property
+    def id(self) -> str:
+        """Tells the tasks of a run apart: a trial is trained once and may be evaluated in several ways after that."""
+        return self.key if self.kind == "train" else f"{self.key}-{self.eval_key}"
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -121,7 +126,7 @@ def run_attempt(
     folder = journal.paths.trial(task.key)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with trial_lock(folder):
+        with trial_lock(folder, shared=task.kind == "eval"):
             return _Attempt(task, context, journal, send, should_stop or (lambda: False)).run()
     except TrialBusyError as error:
         return Outcome(task.key, "failed", cause="error", error_type="TrialBusyError", error_head=str(error))
@@ -132,17 +137,17 @@ class TrialBusyError(AblateError):
 
 
 @contextlib.contextmanager
-def trial_lock(folder: Path) -> Iterator[None]:
-    """Hold the trial against every other process; the lock dies with its holder.
+def trial_lock(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the trial against every other process, `shared` only against one that trains it; the lock dies with us.
 
     Raises:
         TrialBusyError: another process has held the trial for `LOCK_SECONDS`.
     """
-    with open(folder / "lock", "w", encoding="ascii") as file:
+    with open(folder / "lock", "a+", encoding="ascii") as file:  # a shared lock needs a file that can be read (NFS)
         deadline = time.monotonic() + LOCK_SECONDS
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:

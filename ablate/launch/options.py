@@ -173,7 +173,11 @@ def _times(total: float, part: float) -> int:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """How a run ended. Every planned trial is in exactly one of the counts, `waiting` included."""
+    """How a run ended, counted in tasks: trainings, each with the evaluation it ends with, and further evaluations.
+
+    Every planned task is in exactly one of the counts: `skipped` is in the store already, `waiting` was not started,
+    `dropped` is an evaluation of a network whose training failed or diverged.
+    """
 
     done: int = 0
     diverged: int = 0
@@ -181,6 +185,7 @@ class RunSummary:
     interrupted: int = 0
     skipped: int = 0
     waiting: int = 0
+    dropped: int = 0
     wall_seconds: float = 0.0
     startup_seconds: float = 0.0
     exit_code: ExitCode = ExitCode.COMPLETE
@@ -197,6 +202,7 @@ class RunSummary:
                 ("failed", self.failed),
                 ("interrupted", self.interrupted),
                 ("waiting", self.waiting),
+                ("not evaluated", self.dropped),
                 ("already in the store", self.skipped),
             ]
             if count

@@ -104,7 +104,8 @@ class TrialSlot(Trainable):
                 break
             self._heed_stop()
             for message in self.runner.poll(POLL_SECONDS):
-                progress = message.get("progress", progress)
+                if (found := message.get("progress")) and self.task is not None:
+                    progress = {**found, "task": self.task.id}
                 if outcome := message.get("outcome"):
                     ended += self._ended(outcome)
         over = self.task is None and (not self.queue or self._stop_asked())  # else: the next one, or a retry
@@ -132,11 +133,19 @@ class TrialSlot(Trainable):
                 self.queue.insert(0, task)
                 return []
         self.tries = {}
+        if task.kind == "train" and outcome.status != "done":
+            self._drop_evaluations(task)
         self._mark(task).touch()
-        return [outcome.to_dict()]
+        return [{**outcome.to_dict(), "task": task.id}]
+
+    def _drop_evaluations(self, training: Task) -> None:
+        """A network that is not trained to its end is not evaluated, not even when another worker takes the chunk."""
+        for task in [task for task in self.queue if task.key == training.key]:
+            self.queue.remove(task)
+            self._mark(task).touch()
 
     def _mark(self, task: Task) -> Path:
-        return Path(f"{self.settings.stop_file}.{task.key}")
+        return Path(f"{self.settings.stop_file}.{task.id}")
 
     def _stop_asked(self) -> bool:
         """Whether the driver wants nothing new to start. A file: that reaches every worker of a shared store."""
@@ -240,7 +249,10 @@ class ProcessRunner:
         if outcome.error_type == "WorkerDied":
             return outcome
         gpus = self.settings.context.gpus
-        uid = self.last.get("attempt") or AttemptRecord(self.journal, self.task.key, device="none", num_gpus=gpus).uid
+        uid = self.last.get("attempt")
+        if uid is None:
+            kind = self.task.kind
+            uid = AttemptRecord(self.journal, self.task.key, device="none", num_gpus=gpus, task=kind).uid
         end_attempt(
             self.journal,
             self.task.key,

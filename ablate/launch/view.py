@@ -2,8 +2,8 @@
 
 The three views show the same `RunState`. JSON lines (``--json``) are stable; each has ``event``:
 
-``start``    {study, trials, waiting, skipped, slots, cpus_per_trial, gpus_per_trial}
-``end``      {key, label, seed, status, step, wall_seconds, error}: one trial has ended
+``start``    {study, trials, waiting, evaluations, skipped, slots, cpus_per_trial, gpus_per_trial}
+``end``      {key, task, label, seed, status, step, wall_seconds, error}: one training or evaluation has ended
 ``status``   {done, diverged, failed, interrupted, waiting, running, elapsed, eta, steps_per_second}
 ``message``  {text}
 ``summary``  the fields of `RunSummary`, exit_code as a number
@@ -24,7 +24,7 @@ from ablate.launch.options import RunSummary
 
 @dataclass
 class Running:
-    """One trial that is under way; `rate` is in steps per second."""
+    """One task that is under way, named by `key`; `rate` is in steps per second."""
 
     key: str
     label: str
@@ -34,6 +34,7 @@ class Running:
     phase: str = "start"
     started: float = field(default_factory=time.monotonic)
     rate: float = 0.0
+    task: str = "train"
     _first: tuple[float, int] | None = None
 
     def advance(self, step: int, phase: str) -> None:
@@ -59,7 +60,11 @@ class Running:
 
 @dataclass
 class RunState:
-    """The counts of a run, kept by the driver."""
+    """The counts of a run, kept by the driver, in tasks: see `RunSummary`.
+
+    `trials` is what the study asks for, finished or not, one for each arm and seed; `evaluations` of those `waiting`
+    train nothing.
+    """
 
     study: str
     trials: int
@@ -72,6 +77,8 @@ class RunState:
     failed: int = 0
     interrupted: int = 0
     waiting: int = 0
+    evaluations: int = 0
+    dropped: int = 0
     steps_waiting: int = 0
     steps_trained: int = 0
     slot_seconds: float = 0.0
@@ -141,7 +148,9 @@ def duration(seconds: float) -> str:
 def opening(state: RunState) -> str:
     """``objectives: 24 trials to run, 2 at once (1 CPU each)``."""
     per = f"{state.cpus_per_trial:g} CPU" + (f", {state.gpus_per_trial:g} GPU" if state.gpus_per_trial else "")
-    return f"{state.study}: {state.waiting} trials to run, {state.slots} at once ({per} each)"
+    trials, more = state.waiting - state.evaluations, state.evaluations
+    parts = [f"{trials} trials to run"] * (trials > 0 or not more) + [f"{more} evaluations to make"] * (more > 0)
+    return f"{state.study}: {' and '.join(parts)}, {state.slots} at once ({per} each)"
 
 
 def counts(state: RunState) -> str:
@@ -203,7 +212,7 @@ class JsonView:
         print(json.dumps({"event": event, **plain}), file=self.stream, flush=True)
 
     def start(self, state: RunState) -> None:
-        names = ("study", "trials", "waiting", "skipped", "slots", "cpus_per_trial", "gpus_per_trial")
+        names = ("study", "trials", "waiting", "evaluations", "skipped", "slots", "cpus_per_trial", "gpus_per_trial")
         self._write("start", **{name: getattr(state, name) for name in names})
 
     def update(self, state: RunState) -> None:
@@ -216,7 +225,9 @@ class JsonView:
 
     def ended(self, state: RunState, trial: Running, outcome: dict[str, Any]) -> None:
         fields = {name: outcome[name] for name in ("key", "status", "step", "wall_seconds")}
-        self._write("end", **fields, label=trial.label, seed=trial.seed, error=_why(outcome)[2:] or None)
+        self._write(
+            "end", **fields, task=trial.task, label=trial.label, seed=trial.seed, error=_why(outcome)[2:] or None
+        )
 
     def message(self, text: str) -> None:
         self._write("message", text=text)

@@ -16,18 +16,28 @@ from ablate.store.status import TrialState
 class Config:
     train = SimpleNamespace(steps=100)
 
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
     def resolved(self) -> dict[str, Any]:
         return {"plain": True}
 
 
-def plan(seeds: int = 2, arms: str = "ab") -> Any:
-    made = [SimpleNamespace(id=arm, label=f"arm {arm}") for arm in arms]
-    trials = [
-        SimpleNamespace(key=f"{arm}{seed}", eval_key=f"e-{arm}{seed}", arm_id=arm, seed=seed, config=Config())
-        for arm in arms
-        for seed in range(seeds)
-    ]
-    return SimpleNamespace(arms=made, baseline=made[0], trials=trials)
+def plan(seeds: int = 2, arms: str = "ab", ways: tuple[str, ...] = ("",)) -> Any:
+    """Arms of several trainings, each measured in every one of `ways`; the first way is the training's own."""
+    made, trials, evaluations = [], [], []
+    for arm in arms:
+        for way in ways:
+            names = {"id": arm + way, "label": f"arm {arm}{way}", "trained": arm, "trained_label": f"net {arm}"}
+            made.append(SimpleNamespace(**names))
+        for seed in range(seeds):
+            key, config = f"{arm}{seed}", Config(seed)
+            own = f"e-{key}{ways[0]}"
+            trials.append(SimpleNamespace(key=key, eval_key=own, arm_id=arm, seed=seed, config=config))
+            for way in ways:
+                keys = {"trial": key, "arm_id": arm + way, "eval_key": f"e-{key}{way}"}
+                evaluations.append(SimpleNamespace(**keys, seed=seed, config=config))
+    return SimpleNamespace(arms=made, baseline=made[0], trials=trials, evaluations=evaluations)
 
 
 def states(**statuses: str) -> dict[str, TrialState]:
@@ -38,7 +48,7 @@ def test_an_empty_store_means_everything_seed_by_seed() -> None:
     todo = agenda(plan(), {}, set())
     assert [task.key for task in todo.tasks] == ["a0", "b0", "a1", "b1"]
     assert {task.kind for task in todo.tasks} == {"train"}
-    assert todo.tasks[0].label == "arm a"
+    assert todo.tasks[0].label == "net a"
     assert todo.tasks[0].steps == 100
 
 
@@ -85,3 +95,41 @@ def test_short_trials_are_chunked_and_long_ones_are_not() -> None:
     assert max(map(len, chunks(tasks(1000, 100), two, RunOptions()))) == 8
     assert max(map(len, chunks(tasks(1000, 10_000), two, RunOptions()))) == 1
     assert chunks(tasks(5, 10_000), two, RunOptions(chunk=2)) == [[0, 1], [2, 3], [4]]
+
+
+WAYS = ("", "/nfe 2", "/nfe 4")
+
+
+def test_a_network_is_trained_once_and_then_measured_in_every_further_way() -> None:
+    todo = agenda(plan(seeds=1, ways=WAYS), {}, set())
+    assert [(task.key, task.kind, task.eval_key) for task in todo.tasks[:3]] == [
+        ("a0", "train", "e-a0"), ("a0", "eval", "e-a0/nfe 2"), ("a0", "eval", "e-a0/nfe 4"),
+    ]  # fmt: skip
+    assert [task.label for task in todo.tasks[:3]] == ["net a", "arm a/nfe 2", "arm a/nfe 4"]
+    assert len({task.id for task in todo.tasks}) == len(todo.tasks) == 6
+
+
+def test_a_way_of_measuring_that_is_added_later_trains_nothing() -> None:
+    known = {("a0", "e-a0"), ("b0", "e-b0"), ("a0", "e-a0/nfe 2"), ("b0", "e-b0/nfe 2")}
+    done = states(a0="done", b0="done")
+    todo = agenda(plan(seeds=1, ways=WAYS), done, known)
+    assert [(task.key, task.kind, task.label) for task in todo.tasks] == [
+        ("a0", "eval", "arm a/nfe 4"), ("b0", "eval", "arm b/nfe 4"),
+    ]  # fmt: skip
+    assert todo.skipped == ("a0", "a0", "b0", "b0")
+    assert agenda(plan(seeds=1, ways=WAYS[:2]), done, known).tasks == ()
+
+
+def test_a_network_that_diverged_or_failed_is_measured_in_no_way() -> None:
+    todo = agenda(plan(seeds=1, ways=WAYS), states(a0="diverged", b0="failed"), set())
+    assert (todo.tasks, todo.skipped, todo.failed) == ((), ("a0",) * 3, ("b0",))
+
+
+def test_evaluations_go_with_the_training_they_wait_for_and_are_spread_where_they_wait_for_none() -> None:
+    two = Placement(1, 0, 2)
+    fresh = list(agenda(plan(ways=WAYS), {}, set()).tasks)
+    assert chunks(fresh, two, RunOptions()) == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+    assert chunks(fresh, two, RunOptions(chunk=2)) == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
+    trained = states(a0="done", b0="done", a1="done", b1="done")
+    later = list(agenda(plan(ways=WAYS), trained, set()).tasks)
+    assert chunks(later, two, RunOptions()) == [[i] for i in range(12)]

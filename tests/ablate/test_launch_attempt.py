@@ -123,7 +123,9 @@ def test_a_config_that_does_not_validate_and_a_plugin_that_does_not_import_are_f
 ) -> None:
     assert run(journal, task=task(steps=-1)).error_type == "ValidationError"
     context = Context(str(journal.paths.root), plugins=("no_such_plugin",))
-    assert run_attempt(task(), context, journal).error_type == "ModuleNotFoundError"
+    outcome = run_attempt(task(), context, journal)
+    assert outcome.error_type == "PluginError"
+    assert outcome.error_head.startswith("plug-in no_such_plugin: no module is named")
     assert [event["status"] for event in events(journal, "attempt_ended")] == ["failed", "failed"]
 
 
@@ -137,6 +139,18 @@ def test_two_processes_never_train_one_trial_at_once(journal: Journal, monkeypat
     assert (outcome.status, outcome.error_type) == ("failed", "TrialBusyError")
     assert events(journal, "attempt_started") == []
     assert run(journal).status == "done"
+
+
+def test_evaluations_of_one_network_do_not_wait_for_each_other_but_for_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "LOCK_SECONDS", 0.2)
+    with attempts.trial_lock(tmp_path, shared=True), attempts.trial_lock(tmp_path, shared=True):
+        with pytest.raises(attempts.TrialBusyError), attempts.trial_lock(tmp_path):
+            pass
+    with attempts.trial_lock(tmp_path), pytest.raises(attempts.TrialBusyError):
+        with attempts.trial_lock(tmp_path, shared=True):
+            pass
 
 
 def test_progress_is_sent_to_whoever_watches(journal: Journal) -> None:

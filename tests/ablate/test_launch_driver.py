@@ -6,15 +6,15 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ablate.errors import ExitCode
+from ablate.launch.agenda import Agenda
 from ablate.launch.attempt import Outcome, Task
+from ablate.launch.driver import Driver, Job
 from ablate.launch.options import RunOptions
-from ablate.launch.run import Driver
 from ablate.launch.view import RunState
 from ablate.store import Journal, StorePaths, read_events
 
@@ -51,26 +51,37 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
         yield opened
 
 
-def driver(journal: Journal, trials: int = 4, budget: dict[str, Any] | None = None, **options: Any) -> Driver:
-    plan: Any = SimpleNamespace(name="toy", trials=range(trials), resources={}, budget=budget or {})
-    tasks = tuple(Task(f"key{i}", f"eval{i}", {}, label="arm", seed=i, steps=100) for i in range(trials))
-    state = RunState("toy", trials, 0, slots=2, cpus_per_trial=1.0, gpus_per_trial=0.5)
+def driver(
+    journal: Journal,
+    trials: int = 4,
+    budget: dict[str, Any] | None = None,
+    failed: tuple[str, ...] = (),
+    evaluations: int = 0,
+    **options: Any,
+) -> Driver:
+    """A driver of `trials` trainings, each followed by some further evaluations of its network."""
+    tasks: list[Task] = []
+    for i in range(trials):
+        tasks.append(Task(f"key{i}", f"eval{i}", {}, label="arm", seed=i, steps=100))
+        tasks += [Task(f"key{i}", f"eval{i}-{n}", {}, "eval", "arm", i, 100) for n in range(evaluations)]
+    job = Job("toy", Agenda(tuple(tasks), (), failed), len(tasks), trials, budget=budget or {})
     index: Any = NoIndex()
-    made = Driver(plan, journal.paths, RunOptions(report_seconds=0, **options), Quiet(), state, tasks, index, journal)
+    made = Driver(job, journal.paths, RunOptions(report_seconds=0, **options), Quiet(), index, journal)
+    made.state.slots, made.state.cpus_per_trial, made.state.gpus_per_trial = 2, 1.0, 0.5
     made.stop_file.parent.mkdir(parents=True, exist_ok=True)
     return made
 
 
 def progress(key: str, step: int) -> dict[str, Any]:
     return {
-        "progress": {"key": key, "attempt": f"uid-{key}", "phase": "train", "step": step, "steps": 100},
+        "progress": {"key": key, "attempt": f"uid-{key}", "phase": "train", "step": step, "steps": 100, "task": key},
         "ended": [],
     }
 
 
-def end(key: str, status: Any = "done", seconds: float = 1.0, **fields: Any) -> dict[str, Any]:
+def end(key: str, status: Any = "done", seconds: float = 1.0, task: str = "", **fields: Any) -> dict[str, Any]:
     outcome = Outcome(key, status, step=100, wall_seconds=seconds, **fields)
-    return {"progress": None, "ended": [outcome.to_dict()]}
+    return {"progress": None, "ended": [{**outcome.to_dict(), "task": task or key}]}
 
 
 def test_every_trial_is_in_exactly_one_count(journal: Journal) -> None:
@@ -79,7 +90,7 @@ def test_every_trial_is_in_exactly_one_count(journal: Journal) -> None:
     assert (made.state.waiting, len(made.state.running), made.state.steps_waiting) == (4, 1, 400)
     for key, status in (("key0", "done"), ("key1", "diverged"), ("key2", "failed"), ("key3", "interrupted")):
         made.report("slot", end(key, status))
-    summary = made.summary(0)
+    summary = made.summary()
     counts = (summary.done, summary.diverged, summary.failed, summary.interrupted, summary.waiting)
     assert counts == (1, 1, 1, 1, 1)
     assert not made.state.running
@@ -97,14 +108,14 @@ def test_a_late_report_of_an_ended_trial_does_not_bring_it_back(journal: Journal
 def test_exit_codes_follow_from_what_happened(journal: Journal) -> None:
     made = driver(journal, trials=1)
     made.report("slot", end("key0"))
-    assert made.summary(0).exit_code is ExitCode.COMPLETE
-    assert made.summary(0).reason == ""
+    assert made.summary().exit_code is ExitCode.COMPLETE
+    assert made.summary().reason == ""
     failed = driver(journal, trials=1)
     failed.report("slot", end("key0", "failed", cause="error"))
-    assert failed.summary(0).exit_code is ExitCode.FAILED_TRIALS
+    assert failed.summary().exit_code is ExitCode.FAILED_TRIALS
     preempted = driver(journal, trials=1)
     preempted.report("slot", end("key0", "interrupted"))
-    assert preempted.summary(0).exit_code is ExitCode.PREEMPTED
+    assert preempted.summary().exit_code is ExitCode.PREEMPTED
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -115,7 +126,7 @@ def test_preemption_stops_cleanly_with_its_own_exit_code(journal: Journal, numbe
         os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before
     assert made.stop_file.read_text() == "stop"
-    summary = made.summary(0)
+    summary = made.summary()
     assert summary.exit_code is ExitCode.PREEMPTED
     assert number.name in summary.reason
 
@@ -129,15 +140,15 @@ def test_the_second_ctrl_c_kills(journal: Journal) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         reached.append(2)
     assert reached == [1]
-    assert made.summary(0).exit_code is ExitCode.INTERRUPTED
-    assert made.summary(0).reason.startswith("killed")
+    assert made.summary().exit_code is ExitCode.INTERRUPTED
+    assert made.summary().reason.startswith("killed")
 
 
 def test_a_stop_that_came_after_the_last_trial_changes_nothing(journal: Journal) -> None:
     made = driver(journal, trials=1)
     made.report("slot", end("key0"))
     made.stop(ExitCode.INTERRUPTED, "late")
-    assert made.summary(0).exit_code is ExitCode.COMPLETE
+    assert made.summary().exit_code is ExitCode.COMPLETE
 
 
 def test_a_run_is_over_when_what_was_running_at_the_stop_has_ended(
@@ -164,8 +175,8 @@ def test_the_time_limit_stops_the_run_with_its_exit_code(journal: Journal) -> No
     assert made.stop_code is None
     made.state.started -= 6
     made.tick()
-    assert made.summary(0).exit_code is ExitCode.LIMIT
-    assert "5 s" in made.summary(0).reason
+    assert made.summary().exit_code is ExitCode.LIMIT
+    assert "5 s" in made.summary().reason
 
 
 def test_a_used_up_budget_lets_running_trials_end_unless_it_says_stop(journal: Journal) -> None:
@@ -176,7 +187,7 @@ def test_a_used_up_budget_lets_running_trials_end_unless_it_says_stop(journal: J
     made.report("slot", end("key1", seconds=200.0))
     made.tick()
     assert made.stop_file.read_text() == "drain"
-    assert made.summary(0).exit_code is ExitCode.LIMIT
+    assert made.summary().exit_code is ExitCode.LIMIT
     strict = driver(journal, budget={"cpu_hours": 0.01, "on_exhausted": "stop"})
     strict.report("slot", end("key0", seconds=40.0))
     strict.tick()
@@ -199,3 +210,31 @@ def test_a_worker_that_died_for_good_loses_its_attempt_and_fails_its_chunk(journ
     assert (made.state.done, made.state.failed, made.state.waiting) == (1, 2, 1)
     (lost,) = [e for e in read_events(journal.paths) if e["kind"] == "attempt_ended"]
     assert (lost["status"], lost["attempt"], lost["error_head"]) == ("lost", "uid-key1", "the node is gone")
+
+
+@pytest.mark.parametrize("status", ["failed", "diverged"])
+def test_a_network_that_does_not_exist_is_not_waited_for(journal: Journal, status: str) -> None:
+    made = driver(journal, trials=2, evaluations=2)
+    assert (made.state.waiting, made.state.evaluations, made.state.steps_waiting) == (6, 4, 200)
+    made.report("slot", end("key0", status))
+    assert (made.state.waiting, made.state.evaluations, made.state.dropped) == (3, 2, 2)
+    made.report("slot", end("key1"))
+    for n in range(2):
+        made.report("slot", end("key1", task=f"key1-eval1-{n}"))
+    summary = made.summary()
+    assert (summary.done, getattr(summary, status), summary.dropped, summary.waiting) == (3, 1, 2, 0)
+    assert summary.exit_code is (ExitCode.FAILED_TRIALS if status == "failed" else ExitCode.COMPLETE)
+    assert "2 not evaluated" in summary.line()
+
+
+def test_evaluations_of_an_interrupted_training_wait_for_the_next_run(journal: Journal) -> None:
+    made = driver(journal, trials=1, evaluations=2)
+    made.report("slot", end("key0", "interrupted"))
+    summary = made.summary()
+    assert (summary.interrupted, summary.dropped, summary.waiting) == (1, 0, 2)
+
+
+def test_failures_of_an_earlier_run_are_named(journal: Journal) -> None:
+    assert driver(journal, trials=0, failed=("old",)).summary().reason == (
+        "1 failed in an earlier run, try them again with --retry failed"
+    )

@@ -17,7 +17,7 @@ import pytest
 
 from ablate.errors import ClusterError, ExitCode
 from ablate.launch import RunOptions, run_plan
-from ablate.launch import run as running
+from ablate.launch import driver as driving
 from ablate.launch.forkserver import warm_process
 from ablate.launch.options import RunSummary
 from ablate.launch.view import Running, RunState
@@ -100,7 +100,7 @@ def cluster() -> Iterator[None]:
             """It is closed by the fixture."""
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(running, "warm_process", lambda *_: Lent())
+    patch.setattr(driving, "warm_process", lambda *_: Lent())
     yield
     patch.undo()
     ray.shutdown()

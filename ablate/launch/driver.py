@@ -1,0 +1,331 @@
+"""`Driver`: told of everything by Tune, it keeps the counts of a run and decides when to stop."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+from ablate.errors import ExitCode
+from ablate.launch import agenda as agendas
+from ablate.launch.agenda import Agenda
+from ablate.launch.attempt import Context, Outcome, Task
+from ablate.launch.forkserver import warm_process
+from ablate.launch.options import Placement, RunOptions, RunSummary, elsewhere, place
+from ablate.launch.view import Running, RunState, RunView
+from ablate.store.journal import Journal
+from ablate.store.record import end_attempt
+from ablate_core import plugins
+
+if TYPE_CHECKING:
+    from ablate.store.ingest import Ingester
+    from ablate.store.paths import StorePaths
+
+SNAPSHOT_EVERY: Final = 3
+"""A snapshot for readers is published at every third ingest."""
+CONTINUE: Final = "the same command continues from the last checkpoints"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run is about.
+
+    Attributes:
+        name: of the study.
+        todo: what is left to do.
+        planned: trainings and evaluations asked for, finished or not.
+        trials: trials asked for.
+        resources, budget: what the space says, ``{}`` where there is none.
+    """
+
+    name: str
+    todo: Agenda
+    planned: int
+    trials: int
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    budget: Mapping[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+
+class Driver:
+    """Told of everything by Tune (see `tuning.Monitor`); keeps the counts, decides when to stop."""
+
+    def __init__(
+        self, job: Job, paths: StorePaths, options: RunOptions, view: RunView, ingester: Ingester, journal: Journal
+    ) -> None:
+        self.job, self.paths, self.options, self.view = job, paths, options, view
+        self.state = state = RunState(job.name, job.planned, len(job.todo.skipped), failed=len(job.todo.failed))
+        self.order = tasks = list(job.todo.tasks)
+        self.tasks = {task.id: task for task in tasks}
+        self.ingester, self.journal = ingester, journal
+        self.scratch = paths.root / ".tune" / uuid.uuid4().hex[:12]
+        self.stop_file = self.scratch / "stop"
+        self.ended: set[str] = set()
+        self.attempts: dict[str, str] = {}
+        self.failures: list[dict[str, Any]] = []
+        self.stop_code: ExitCode | None = None
+        self.stop_reason = ""
+        self.stopped_at = 0.0
+        self.draining = False
+        self.first_progress = 0.0
+        self.gpu_seconds = self.cpu_seconds = 0.0
+        self.ingested = time.monotonic()
+        self.ingests = 0
+        state.started = job.started
+        state.waiting = len(tasks)
+        state.evaluations = sum(task.kind == "eval" for task in tasks)
+        state.steps_waiting = sum(_steps(task) for task in tasks)
+        self.failure_limit = options.failure_limit(job.trials)
+
+    # --- the run
+
+    def run(self, trainer: str, evaluator: str) -> None:
+        from ablate.launch.cluster import connected
+
+        shutil.rmtree(self.scratch.parent, ignore_errors=True)  # of a driver that was killed; we hold the store's lock
+        self.scratch.mkdir(parents=True)
+        resources = self.job.resources
+        wanted = float(resources.get("cpus") or 0), float(resources.get("gpus") or 0)
+        with self._signals(), self._warm(wanted[0]) as self.warm_address, connected(self.options) as cluster:
+            self.placement = place(self.options, *wanted, cluster.nodes)
+            state = self.state
+            state.slots, state.cpus_per_trial = self.placement.slots, self.placement.cpus_per_trial
+            state.gpus_per_trial = self.placement.gpus_per_trial
+            self.view.start(state)
+            self._fit(self.placement, trainer, evaluator)
+        shutil.rmtree(self.scratch.parent, ignore_errors=True)
+
+    @contextmanager
+    def _warm(self, wanted_cpus: float) -> Iterator[str]:
+        """Import torch while Ray starts: slots on this machine fork from one process; others start their own."""
+        if elsewhere(self.options) or self.options.isolation != "process":
+            yield ""
+            return
+        cpus = self.options.cpus_per_trial or wanted_cpus or 1.0
+        warm = warm_process(max(1, math.floor(cpus)), self.options.plugins)
+        try:
+            yield warm.address
+        finally:
+            warm.close()
+
+    def _fit(self, placement: Placement, trainer: str, evaluator: str) -> None:
+        import sys
+
+        from ablate.launch.cluster import ships
+        from ablate.launch.slots import SlotSettings
+        from ablate.launch.tuning import fit
+
+        retries = agendas.retries(self.job.resources)
+        process = self.options.isolation == "process"
+        context = Context(
+            store=str(self.paths.root),
+            gpus=placement.gpus_per_trial,
+            threads=placement.threads,
+            trainer=trainer,
+            evaluator=evaluator,
+            plugins=tuple(self.options.plugins),
+            releases={plugin.module: tuple(plugin.release) for plugin in plugins.load(self.options.plugins)},
+        )
+        settings = SlotSettings(
+            context=context,
+            isolation=self.options.isolation,
+            stop_file=str(self.stop_file),
+            stop_grace=self.options.stop_grace,
+            report_seconds=self.options.report_seconds,
+            retries={cause: n for cause, n in retries.items() if cause != "preempt"},
+            sys_path=tuple(path or os.getcwd() for path in sys.path),
+            warm_address=self.warm_address,
+            own_path_first=ships(self.options),
+        )
+        chunks = agendas.chunks(self.order, placement, self.options)
+        deaths = retries["preempt"] if process else retries["crash"]
+        fit(self.order, chunks, settings, placement, self, self.scratch / "tune", deaths)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Own SIGINT, SIGTERM and SIGUSR1 while running; only the main thread may."""
+        self.handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]] = {}
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self.handlers = {
+            signal.SIGINT: self._interrupted,
+            signal.SIGTERM: self._preempted,
+            signal.SIGUSR1: self._preempted,
+        }
+        before = {number: signal.getsignal(number) for number in self.handlers}
+        self._install()
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.stop_code, self.stop_reason = ExitCode.INTERRUPTED, f"killed; {CONTINUE}"
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _install(self) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        if self.stop_code is ExitCode.INTERRUPTED:
+            raise KeyboardInterrupt
+        self.stop(ExitCode.INTERRUPTED, f"interrupted; {CONTINUE}")
+        self.view.message("stopping: running trials write a checkpoint; press Ctrl-C again to kill them")
+
+    def _preempted(self, number: int, frame: FrameType | None) -> None:
+        if self.stop_code is None:
+            self.stop(ExitCode.PREEMPTED, f"preempted by {signal.Signals(number).name}; {CONTINUE}")
+
+    def stop(self, code: ExitCode, reason: str, drain: bool = False) -> None:
+        """Start nothing new; running trials checkpoint and stop, or with `drain` go on to their end."""
+        self.stop_code, self.stop_reason, self.stopped_at = code, reason, time.monotonic()
+        self.draining = drain
+        scratch = Path(f"{self.stop_file}.new")
+        scratch.write_text("drain" if drain else "stop", encoding="ascii")
+        os.replace(scratch, self.stop_file)
+
+    # --- what Tune tells
+
+    def begun(self) -> None:
+        self._install()  # Tune has taken SIGUSR1
+
+    def report(self, slot: str, result: dict[str, Any]) -> None:
+        if progress := result["progress"]:
+            running = self._running(progress["task"])
+            if running is not None:
+                self.attempts[running.key] = progress["attempt"]
+                running.advance(progress["step"], progress["phase"])
+        for outcome in result["ended"]:
+            self._account(outcome)
+
+    def lost(self, slot: str, chunk: list[int], error: str) -> None:
+        """The worker is gone for good: the trial it ran is lost (a later run resumes it), the rest never started."""
+        for index in chunk:
+            task = self.order[index]
+            if task.id in self.ended:
+                continue
+            error_head = error or "the Ray worker died"
+            outcome = Outcome(task.key, "failed", 0, "", "crash", "WorkerDied", error_head)
+            if uid := self.attempts.get(task.id):
+                end_attempt(self.journal, task.key, "lost", attempt=uid, **outcome.ended())
+            self._account({**outcome.to_dict(), "task": task.id})
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        if now - self.ingested >= self.options.ingest_seconds:
+            self.ingester.ingest()
+            self.ingests += 1
+            if self.ingests % SNAPSHOT_EVERY == 1:
+                self.ingester.publish_snapshot()
+            self.ingested = time.monotonic()
+        limit = self.options.time_limit
+        if limit and self.state.elapsed >= limit and self.stop_code is None:
+            self.stop(ExitCode.LIMIT, f"time limit of {limit:g} s reached; {CONTINUE}")
+        self._heed_budget()
+        self.view.update(self.state)
+
+    def over(self) -> bool:
+        """True when a stop was asked and every slot has had the time to say that its trial has ended."""
+        if self.stop_code is None:
+            return False
+        since = time.monotonic() - self.stopped_at
+        if not self.draining and since > self.options.stop_grace + 30:
+            return True
+        return not self.state.running and since > self.options.report_seconds + 0.5
+
+    # --- the counts
+
+    def _running(self, name: str) -> Running | None:
+        if name in self.ended:
+            return None
+        if name not in self.state.running:
+            task = self.tasks[name]
+            self.state.running[name] = Running(name, task.label, task.seed, task.steps, task=task.kind)
+            self._no_longer_waiting(task)
+            self.first_progress = self.first_progress or time.monotonic()
+        return self.state.running[name]
+
+    def _no_longer_waiting(self, task: Task) -> None:
+        self.state.waiting -= 1
+        self.state.evaluations -= task.kind == "eval"
+        self.state.steps_waiting -= _steps(task)
+
+    def _account(self, outcome: dict[str, Any]) -> None:
+        running = self._running(outcome["task"])
+        if running is None:
+            return
+        state, status = self.state, outcome["status"]
+        del state.running[running.key]
+        self.ended.add(running.key)
+        setattr(state, status, getattr(state, status) + 1)
+        state.steps_trained += max(outcome["step"] - running.first_step, 0)
+        state.slot_seconds += outcome["wall_seconds"]
+        self.gpu_seconds += outcome["wall_seconds"] * state.gpus_per_trial
+        self.cpu_seconds += outcome["wall_seconds"] * state.cpus_per_trial
+        if status == "failed":
+            self.failures.append({**outcome, "label": running.label, "seed": running.seed})
+        self.view.ended(state, running, outcome)
+        if running.task == "train" and status in ("failed", "diverged"):
+            self._drop_evaluations(outcome["key"])
+        if len(self.failures) > self.failure_limit and self.stop_code is None:
+            why = f"{len(self.failures)} trials failed, more than --max-failures allows"
+            self.stop(ExitCode.TOO_MANY_FAILURES, why)
+
+    def _drop_evaluations(self, trial: str) -> None:
+        """What was to be measured on a network that does not exist; its slot does the same."""
+        for task in self.order:
+            if task.key == trial and task.id not in self.ended:
+                self.ended.add(task.id)
+                self.state.dropped += 1
+                self._no_longer_waiting(task)
+
+    def _heed_budget(self) -> None:
+        budget = self.job.budget
+        used = {"gpu_hours": self.gpu_seconds / 3600, "cpu_hours": self.cpu_seconds / 3600}
+        for name, hours in used.items():
+            limit = budget.get(name)
+            if limit is not None and hours >= limit and self.stop_code is None:
+                drain = budget.get("on_exhausted", "finish_running") == "finish_running"
+                self.stop(ExitCode.LIMIT, f"budget.{name} of {limit:g} used up by this run", drain)
+
+    def summary(self) -> RunSummary:
+        state, failed_before = self.state, len(self.job.todo.failed)
+        code, reason = self.stop_code, self.stop_reason
+        if len(self.ended) == len(self.order) and not state.interrupted:
+            code, reason = None, ""  # the stop came too late to matter
+        if code is None and state.interrupted:
+            code, reason = ExitCode.PREEMPTED, f"trials were interrupted from outside; {CONTINUE}"
+        if code is None:
+            code = ExitCode.FAILED_TRIALS if state.failed else ExitCode.COMPLETE
+        if failed_before and not reason:
+            reason = f"{failed_before} failed in an earlier run, try them again with --retry failed"
+        return RunSummary(
+            done=state.done,
+            diverged=state.diverged,
+            failed=state.failed,
+            interrupted=state.interrupted + len(state.running),
+            skipped=state.skipped,
+            waiting=state.waiting,
+            dropped=state.dropped,
+            wall_seconds=state.elapsed,
+            startup_seconds=max(self.first_progress - state.started, 0.0),
+            exit_code=code,
+            reason=reason,
+            failures=tuple(self.failures),
+        )
+
+
+def _steps(task: Task) -> int:
+    """Optimiser steps that a task still costs at most."""
+    return task.steps if task.kind == "train" else 0
