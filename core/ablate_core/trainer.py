@@ -40,7 +40,7 @@ from ablate_core.optim import build_optimizer, clip_gradients, learning_rate, se
 from ablate_core.posthoc_ema import PowerEMA
 from ablate_core.preparation import build_network, load_batch, load_data, require_legal
 from ablate_core.progress import Clock, Meter
-from ablate_core.random import Draws
+from ablate_core.random import Draws, stream_seed
 
 Event = dict[str, Any]
 Report = Callable[[Event], None]
@@ -156,6 +156,9 @@ def train(
         # A batch of data, and the random numbers of this step.
         batch = load_batch(config, data, batches.indices(step), step, device)
         draws = Draws(config.seed, step, device=device)
+        masks = stream_seed(config.seed, "dropout.network", step)
+        net.use_dropout(masks)
+        target_net.use_dropout(None if config.objective.target_network.teacher else masks)
 
         # Loss and gradients. Autocast covers the networks' matrix products; times and the loss stay float32.
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.train.precision == "bf16"):

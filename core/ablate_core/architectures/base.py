@@ -55,7 +55,9 @@ class Network(nn.Module, abc.ABC):
 
         Gradients flow through both (reverse over forward), which Lagrangian objectives need. A network may override it
         with hand-written tangents: torch's forward mode takes a slow path wherever a tensor with a tangent meets one
-        without (every bias, every constant); a small SiT takes five times as long in it.
+        without (every bias, every constant); a small SiT takes five times as long in it. A network with
+        `torch.nn.functional.layer_norm` must, or write its norm out, where gradients are taken through the derivative:
+        torch gets those wrong (pytorch issue 196700; `pairs.layer_norm` is right).
         """
         more = {} if g is None else {"g": g}
         if dr is None:
@@ -63,6 +65,13 @@ class Network(nn.Module, abc.ABC):
         else:
             both = torch.func.jvp(lambda *inputs: self(*inputs, y, **more), (x, r, t), (dx, dr, dt))
         return both[0], both[1]
+
+    def use_dropout(self, seed: int | None) -> None:
+        """Draw all dropout masks from `seed` from now on; None, as at first, drops nothing.
+
+        The trainer gives one seed per step to the network and to the copy that targets are computed with, so that both
+        drop alike, and a resumed run drops what the uninterrupted one would. Does nothing where there is no dropout.
+        """
 
     def log_variance(self, t: Tensor) -> Tensor:
         """Learned log-variance of the loss at `t`: (B,) -> (B,), never (B, 1). Only where `has_log_variance`."""

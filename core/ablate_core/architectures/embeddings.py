@@ -21,14 +21,27 @@ def sinusoid(t: Tensor, dim: int = TIME_FEATURES, max_period: float = 10_000.0) 
     derivative by t wrong in the sixth digit of a float64 check (EDAPINENUT/ExplicitShortCut arch/sit.py:47-49).
     """
     t = t.to(torch.promote_types(t.dtype, torch.float32))
-    angle = t[:, None] * frequencies(dim, max_period, t)  # [B, dim / 2]
-    return torch.cat([angle.cos(), angle.sin()], dim=1)
+    return waves(Pair(t), frequencies(dim, max_period, t)).value
 
 
-def frequencies(dim: int, max_period: float, like: Tensor) -> Tensor:
-    """Angular frequencies max_period^(-k / (dim / 2)), (dim / 2,), of the dtype and device of `like`."""
+def frequencies(dim: int, max_period: float, like: Tensor, *, last: bool = False) -> Tensor:
+    """Angular frequencies max_period^(-k / n), (dim / 2,), of the dtype and device of `like`.
+
+    n is dim / 2, so that the last is above 1 / max_period; with `last`, dim / 2 - 1, and it is reached.
+    """
     k = torch.arange(dim // 2, dtype=like.dtype, device=like.device)
-    return torch.exp(k * (-math.log(max_period) / (dim // 2)))
+    return torch.exp(k * (-math.log(max_period) / (dim // 2 - last)))
+
+
+def waves(t: Pair, frequency: Tensor) -> Pair:
+    """[cos(t f), sin(t f)], (B,) -> (B, 2 n) for frequencies (n,)."""
+    angle = t.value[:, None] * frequency
+    cos, sin = angle.cos(), angle.sin()
+    value = torch.cat([cos, sin], dim=1)
+    if t.tangent is None:
+        return Pair(value)
+    speed = t.tangent[:, None] * frequency
+    return Pair(value, torch.cat([-sin * speed, cos * speed], dim=1))
 
 
 def sincos_2d(dim: int, rows: int, columns: int) -> Tensor:
@@ -74,11 +87,9 @@ class TimeEmbedder(nn.Module):
         """The embedding and its derivative along the tangent of `t`."""
         if t.tangent is None:
             return Pair(self(t.value))
-        features = sinusoid(t.value * self.time_scale)
-        cos, sin = features.chunk(2, dim=1)
-        speed = frequencies(TIME_FEATURES, 10_000.0, features) * (self.time_scale * t.tangent[:, None])
-        d_features = torch.cat([-sin * speed, cos * speed], dim=1)
-        inner = linear(self.inner, Pair(features, d_features).to(self.inner.weight.dtype))
+        scaled = t.map(lambda time: time * self.time_scale).to(torch.promote_types(t.value.dtype, torch.float32))
+        features = waves(scaled, frequencies(TIME_FEATURES, 10_000.0, scaled.value))
+        inner = linear(self.inner, features.to(self.inner.weight.dtype))
         return linear(self.outer, silu(inner))
 
 

@@ -3,10 +3,10 @@
 A network written in these is its own forward mode: without tangents it computes the output alone. That is faster than
 torch's forward mode, which takes a slow path wherever a tensor with a tangent meets one without (every bias).
 
-Where no gradient is recorded, fused backward kernels serve as tangents: the Jacobian of a LayerNorm without affine, of
-a softmax and of every elementwise map is symmetric. Where one is, tangents are written in operations that can be
-differentiated again: `silu_backward` has no derivative, and that of `native_layer_norm_backward` leaves out the mean
-and the standard deviation.
+Gradients flow through the tangents (reverse over forward), and are right where torch's own are not: those through the
+forward mode of `layer_norm` take its mean and deviation for constants (pytorch issue 196700). The backward kernel of a
+LayerNorm without affine is its tangent, since the Jacobian is symmetric, and so it is for a softmax and for elementwise
+maps; that of SiLU is the exception that cannot be differentiated again.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def silu(x: Pair) -> Pair:
 
 def silu_tangent(x: Tensor, dx: Tensor) -> Tensor:
     """Derivative of SiLU at x along dx."""
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled():  # the kernel below has no derivative
         gate = x.sigmoid()
         return dx * gate * (1 + x * (1 - gate))
     out: Tensor = torch.ops.aten.silu_backward(dx, x)
@@ -97,11 +97,6 @@ def layer_norm(x: Pair, eps: float = 1e-6) -> Pair:
     shape = [h.shape[-1]]
     if dh is None:
         return Pair(F.layer_norm(h, shape, eps=eps))
-    if torch.is_grad_enabled():
-        normal = F.layer_norm(h, shape, eps=eps)
-        rstd = (h.var(dim=-1, correction=0, keepdim=True) + eps).rsqrt()
-        across = (normal * dh).mean(dim=-1, keepdim=True)
-        return Pair(normal, rstd * (dh - dh.mean(dim=-1, keepdim=True) - normal * across))
     normal, mean, rstd = torch.native_layer_norm(h, shape, None, None, eps)
     slope, _, _ = torch.ops.aten.native_layer_norm_backward(dh, h, shape, mean, rstd, None, None, [True, False, False])
     return Pair(normal, slope)

@@ -287,9 +287,9 @@ class SiTNetwork(Network):
 def zero_outputs(head: Head | SiTNetwork) -> None:
     """What starts at zero: the output layer and, with adaLN, every modulation."""
     nn.init.zeros_(head.output.weight)
-    for module in (*head.blocks, head):
-        if isinstance(module.modulation, Modulation):
-            nn.init.zeros_(module.modulation.weight)
+    for module in head.modules():
+        if isinstance(module, Modulation):
+            nn.init.zeros_(module.weight)
 
 
 def _block(config: SiT) -> Block:
