@@ -9,6 +9,7 @@ import pytest
 import torch
 from golden_cases import GoldenNetwork, random_network
 from partial_trials import partial_trial
+from perceptual_files import narrow_lpips
 from torch import Tensor
 
 from ablate_core.component import Component
@@ -39,12 +40,16 @@ COMPANIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("second_step", "identity"): {"time_sampler": {"name": "alpha_ratio", "shape": "constant", "alpha": 1.0}},
 }
 """What else a row must choose before it can hold a choice."""
+WRITTEN: dict[str, Any] = {"lpips": narrow_lpips()}
+"""Choices that need more than their name."""
 
 
 def hosts(slot: str, choice: str) -> tuple[Objective, str]:
     """A published row with one slot replaced by `choice`, the first that is legal on its own path, and that path."""
     for name, row in METHODS.items():
-        objective = Objective.model_validate({"name": name, **COMPANIONS.get((slot, choice), {}), slot: choice})
+        objective = Objective.model_validate(
+            {"name": name, **COMPANIONS.get((slot, choice), {}), slot: WRITTEN.get(choice, choice)}
+        )
         if getattr(objective, slot).name == choice and legal(objective, row.path):
             return objective, row.path
     if choice == "none":
@@ -61,9 +66,9 @@ SWAPS = [
 ]
 
 
-def batch(n: int = 64, dtype: torch.dtype = torch.float64) -> Batch:
+def batch(n: int = 64, dtype: torch.dtype = torch.float64, shape: tuple[int, ...] = (2, 3)) -> Batch:
     g = torch.Generator().manual_seed(0)
-    x0 = 0.5 * torch.randn(n, 2, 3, generator=g, dtype=torch.float64)
+    x0 = 0.5 * torch.randn(n, *shape, generator=g, dtype=torch.float64)
     return Batch(x0.to(dtype), torch.arange(n) % 5, 5)
 
 
@@ -71,10 +76,11 @@ def compute(
     objective: Objective, path: str = "linear", *, seed: int = 0, dtype: torch.dtype = torch.float64
 ) -> tuple[Loss, GoldenNetwork]:
     extras = {"guidance_inputs": objective.guidance_inputs, "heads": 1 + objective.parameterization.needs_velocity_head}
-    net, target = (random_network((2, 3), seed=k, dtype=dtype, **extras) for k in (0, 1))
+    shape = (3, 2, 2) if objective.metric.needs_images else (2, 3)
+    net, target = (random_network(shape, seed=k, dtype=dtype, **extras) for k in (0, 1))
     draws = Draws(seed, 3, dtype=dtype)
     schedule = Schedule.model_validate(path)
-    return objective.loss(net, target, schedule, batch(dtype=dtype), draws, 600, 1000), net
+    return objective.loss(net, target, schedule, batch(dtype=dtype, shape=shape), draws, 600, 1000), net
 
 
 def honours_the_contract(objective: Objective, path: str) -> None:

@@ -18,11 +18,19 @@ class LossMetric(Component):
     """True where rows that share their times are compared as a set of states (C6)."""
     needs_images: ClassVar[bool] = False
     """True where prediction and target must be clean images in pixels (C5)."""
+    needs_weights: ClassVar[bool] = False
+    """True where it reads trained weights from a file."""
 
     @property
     def self_normalizing(self) -> bool:
         """True where the loss of every row is divided by (a power of) itself (C13, C14)."""
         return False
+
+    def preflight(self) -> None:
+        """Cheap look whether its files can be there; nothing to do for most. Raises ValueError, one line."""
+
+    def prepare(self) -> None:
+        """Read its files, before any training is paid for. Raises ValueError, one line."""
 
     @abc.abstractmethod
     def distance(self, prediction: Tensor, target: Tensor, *, group: int, reach: Tensor) -> Tensor:
