@@ -377,9 +377,9 @@ def _notes(frames: StudyFrames, primary: Group | None, scale: str, model: Model 
     """Caveats the reader must see beside the numbers."""
     found = []
     labels = frames.labels
-    for names in frames.namesakes:
+    for same in frames.namesakes:
         found.append(
-            f"One arm under several names, which all compute the same: {' = '.join(map(formats.short, names))}."
+            f"One arm under several names, which all compute the same: {' = '.join(map(formats.short, same))}."
         )
     if scale == "linear":
         bad = sum(v <= 0 for v in flat)

@@ -166,3 +166,23 @@ def test_plan_and_run_say_what_is_trained_once_and_what_is_only_expected_to_be_e
     assert "expected equal, at the fixed point only; both trained: D, E (mixtures" in text
     planning.show(found, paths, json=True)
     assert len(json.loads(capsys.readouterr().out)["equivalences"]) == len(found.equivalences)
+
+
+def test_the_store_knows_both_places_of_an_arm_by_their_own_levels(tmp_path: Path) -> None:
+    from ablate.store import StorePaths, open_frames
+    from ablate.store.journal import Journal
+    from ablate.store.record import record_plan
+    from ablate_reports import StudyFrames, analyse
+
+    paths = StorePaths(tmp_path)
+    with Journal(paths, "driver") as journal:
+        record_plan(journal, plan(GRID))
+    frames = StudyFrames.from_mapping(open_frames(paths, "space"))
+    rows = frames.study_arms[frames.study_arms["plan"] == "grid"]
+    places = {row["label"]: (row["arm_id"], json.loads(row["choice"])) for row in rows.to_dict("records")}
+    assert places["u/linear"][0] == places["v_ddim/linear"][0]
+    assert places["u/linear"][1] == {"own": "u", "schedule": "linear"}
+    assert places["v_ddim/linear"][1] == {"own": "v_ddim", "schedule": "linear"}
+    assert len(frames.arms) == 3
+    assert len(frames.trials) == 9
+    assert any("u/linear = v_ddim/linear" in note for note in analyse(frames).notes)
