@@ -57,7 +57,12 @@ class EMA:
 
 @torch.no_grad()
 def follow(target: nn.Module, net: nn.Module, decay: float) -> None:
-    """``target <- decay target + (1 - decay) net`` for parameters; buffers are copied. Both are the same network."""
+    """``target <- decay target + (1 - decay) net`` for parameters; buffers are copied. Both are the same network.
+
+    A decay of 1 leaves parameters and buffers alone.
+    """
+    if decay == 1:
+        return
     torch._foreach_lerp_(list(target.parameters()), list(net.parameters()), 1 - decay)
     for ours, theirs in zip(target.buffers(), net.buffers(), strict=True):
         ours.copy_(theirs)

@@ -111,6 +111,11 @@ class Objective(BaseModel):
             self.__dict__["target_network"] = NoTargetNetwork()
         return self
 
+    def preflight(self) -> None:
+        """Cheap look whether the files of its components can be there. Raises ValueError, one line."""
+        self.metric.preflight()
+        self.target_network.preflight()
+
     @property
     def uses_target_network(self) -> bool:
         """True where a target or a guided velocity is computed with a network."""

@@ -92,6 +92,7 @@ def train(
 
     # Everything that can be wrong with the config, the data or the metric is found here.
     require_legal(config)
+    config.objective.preflight()
     data = load_data(config)
     build_metric(config.eval, config.data, data, str(device))
     measured = chosen_ema(config)
@@ -105,6 +106,9 @@ def train(
     power_ema = PowerEMA(net, config.train.snapshot_sigma_rel if config.train.snapshot_every else ())
     has_target = config.objective.target_network.decay(0, total) is not None
     target = copy.deepcopy(net).requires_grad_(False) if has_target else None
+    if target is not None:
+        config.objective.target_network.prepare(target)
+    config.objective.metric.prepare()
     target_net = net if target is None else target
     meter = Meter(config.train.diverged_above, device)
 
