@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ablate.space.plan import Plan
     from ablate.store.paths import StorePaths
     from ablate_core.datasets import Dataset
+    from ablate_core.objective import Objective
 
 
 def run_plan(
@@ -58,7 +59,8 @@ def run_plan(
     agendas.check_resources(plan.resources)
     started = time.monotonic()
     if not elsewhere(options):
-        _preflight({trial.config.data for trial in plan.trials})
+        configs = [trial.config for trial in plan.trials]
+        _preflight({config.data for config in configs} | {config.objective for config in configs})
     with Ingester(paths) as ingester, Journal(paths, "driver") as journal:
         record_plan(journal, plan)
         ingester.ingest()
@@ -118,10 +120,10 @@ def _with_plugins(options: RunOptions, of_space: Sequence[str]) -> RunOptions:
     return replace(options, plugins=named)
 
 
-def _preflight(needed: set[Dataset]) -> None:
-    """Refuse data that are not on this machine before Ray is started; a cluster elsewhere may have its own folders."""
-    for data in needed:
+def _preflight(needed: Iterable[Dataset | Objective]) -> None:
+    """Refuse files that are not on this machine before Ray is started; a cluster elsewhere may have its own folders."""
+    for part in needed:
         try:
-            data.preflight()
+            part.preflight()
         except ValueError as error:
             raise AblateError(str(error)) from None

@@ -86,7 +86,7 @@ def data_std_1(name: str) -> object:
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_an_interrupted_trial_equals_an_uninterrupted_one_bit_for_bit(method: str, tmp_path: Path) -> None:
-    trial = config(data_std_1(method))
+    trial = config(data_std_1(method), schedule=METHODS[method].path)
     whole = train(trial, tmp_path / "whole")
     assert whole.status == "done"
     for steps in (0, 3, 1, 2):  # stopped at steps 0, 3, 4 and 6
