@@ -46,6 +46,7 @@ def _examine(root: Path) -> Iterator[Finding]:
     looks: tuple[Callable[[], Iterator[Finding]], ...] = (
         _python,
         _packages,
+        _plugins,
         _devices,
         _evaluation,
         lambda: _store(root),
@@ -87,6 +88,22 @@ def _packages() -> Iterator[Finding]:
         f"{__version__}{', and another distribution that also installs the import name ablate' if clash else ''}",
         "uninstall the distribution `ablate`: the two cannot share an environment" if clash else "",
     )
+
+
+def _plugins() -> Iterator[Finding]:
+    from ablate.cli.options import plugin_names
+    from ablate.errors import AblateError
+    from ablate.space import load_plugins
+    from ablate_core import plugins
+
+    try:
+        load_plugins(plugin_names(None))
+    except AblateError as error:
+        yield Finding("plug-ins", "error", str(error), "every command that reads a space stops at it")
+    for plugin in plugins.loaded():
+        count = sum(1 for _ in plugins.components(plugin.module))
+        release = f", {plugin.release}" if plugin.release.distribution else ""
+        yield Finding(f"plug-in {plugin.module}", "ok", f"{count} components{release}, source {plugin.sha256[:12]}")
 
 
 def _devices() -> Iterator[Finding]:

@@ -32,7 +32,7 @@ def load_plugins(named: Iterable[str] = (), in_space: Iterable[tuple[str, Mark]]
     """
     listed = [name.strip() for name in os.environ.get(ENVIRONMENT_VARIABLE, "").split(",")]
     modules = [
-        *(_one(module, f"installed {release}: ") for module, release in plugins.discover().items()),
+        *(_one(module, installed=str(release)) for module, release in plugins.discover().items()),
         *(_one(module, f"{ENVIRONMENT_VARIABLE}: ") for module in listed if module),
         *(_one(module) for module in named),
         *(_one(module, mark=mark) for module, mark in in_space),
@@ -40,11 +40,13 @@ def load_plugins(named: Iterable[str] = (), in_space: Iterable[tuple[str, Mark]]
     return tuple(dict.fromkeys(modules))
 
 
-def _one(module: str, origin: str = "", mark: Mark | None = None) -> str:
+def _one(module: str, origin: str = "", *, installed: str = "", mark: Mark | None = None) -> str:
     try:
         plugins.load([module])
     except PluginError as error:
         if mark is not None:
             refuse([Problem(mark, f"plugins: {error}")])
+        if installed:
+            raise AblateError(f"{error}; or uninstall {installed}, or set {plugins.AUTOLOAD}=0") from error
         raise AblateError(f"{origin}{error}") from error
     return module

@@ -19,7 +19,7 @@ def trial_detail(paths: StorePaths, key: str) -> dict[str, Any]:
 
     Returns:
         trial_id, arm_id, label, seed, config, status, reason, steps_planned, steps_done, folder, studies [names], and
-        lists of dicts: attempts, measurements, artifacts.
+        lists of dicts: attempts, plugins (that each attempt had loaded), measurements, artifacts.
 
     Raises:
         NotHereError: no trial, or several, begin with `key`.
@@ -79,6 +79,11 @@ _DETAIL = {
         SELECT number AS attempt, task, status, host, pid, device, env_id, resumed_from_step, started_at, ended_at,
                step, reason, error_type, error_head, wall_seconds, cpu_seconds, gpu_seconds, peak_mem_mb
         FROM attempt WHERE trial_id = ? ORDER BY number""",
+    "plugins": """
+        SELECT number AS attempt, p.key AS module, p.value->>'distribution' AS distribution,
+               p.value->>'version' AS version, p.value->>'sha256' AS sha256
+        FROM attempt JOIN env USING (env_id), json_each(definition, '$.plugins') p
+        WHERE trial_id = ? ORDER BY number, module""",
     "measurements": """
         SELECT metric_id, d.name AS metric_name, cond_id, c.definition::VARCHAR AS condition, step, draw, m.n_samples,
                value, wall_seconds

@@ -180,12 +180,10 @@ def _reason(module: str, error: BaseException) -> str:
         return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
         return f"no module is named {error.name!r}; install the plug-in, or put its folder on PYTHONPATH"
-    release = discover().get(module)
-    mend = f"mend it, uninstall {release} or set {AUTOLOAD}=0" if release else "mend it, or leave it out"
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<")]
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     said = f"{type(error).__name__}: {error}".rstrip(": ")
-    return f"does not import: {said}{'' if isinstance(error, SyntaxError) else place}; {mend}"
+    return f"does not import: {said}{'' if isinstance(error, SyntaxError) else place}; mend it, or leave it out"
 
 
 def _installed(module: str) -> Release:
