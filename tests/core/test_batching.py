@@ -12,6 +12,8 @@ from ablate_core.batching.class_consistent import proportional_counts
 from ablate_core.random import generator
 
 
+@pytest.mark.oracle("O23")
+@pytest.mark.proves("batching:iid")
 @pytest.mark.parametrize("n", [10, 32, 100])
 def test_a_pass_in_random_order_repeats_nothing_and_later_passes_show_the_rest(n: int) -> None:
     seen: set[int] = set()
@@ -33,6 +35,8 @@ def one_class(counts: str = "whole", **more: Any) -> Batching:
     return Batching.model_validate({"name": "class_consistent", "counts": counts, **more})
 
 
+@pytest.mark.oracle("O23")
+@pytest.mark.proves("batching:class_consistent")
 @pytest.mark.parametrize("counts", ["whole", "proportional"])
 @pytest.mark.parametrize("size", [8, 12, 50, 63, 64])
 def test_every_batch_holds_one_class_and_every_sample_comes_up(size: int, counts: str) -> None:
@@ -52,6 +56,8 @@ def test_every_batch_holds_one_class_and_every_sample_comes_up(size: int, counts
     assert not torch.equal(orders[0], orders[1])
 
 
+@pytest.mark.oracle("O23")
+@pytest.mark.proves("batching:class_consistent")
 @pytest.mark.parametrize("size", range(8, 65))
 def test_no_size_of_class_at_or_above_the_batch_runs_off_its_end(size: int) -> None:
     y = torch.repeat_interleave(torch.arange(3), torch.tensor([64, 100, 97]))  # defect D11: 32 left, 64 asked for
@@ -61,6 +67,8 @@ def test_no_size_of_class_at_or_above_the_batch_runs_off_its_end(size: int) -> N
             assert bool((y[order] == y[order][:, :1]).all())
 
 
+@pytest.mark.oracle("O23")
+@pytest.mark.proves("batching:class_consistent")
 def test_classes_come_up_in_proportion_to_their_size_where_that_is_asked_for() -> None:
     sizes = torch.tensor([110, 190, 300])  # defect D11: uniformly, whatever their size
     y, passes = torch.repeat_interleave(torch.arange(3), sizes), 1500

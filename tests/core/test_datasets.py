@@ -21,6 +21,7 @@ def g(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.mark.proves("dataset:digits")
 def test_digits_are_those_of_scikit_learn_with_mean_0_and_std_1() -> None:
     from sklearn.datasets import load_digits
 
@@ -41,6 +42,7 @@ def test_uint8_rounds_half_up_and_clips() -> None:
     assert folder.to_uint8(grey).flatten().tolist() == [0, 0, 1, 2, 254, 255, 255]
 
 
+@pytest.mark.proves("dataset:gaussians")
 def test_gaussians_have_the_moments_and_density_they_claim() -> None:
     mixture = Gaussians(modes=5, width=0.2, size=50_000)
     data = mixture.load()
@@ -63,6 +65,7 @@ def paint(path: Path, value: int, size: tuple[int, int] = (12, 8)) -> None:
     Image.fromarray(pixels).save(path)
 
 
+@pytest.mark.proves("dataset:image_folder")
 def test_image_folder_reads_classes_in_order_and_crops_the_centre(tmp_path: Path) -> None:
     for k, name in enumerate(("ape", "bee")):
         for i in range(2):
@@ -125,6 +128,7 @@ def test_a_bad_folder_or_picture_is_one_line_that_names_it(tmp_path: Path) -> No
         assert "cannot read the picture" in failure(tmp_path / name)
 
 
+@pytest.mark.proves("dataset:latents")
 def test_latents_are_read_from_disk_row_by_row_and_scaled(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(6, 4, 2, 2)).astype(np.float16)
     np.save(tmp_path / "x.npy", x)
@@ -136,6 +140,7 @@ def test_latents_are_read_from_disk_row_by_row_and_scaled(tmp_path: Path) -> Non
     assert torch.equal(batch, torch.from_numpy(x[[5, 0]]).float() * 0.5)
 
 
+@pytest.mark.proves("dataset:latents")
 def test_latent_moments_are_sampled_anew_at_every_visit(tmp_path: Path) -> None:
     mean, log_variance = np.full((1, 2, 1, 1), 3.0), np.full((1, 2, 1, 1), 2 * np.log(0.1))
     np.save(tmp_path / "x.npy", np.concatenate([mean, log_variance], axis=1).astype(np.float32))
@@ -165,6 +170,7 @@ def test_bad_latents_are_one_line_that_names_the_file(tmp_path: Path) -> None:
     assert "one class number" in failure()
 
 
+@pytest.mark.contract("dataset:{name}")
 @pytest.mark.parametrize("name", sorted(Dataset.choices))
 def test_class_hints_of_every_data_set_are_declared(name: str) -> None:
     kind = Dataset.choices[name]

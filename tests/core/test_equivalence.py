@@ -104,6 +104,7 @@ CASES = [
 ]
 
 
+@pytest.mark.oracle("O17")
 def test_what_shares_a_canonical_form_computes_the_same_bit_for_bit() -> None:
     """Every combination above: loss, gradients, the jump of samplers, where sampling starts."""
     seen: dict[str, int] = {}
@@ -225,12 +226,15 @@ def equal_but_for_the_label(a: Any, b: Any) -> bool:
     )
 
 
+@pytest.mark.oracle("O17")
 def test_e2_meanflow_that_lands_at_zero_is_sct_linear_by_its_config() -> None:
     shared = {"time_sampler": "fixed0", "metric": "l2_mean", "weighting": "none", "tangent": "none"}
     assert equal_but_for_the_label({"name": "meanflow", **shared}, {"name": "sct_linear", **shared})
     assert same(trial({"name": "meanflow", **shared}), trial({"name": "sct_linear", **shared}))
 
 
+@pytest.mark.oracle("O17")
+@pytest.mark.proves("first_step:ddim", "velocity:conditional")
 def test_e3_a_ddim_step_along_the_conditional_velocity_is_renoising_with_the_same_noise() -> None:
     for path in ("linear", "cosine01", "trig"):
         config = trial({"name": "ct", "parameterization": "v_ddim"}, path)
@@ -250,6 +254,8 @@ class _Map:
         self.schedule = schedule
 
 
+@pytest.mark.oracle("O17")
+@pytest.mark.proves("limit:annealed")
 def test_e4_alphaflow_at_alpha_zero_is_meanflow_on_its_times_and_metric() -> None:
     own = {"metric": {"name": "adaptive", "reduce": "mean"}}
     alphaflow = trial({"name": "alphaflow", "time_sampler": {"shape": "constant", "alpha": 0}, **own})
@@ -260,6 +266,7 @@ def test_e4_alphaflow_at_alpha_zero_is_meanflow_on_its_times_and_metric() -> Non
     assert same(alphaflow, meanflow)
 
 
+@pytest.mark.oracle("O17")
 def test_e5_split_meanflow_on_dyadic_times_is_a_shortcut_model_by_its_config() -> None:
     shared = {"time_sampler": "dyadic", "target_network": "stop_gradient", "limit": {"name": "discrete"}}
     shared["limit"] = {"name": "discrete", "compare": "velocities", "clamp_state": 0.0, "clamp_target": 0.0}
@@ -268,6 +275,7 @@ def test_e5_split_meanflow_on_dyadic_times_is_a_shortcut_model_by_its_config() -
     assert same(trial(a), trial(b))
 
 
+@pytest.mark.oracle("O17")
 def test_e6_esc_without_its_parts_is_meanflow_by_its_config() -> None:
     off = {"velocity": {"prob": 0}, "time_sampler": {"zero_steps": 0}, "tangent": "none", "weighting": "none"}
     assert equal_but_for_the_label({"name": "esc", **off}, "meanflow")
@@ -281,6 +289,8 @@ def codes(a: TrialConfig, b: TrialConfig) -> list[tuple[str, str]]:
     return [(rule.code, rule.exactness) for rule, _ in expected([a, b])]
 
 
+@pytest.mark.oracle("O17")
+@pytest.mark.proves("first_step:euler")
 def test_e7_on_average_velocities_is_equal_up_to_rounding_only() -> None:
     velocities = {"name": "ct", "limit": {"name": "discrete", "compare": "velocities"}}
     a, b = trial(velocities), trial(velocities | {"first_step": "euler"})
@@ -323,6 +333,7 @@ def test_expectations_are_groups_and_look_at_training_only() -> None:
     assert expected([]) == []
 
 
+@pytest.mark.oracle("O17")
 def test_e9_holds_at_the_fixed_point() -> None:
     """Iterating v_g = om v + ka v_g + (1 - om - ka) v_null leads both mixtures to one velocity."""
     v, null = torch.tensor(1.7, dtype=torch.float64), torch.tensor(-0.4, dtype=torch.float64)

@@ -12,6 +12,8 @@ from ablate_core.random import Draws
 from ablate_core.schedules import Schedule
 
 
+@pytest.mark.oracle("O21")
+@pytest.mark.proves("velocity:conditional")
 @pytest.mark.parametrize("path", ["linear", "cosine01"])
 def test_at_step_0_the_loss_of_meanflow_is_the_squared_conditional_velocity(path: str) -> None:
     torch.manual_seed(0)

@@ -104,6 +104,7 @@ def honours_the_contract(objective: Objective, path: str) -> None:
     assert Objective.model_validate(json.loads(json.dumps(objective.model_dump(mode="json")))) == objective
 
 
+@pytest.mark.contract("row:{name}", "schedule:{path}")
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", METHODS)
 def test_every_published_row_is_legal_or_says_why_and_honours_the_contract(name: str, path: str) -> None:
@@ -115,6 +116,7 @@ def test_every_published_row_is_legal_or_says_why_and_honours_the_contract(name:
         honours_the_contract(objective, path)
 
 
+@pytest.mark.contract("{slot}:{choice}")
 @pytest.mark.parametrize(("slot", "choice"), [swap[1:] for swap in SWAPS], ids=[swap[0] for swap in SWAPS])
 def test_every_component_honours_the_contract_in_some_published_row(slot: str, choice: str) -> None:
     honours_the_contract(*hosts(slot, choice))
@@ -144,6 +146,8 @@ def same(a: Objective, b: Objective, path: str = "linear") -> None:
     assert all(torch.equal(x, y) for x, y in zip(grads, other, strict=True))
 
 
+@pytest.mark.oracle("O17")
+@pytest.mark.proves("limit:none", "schedule:{path}")
 @pytest.mark.parametrize("path", PATHS)
 def test_meanflow_with_r_equal_t_everywhere_is_flow_matching_bit_for_bit(path: str) -> None:
     sampler = {"name": "ln_minmax", "p_eq": 1.0}
@@ -151,18 +155,22 @@ def test_meanflow_with_r_equal_t_everywhere_is_flow_matching_bit_for_bit(path: s
     same(meanflow, Objective.model_validate({"name": "fm", "time_sampler": sampler}), path)
 
 
+@pytest.mark.oracle("O17")
+@pytest.mark.proves("parameterization:u", "parameterization:v_ddim")
 @pytest.mark.parametrize("name", ["meanflow", "esc", "sct_linear", "scd"])
 def test_on_the_linear_path_a_ddim_velocity_of_unit_scale_is_the_average_velocity(name: str) -> None:
     u = Objective.model_validate(name)  # E1
     same(u, Objective.model_validate({"name": name, "parameterization": "v_ddim"}))
 
 
+@pytest.mark.oracle("O17")
 def test_meanflow_with_fixed_landing_is_sct_linear() -> None:
     shared = {"time_sampler": "fixed0", "metric": "l2_mean", "weighting": "none", "tangent": "none"}  # E2
     meanflow = Objective.model_validate({"name": "meanflow", **shared})
     same(meanflow, Objective.model_validate({"name": "sct_linear", **shared}))
 
 
+@pytest.mark.oracle("O17")
 def test_esc_without_its_three_parts_is_meanflow_also_as_a_config() -> None:
     off = {
         "velocity": {"prob": 0},
@@ -176,6 +184,8 @@ def test_esc_without_its_three_parts_is_meanflow_also_as_a_config() -> None:
     assert dumped[0] == dumped[1]
 
 
+@pytest.mark.oracle("O17")
+@pytest.mark.proves("velocity:plugin")
 def test_a_plugin_whose_weights_are_one_hot_is_the_conditional_velocity() -> None:
     objectives = [
         Objective.model_validate({"name": "esc", "velocity": v}) for v in ({"prob": 1.0}, "conditional")
@@ -208,6 +218,7 @@ def test_a_component_that_is_switched_off_leaves_no_trace_in_the_config(off: dic
     assert Objective.model_validate({"name": "meanflow", **off}) == Objective.model_validate("meanflow")
 
 
+@pytest.mark.proves("target_network:none")
 def test_a_target_network_that_nothing_uses_leaves_no_trace() -> None:
     plain = Objective.model_validate("fm")
     assert plain == Objective.model_validate({"name": "fm", "target_network": "ema"})

@@ -21,6 +21,7 @@ class WithBuffer(nn.Module):
         self.register_buffer("count", torch.tensor(0))
 
 
+@pytest.mark.oracle("O20")
 def test_average_follows_its_recursion_and_buffers_are_copied() -> None:
     net = WithBuffer()
     ema = EMA(net, (0.5, 0.9))
@@ -38,6 +39,7 @@ def test_average_follows_its_recursion_and_buffers_are_copied() -> None:
     assert torch.equal(ema.weights(0)["weight"], net.weight)
 
 
+@pytest.mark.oracle("O20")
 def test_updates_left_out_are_made_up_for() -> None:
     """Sixteen updates towards constant weights are one update of decay^16 (Gsunshine/py-meanflow models/ema.py)."""
     net = WithBuffer()
@@ -66,6 +68,7 @@ def test_averages_survive_saving_and_loading() -> None:
     assert torch.equal(other.weights(0.9)["weight"], ema.weights(0.9)["weight"])
 
 
+@pytest.mark.oracle("O20")
 def test_half_life_forgets_half_in_its_images() -> None:
     """O20: d^(halflife / B) = 0.5, and at most a fraction of the images seen counts."""
     d = decay_of_halflife(500_000, 256, math.inf)
@@ -77,6 +80,8 @@ def test_half_life_forgets_half_in_its_images() -> None:
         decay_of_halflife(0, 256, 1)
 
 
+@pytest.mark.oracle("O20")
+@pytest.mark.proves("target_network:ema")
 def test_a_target_network_follows_parameters_and_copies_buffers() -> None:
     net, target = WithBuffer(), WithBuffer()
     with torch.no_grad():

@@ -191,6 +191,7 @@ def test_labels_are_the_classes_in_turn() -> None:
     assert sample_labels(0, 5, 0) is None
 
 
+@pytest.mark.oracle("O19")
 def test_guidance_extrapolates_and_1_is_off() -> None:
     net = random_network((2, 4, 4))
     x = torch.randn(5, 2, 4, 4, dtype=torch.float64)

@@ -28,6 +28,8 @@ def times(path: Schedule, n: int = 64) -> tuple[Tensor, Tensor]:
     return path.end * pair.max(0).values, path.end * pair.min(0).values
 
 
+@pytest.mark.oracle("O1")
+@pytest.mark.proves("schedule:{path}")
 def test_a_path_goes_from_data_to_noise(path: Schedule) -> None:
     point = path.at(torch.tensor([0.0, path.end], dtype=torch.float64))
     last = {"ve": (1.0, 80.0), "vp_sqrt": (math.sqrt(1 - 0.99995**2), 0.99995)}.get(path.name, (0.0, 1.0))
@@ -46,6 +48,8 @@ def test_what_a_path_declares_of_itself_is_so(path: Schedule) -> None:
     assert path.unit_time is (0.9999 < path.end <= 1)
 
 
+@pytest.mark.oracle("O2")
+@pytest.mark.proves("schedule:{path}")
 def test_the_given_derivatives_are_those_of_the_path(path: Schedule) -> None:
     t, _ = times(path)
     (alpha, sigma), (d_alpha, d_sigma) = torch.func.jvp(lambda t: tuple(path.at(t))[:2], (t,), (torch.ones_like(t),))
@@ -56,6 +60,8 @@ def test_the_given_derivatives_are_those_of_the_path(path: Schedule) -> None:
     assert all(isinstance(part, Tensor) and part.shape == t.shape for part in point)  # a number in the reference of VE
 
 
+@pytest.mark.oracle("O1", "O2")
+@pytest.mark.proves("schedule:{path}")
 def test_closed_jump_coefficients_equal_the_general_ones(path: Schedule) -> None:
     t, r = times(path)
     for own, general in zip(path.jump(t, r), Schedule.jump(path, t, r), strict=True):
@@ -64,6 +70,8 @@ def test_closed_jump_coefficients_equal_the_general_ones(path: Schedule) -> None
         assert_close(own, general, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.oracle("O2")
+@pytest.mark.proves("schedule:{path}")
 @pytest.mark.parametrize("which", ["d_jump", "landing_rate"])
 def test_the_rates_of_jump_coefficients_are_their_central_differences(path: Schedule, which: str) -> None:
     t, r = times(path)
@@ -75,6 +83,8 @@ def test_the_rates_of_jump_coefficients_are_their_central_differences(path: Sche
         assert_close(own, (ahead - behind) / (2 * h), rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.oracle("O1")
+@pytest.mark.proves("schedule:{path}", "first_step:ddim")
 def test_a_ddim_jump_with_the_conditional_velocity_is_exact_in_one_and_in_two_steps(path: Schedule) -> None:
     t, r = times(path)
     s = (t + r) / 2
@@ -94,6 +104,8 @@ def test_a_ddim_jump_with_the_conditional_velocity_is_exact_in_one_and_in_two_st
         assert_close(own, wanted, rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.oracle("O3")
+@pytest.mark.proves("schedule:ve")
 def test_heun_with_the_clean_sample_as_denoiser_is_euler_on_the_exploding_path() -> None:
     path = Ve()  # E7: the conditional path is straight, so the second evaluation changes nothing
     t, r = times(path)
@@ -115,6 +127,7 @@ def test_the_time_of_a_noise_to_signal_ratio_is_found_back_and_ends_with_the_pat
     assert bool((path.time_of_ratio(near) <= path.end).all())
 
 
+@pytest.mark.proves("schedule:{path}")
 @pytest.mark.parametrize("other", PATHS)
 def test_equal_log_snr_maps_states_of_one_path_to_those_of_another(path: Schedule, other: str) -> None:
     target = Schedule.model_validate(other)

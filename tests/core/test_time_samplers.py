@@ -35,6 +35,8 @@ def sample(
     return sampler.sample(n, draws, schedule=schedule, noise_std=noise_std, step=step, total_steps=1000)
 
 
+@pytest.mark.oracle("O10")
+@pytest.mark.contract("time_sampler:{name}", "schedule:{path}")
 @pytest.mark.parametrize(("path", "name"), LEGAL)
 @pytest.mark.parametrize("step", [0, 400, 999])
 def test_times_are_ordered_on_the_path_and_have_the_declared_capabilities(path: str, name: str, step: int) -> None:
@@ -70,6 +72,7 @@ def test_times_cut_at_the_end_of_a_path_keep_their_order(path: str) -> None:
     assert bool((times.s < times.t)[~times.fm].all())
 
 
+@pytest.mark.contract("time_sampler:{name}")
 @pytest.mark.parametrize("name", sorted(TimeSampler.choices))
 def test_equal_seeds_give_equal_times_and_float32_is_legal(name: str) -> None:
     schedule, own = Schedule.model_validate("cosine01"), TimeSampler.model_validate(name)
@@ -90,6 +93,8 @@ def below(q: Any, mu: float = -0.4, sd: float = 1.0) -> Any:
     return stats.norm.cdf((stats.logistic.ppf(q) - mu) / sd)
 
 
+@pytest.mark.oracle("O10")
+@pytest.mark.proves("time_sampler:ln_minmax", "time_sampler:logit_normal")
 def test_ordered_logit_normal_times_have_their_closed_distributions() -> None:
     times = sample({"name": "ln_minmax", "p_eq": 0.0})
     assert ks(times.t, lambda q: below(q) ** 2) > 1e-3
@@ -101,11 +106,15 @@ def test_ordered_logit_normal_times_have_their_closed_distributions() -> None:
     assert ks(equal.t[equal.fm], lambda q: below(q) ** 2) > 1e-3  # those rows follow the maximum, not LN
 
 
+@pytest.mark.oracle("O10")
+@pytest.mark.proves("time_sampler:ln_indep")
 def test_independent_times_meet_more_often_than_asked() -> None:
     share = float(sample("ln_indep").fm.double().mean())
     assert share == pytest.approx(1 - 0.75 * (1 - 0.0665), abs=0.012)
 
 
+@pytest.mark.oracle("O10")
+@pytest.mark.proves("time_sampler:esc_gradual")
 def test_the_landing_time_is_released_as_the_probability_says() -> None:
     for step in (0, 250, 500, 750, 1000, 2000):
         own = EscGradual(zero_steps=1000)
@@ -120,6 +129,8 @@ def test_the_landing_time_is_released_as_the_probability_says() -> None:
     assert EscGradual(zero_steps=0).p_zero(0) == 0.0  # the reference divides by it
 
 
+@pytest.mark.oracle("O10")
+@pytest.mark.proves("time_sampler:scm_lognormal")
 @pytest.mark.parametrize("path", PATHS)
 def test_the_log_normal_noise_level_is_the_same_on_every_path(path: str) -> None:
     times, schedule = sample("scm_lognormal", path=path, noise_std=0.5), Schedule.model_validate(path)
@@ -127,6 +138,8 @@ def test_the_log_normal_noise_level_is_the_same_on_every_path(path: str) -> None
     assert ks(sigma.log(), lambda q: stats.norm.cdf((q + 1.0) / 1.4)) > 1e-3
 
 
+@pytest.mark.oracle("O10")
+@pytest.mark.proves("time_sampler:{name}")
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", ["ct_progressive", "ict"])
 def test_consistency_times_are_neighbours_on_the_noise_grid(path: str, name: str) -> None:
@@ -153,12 +166,16 @@ def test_a_grid_that_reaches_beyond_the_path_is_not_drawn_at_its_end(path: str, 
     assert mended.path_problem(schedule, 0.5) is None
 
 
+@pytest.mark.oracle("O10")
+@pytest.mark.proves("time_sampler:ct_progressive")
 def test_the_grid_of_consistency_training_grows_as_published() -> None:
     own = CtProgressive(s1=150)
     table = {0: 2, 1: 3, 1000: 6, 10_000: 17, 100_000: 54, 400_000: 107, 800_000: 151}
     assert {k: own.levels(k, 800_000) for k in table} == table
 
 
+@pytest.mark.oracle("O10")
+@pytest.mark.proves("time_sampler:ict")
 def test_the_interval_of_improved_consistency_training_follows_its_density() -> None:
     own = TimeSampler.model_validate({"name": "ict", "s0": 40, "s1": 40})
     times = sample({"name": "ict", "s0": 40, "s1": 40})
@@ -173,6 +190,8 @@ def test_the_interval_of_improved_consistency_training_follows_its_density() -> 
     assert own.levels(0, 10) == 41  # type: ignore[attr-defined]
 
 
+@pytest.mark.oracle("O10")
+@pytest.mark.proves("time_sampler:ln_mask_first")
 def test_the_first_rows_of_a_masked_batch_follow_the_logit_normal_itself() -> None:
     n, rho = 2 * N, 0.5
     times = sample("ln_mask_first", n=n)
@@ -185,6 +204,8 @@ def test_the_first_rows_of_a_masked_batch_follow_the_logit_normal_itself() -> No
     assert ks(mixed.t[mixed.fm], lambda q: 0.6 * below(q, 0.8, 0.8) + 0.4 * q) > 1e-3
 
 
+@pytest.mark.oracle("O10")
+@pytest.mark.proves("time_sampler:lambda_split")
 def test_a_split_is_uniform_between_both_times_and_a_fixed_one_is_the_midpoint_of_shortcut_models() -> None:
     times = sample("lambda_split")
     jumps = ~times.fm
@@ -206,6 +227,8 @@ def test_a_split_is_uniform_between_both_times_and_a_fixed_one_is_the_midpoint_o
     assert TimeSampler.model_validate(unused).simplest() == TimeSampler.model_validate(unused | {"mu": -0.4})
 
 
+@pytest.mark.oracle("O10")
+@pytest.mark.proves("time_sampler:alpha_ratio")
 def test_the_ratio_goes_from_the_landing_time_to_the_start_time() -> None:
     own = AlphaRatio()
     table = {0: 1.0, 250: 0.998_073, 400: 0.924_142, 500: 0.5, 600: 0.075_858, 788: 0.0, 1000: 0.0}
@@ -233,6 +256,8 @@ def test_the_ratio_goes_from_the_landing_time_to_the_start_time() -> None:
         AlphaRatio(k0=1.0)
 
 
+@pytest.mark.oracle("O10")
+@pytest.mark.proves("time_sampler:ect")
 def test_easy_consistency_times_land_at_the_data_as_often_as_the_closed_form_says() -> None:
     published = {0: 0.811, 1: 0.584, 2: 0.0}
     own = TimeSampler.model_validate("ect")
@@ -253,6 +278,8 @@ def test_easy_consistency_times_land_at_the_data_as_often_as_the_closed_form_say
         Ect(q=256)
 
 
+@pytest.mark.oracle("O10")
+@pytest.mark.proves("time_sampler:tvm")
 def test_gaps_and_landing_times_of_terminal_velocity_matching_have_their_closed_distributions() -> None:
     times = sample("tvm", n=4 * N)
     gap = times.t - times.r
@@ -266,6 +293,8 @@ def test_gaps_and_landing_times_of_terminal_velocity_matching_have_their_closed_
         assert float(values.mean()) == pytest.approx(mean, abs=0.003)
 
 
+@pytest.mark.oracle("O10")
+@pytest.mark.proves("time_sampler:dmf")
 def test_both_terms_of_decoupled_meanflow_have_times_of_their_own() -> None:
     times = sample("dmf")
     assert ks(times.t, lambda q: below(q, -0.2) * below(q, 0.2)) > 1e-3
@@ -275,6 +304,8 @@ def test_both_terms_of_decoupled_meanflow_have_times_of_their_own() -> None:
     assert abs(float(torch.corrcoef(torch.stack([times.velocity_t, times.t]))[0, 1])) < 0.03
 
 
+@pytest.mark.oracle("O10")
+@pytest.mark.proves("time_sampler:dyadic")
 def test_dyadic_jumps_are_equally_frequent_and_t_lies_on_the_grid() -> None:
     for grid in ("any", "multiples"):
         times = sample({"name": "dyadic", "M": 16, "bootstrap": 0.5, "grid": grid}, n=512)
@@ -296,6 +327,8 @@ def test_a_grid_that_is_no_power_of_two_is_refused_with_the_nearest(m: int, near
         Dyadic(M=m)
 
 
+@pytest.mark.oracle("O10")
+@pytest.mark.proves("time_sampler:imm_eta")
 def test_groups_share_their_times_and_s_stays_above_r() -> None:
     times = sample("imm_eta", path="cosine01")
     for time in (times.r, times.s, times.t):

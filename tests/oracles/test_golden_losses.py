@@ -90,6 +90,8 @@ def same_gradients(net: GoldenNetwork, wanted: dict[str, Tensor], scale: float =
         assert_close(own, gradient, rtol=1e-10, atol=1e-10 * float(gradient.abs().max()) + 1e-15, msg=name)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("row:meanflow", "guidance:omega_kappa", "time_sampler:uniform_minmax")
 @pytest.mark.parametrize("c", cases("meanflow", group="esc_meanflow") + cases("meanflow", group="zy_meanflow"), ids=str)
 def test_meanflow_equals_the_esc_and_zhuyu_references(c: Case) -> None:
     labels = c.config.get("labels", True)
@@ -127,6 +129,8 @@ def independent(c: Case) -> dict[str, Any]:
     return {"name": c.config["sampler"], "p_eq": c.config["p_r_equals_t"], **settings}
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("row:meanflow", "time_sampler:ln_indep")
 @pytest.mark.parametrize("c", cases("meanflow", group="pmf_meanflow"), ids=str)
 def test_meanflow_equals_py_meanflow(c: Case) -> None:
     sampler = independent(c)
@@ -136,6 +140,8 @@ def test_meanflow_equals_py_meanflow(c: Case) -> None:
     agrees(c, Objective.model_validate(settings), numbers, labels=c.config["labels"], reduced=True)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("row:meanflow", "guidance:omega_kappa")
 @pytest.mark.parametrize("c", cases("meanflow", group="mfjax_meanflow"), ids=str)
 def test_meanflow_equals_the_jax_original(c: Case) -> None:
     _, noise = c.batch()
@@ -152,6 +158,8 @@ def test_meanflow_equals_the_jax_original(c: Case) -> None:
     agrees(c, Objective.model_validate(settings), draws(c, noise, **more), reduced=True)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("row:esc")
 @pytest.mark.parametrize("c", cases("esc"), ids=str)
 def test_esc_equals_the_reference_with_the_log_variance_mended(c: Case) -> None:
     step, fraction = c.config["global_step"], c.config["training_fraction"]
@@ -186,6 +194,8 @@ def test_a_log_variance_of_shape_b_by_1_is_refused() -> None:
         objective.loss(net, net, path(c), batch, draws(c, noise), 0, 1)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("row:sct_linear")
 @pytest.mark.parametrize("c", cases("scm_linear"), ids=str)
 def test_sct_on_average_velocities_equals_the_reference(c: Case) -> None:
     settings = {
@@ -210,6 +220,8 @@ def sct(c: Case, **more: Any) -> Objective:
     return Objective.model_validate(settings)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("row:sct")
 @pytest.mark.parametrize("c", cases("scm_cosine"), ids=str)
 def test_sct_on_the_cosine_path_equals_the_reference_with_c_out_mended(c: Case) -> None:
     objective = Objective.model_validate(
@@ -226,6 +238,8 @@ def test_sct_on_the_cosine_path_equals_the_reference_with_c_out_mended(c: Case) 
     assert not torch.allclose(c.plain("F_target"), c["F_target"])  # the reference forgets c_out in two places (D6)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("tangent:shaped", "limit:continuous")
 @pytest.mark.parametrize("c", cases("scm_trigflow"), ids=str)
 def test_the_tangent_on_cosine01_is_the_one_of_trigflow_per_unit_time(c: Case) -> None:
     objective = sct(c, normalize="none")
@@ -241,6 +255,8 @@ def test_the_tangent_on_cosine01_is_the_one_of_trigflow_per_unit_time(c: Case) -
     assert_close(g / (torch.pi / 2), c["tangent_before_normalisation_own"], **CLOSE)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("row:scd", "guidance:bootstrap")
 @pytest.mark.parametrize("c", cases("scd", group="esc_scd"), ids=str)
 def test_scd_equals_the_reference_with_label_dropout_mended(c: Case) -> None:
     settings = {
@@ -269,6 +285,8 @@ def test_scd_equals_the_reference_with_label_dropout_mended(c: Case) -> None:
     agrees(c, objective, numbers)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("guidance:bootstrap")
 @pytest.mark.parametrize("c", cases("scd", group="sm_shortcut_targets"), ids=str)
 def test_the_bootstrap_target_equals_that_of_shortcut_models(c: Case) -> None:
     n = c.config["bootstrap_rows"]
@@ -295,6 +313,8 @@ def imm(c: Case, floor: float, **sampler: Any) -> Objective:
     return Objective.model_validate(settings)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("row:imm")
 @pytest.mark.parametrize("c", cases("imm", group="esc_imm"), ids=str)
 def test_imm_equals_the_reference_with_the_kernel_evaluated_per_group(c: Case) -> None:
     objective = imm(c, 1e-4, k=c.config["gamma"], gap=0.0)
@@ -313,6 +333,8 @@ def test_imm_equals_the_reference_with_the_kernel_evaluated_per_group(c: Case) -
     assert_close(loss.detach(), c["loss_distance_floor_1e-8"].repeat_interleave(group), rtol=1e-9, atol=1e-15)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("metric:mmd_laplace", "weighting:imm", "parameterization:v_ddim")
 @pytest.mark.parametrize("c", cases("imm", group="immr_loss"), ids=str)
 def test_imm_equals_the_second_reference(c: Case) -> None:
     group, net = c.config["group_size"], c.network()
@@ -333,6 +355,8 @@ def test_imm_equals_the_second_reference(c: Case) -> None:
     same_gradients(net, c.gradients("grad"), 1 / group)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("row:ct")
 @pytest.mark.parametrize("c", cases("consistency_path"), ids=str)
 def test_consistency_training_on_a_path_equals_the_reference_for_given_times(c: Case) -> None:
     settings = {"name": "ct", "metric": metric(c), "label_dropout": 0.0}

@@ -96,6 +96,8 @@ def two_step_target(c: Case, objective: Objective, kind: type[GoldenNetwork], la
 # --- openai/consistency_models ---
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("parameterization:edm", "metric:l1_mean", "metric:l2_mean")
 @pytest.mark.parametrize("name", ["cm_l2_karras_diff_N18", "cm_l1_uniform_same_N40"])
 def test_consistency_training_equals_the_original(name: str) -> None:
     c = case(name)
@@ -110,6 +112,8 @@ def test_consistency_training_equals_the_original(name: str) -> None:
     agrees(c, objective, NoLanding, labels=labels)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("parameterization:edm")
 def test_the_denoising_loss_and_its_weight_equal_the_original() -> None:
     c = case("cm_edm_denoising")
     sigma, own = c["sigma"], Edm(sigma_data=0.5, sigma_min=0.0)
@@ -126,6 +130,8 @@ def test_the_denoising_loss_and_its_weight_equal_the_original() -> None:
     same_gradients(net, c.gradients("grad"))
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("weighting:snr")
 @pytest.mark.parametrize(
     ("kind", "key"), [("snr", "snr"), ("snr_plus_1", "snr+1"), ("karras", "karras"), ("truncated", "truncated-snr")]
 )
@@ -135,6 +141,8 @@ def test_weights_in_the_noise_level_equal_the_original(kind: Any, key: str) -> N
     assert_close(own.weight(c["sigma"]), c[f"weight_{key}"], rtol=1e-12, atol=0)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("parameterization:edm")
 @pytest.mark.parametrize(("key", "sigma_min"), [("boundary", 0.002), ("edm", 0.0)])
 def test_the_scalings_of_edm_equal_the_original(key: str, sigma_min: float) -> None:
     c = case("cm_tables")
@@ -144,6 +152,7 @@ def test_the_scalings_of_edm_equal_the_original(key: str, sigma_min: float) -> N
     assert_close(own.input_scale(sigma, VE), c[f"{key}_c_in"], rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.proves("parameterization:edm")
 def test_the_boundary_of_edm_holds_exactly() -> None:
     own, sigma = Edm(sigma_data=0.5), torch.tensor([0.002], dtype=torch.float64)
     assert own.jump(VE, sigma, sigma).keep.tolist() == [1.0]
@@ -153,6 +162,8 @@ def test_the_boundary_of_edm_holds_exactly() -> None:
 # --- the EDM branch of EDAPINENUT/ExplicitShortCut ---
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("parameterization:edm", "guidance:ct_cfg", "schedule:ve")
 @pytest.mark.parametrize("c", cases("consistency_edm", group="esc_consistency"), ids=str)
 def test_consistency_training_equals_the_edm_branch_of_esc_with_its_guidance_mended(c: Case) -> None:
     metric = {"name": c.config["metric"]}
@@ -173,6 +184,8 @@ def test_the_guided_halves_are_the_right_way_round() -> None:
 # --- iCT: Kinyugo/consistency_models ---
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("row:ict")
 @pytest.mark.parametrize("c", cases("ict"), ids=str)
 def test_improved_consistency_training_equals_the_reference_with_the_norm_mended(c: Case) -> None:
     step, total = c.config["step"], c.config["total_steps"]
@@ -201,12 +214,16 @@ def ect(c: Case) -> Ect:
     return Ect(**{name: c.config[name] for name in ("q", "k", "b")})
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("time_sampler:ect")
 def test_easy_consistency_training_lands_where_the_reference_does() -> None:
     c = case("ect_landing_map")
     for i, stage in enumerate(c.config["stages"]):
         assert_close(ect(c).lower(c["sigma_t"], stage), c["sigma_s"][i], rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("row:ect", "metric:l2_norm")
 @pytest.mark.parametrize("c", cases("ect"), ids=str)
 def test_easy_consistency_training_equals_the_reference(c: Case) -> None:
     sampler, stage = ect(c), c.config["stage"]
@@ -228,6 +245,8 @@ def test_easy_consistency_training_equals_the_reference(c: Case) -> None:
     agrees(c, objective, NoLanding, labels=True, **rough)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("parameterization:edm")
 @pytest.mark.parametrize(("key", "sigma_min"), [("denoised_train", 0.0), ("denoised_eval", 0.003)])
 def test_the_preconditioner_of_easy_consistency_training_equals_the_reference(key: str, sigma_min: float) -> None:
     c = case("ect_precond")
@@ -249,6 +268,8 @@ class Stride(GoldenNetwork):
         return super().forward(x, t - r, t, y)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("parameterization:imm_euler_fm", "parameterization:imm_simple_edm")
 @pytest.mark.parametrize(
     ("name", "own", "path"),
     [
@@ -274,6 +295,8 @@ def test_the_preconditioners_of_imm_equal_the_original(name: str, own: str, path
     assert_close(flow_map.landed(guided, x, r, t).detach(), c["x_out_cfg"], **CLOSE)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("schedule:{path}")
 @pytest.mark.parametrize(("key", "path"), [("fm", "linear"), ("vp_cosine", "cosine01")])
 def test_the_noise_to_signal_ratio_of_imm_is_that_of_our_paths(key: str, path: str) -> None:
     c, own = case("imm_eta_tables"), Schedule.model_validate(path)

@@ -33,6 +33,8 @@ def schedule(name: str) -> Schedule:
     return Schedule.model_validate(name.split("_")[0])
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("schedule:linear", "schedule:cosine01")
 @pytest.mark.parametrize("name", ["linear_sd1", "linear_sd05", "cosine01_sd05", "cosine01_sd1"])
 def test_path_coefficients_equal_the_reference(name: str) -> None:
     c, own = case(f"path_{name}"), schedule(name)
@@ -48,6 +50,8 @@ def test_path_coefficients_equal_the_reference(name: str) -> None:
     assert_close(parameterization.output_scale(t, own), c["c_out"].expand_as(t), **CLOSE)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("schedule:trig")
 def test_the_trigonometric_path_equals_the_reference_and_is_cosine01_in_radians() -> None:
     c, own, unit = case("path_trig_sd05"), schedule("trig"), torch.pi / 2
     point, jump, d_jump = own.at(c["t"]), own.jump(c["t"], c["r"]), own.d_jump(c["t"], c["r"])
@@ -62,6 +66,8 @@ def test_the_trigonometric_path_equals_the_reference_and_is_cosine01_in_radians(
     assert_close(d_jump.move, c["dbbar_dt"], **CLOSE)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("schedule:ve", "parameterization:edm")
 def test_the_exploding_path_and_its_boundary_equal_the_reference() -> None:
     c, own = case("path_edm"), schedule("ve")
     largest, sigma, r = c.config["sigma_max"], c["sigma"], c["r"] * c.config["sigma_max"]
@@ -80,6 +86,8 @@ def test_the_exploding_path_and_its_boundary_equal_the_reference() -> None:
     assert_close(boundary.input_scale(sigma, own), c["c_in"], **CLOSE)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("first_step:ddim", "first_step:euler")
 @pytest.mark.parametrize("name", ["linear", "cosine01"])
 def test_ddim_and_euler_steps_equal_the_reference(name: str) -> None:
     c, own = case(f"solver_{name}"), schedule(name)
@@ -91,6 +99,8 @@ def test_ddim_and_euler_steps_equal_the_reference(name: str) -> None:
         assert_close(c["z"] + (c["r"] - c["t"])[:, None, None, None] * mean, c[key], **CLOSE)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("time_sampler:esc_gradual")
 @pytest.mark.parametrize("c", cases("time_sampler", group="esc_loss"), ids=str)
 def test_gradual_times_equal_the_reference(c: Case) -> None:
     z, base = c["draw_time"], c.config["base"]
@@ -105,6 +115,8 @@ def test_gradual_times_equal_the_reference(c: Case) -> None:
         assert_close(times.t, c["t"], **CLOSE)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("time_sampler:ln_minmax", "time_sampler:ln_indep")
 @pytest.mark.parametrize("c", cases("time_sampler", group="pmf_meanflow"), ids=str)
 def test_py_meanflow_times_equal_the_reference(c: Case) -> None:
     numbers = Recorded(time__t=c["draw_time_t"], time__r=c["draw_time_r"], time__equal=c["draw_r_equals_t_uniform"])
@@ -121,6 +133,8 @@ def draw(sampler: TimeSampler, n: int, numbers: Draws, path: str = "linear", noi
     return sampler.sample(n, numbers, schedule=schedule(path), noise_std=noise_std, step=0, total_steps=1)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("time_sampler:dyadic")
 @pytest.mark.parametrize("name", ["scd_times_B64_M128", "scd_times_B28_M128", "scd_times_B32_M16"])
 def test_dyadic_times_equal_the_reference(name: str) -> None:
     c = case(name)
@@ -142,6 +156,8 @@ def test_too_few_bootstrap_rows_are_refused_instead_of_making_every_jump_1() -> 
     assert sampler.batch_problem(28) is None
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("time_sampler:imm_eta")
 def test_grouped_times_equal_the_mended_reference() -> None:
     c = case("imm_times")
     t, r = c["t"], c["r"]
@@ -153,12 +169,16 @@ def test_grouped_times_equal_the_mended_reference() -> None:
     assert bool((without_gap >= r).all())
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("weighting:imm")
 @pytest.mark.parametrize(("key", "a", "b"), [("outer_weight_a2_b4", 2, 4.0), ("outer_weight_a1_b5", 1, 5.0)])
 def test_imm_weights_equal_the_reference(key: str, a: int, b: float) -> None:
     c = case("imm_weights")
     assert_close(Imm(a=a, b=b).weight(schedule("linear").at(c["t"])), c[key], rtol=1e-12, atol=1e-300)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("metric:mmd_laplace")
 def test_the_imm_bandwidth_equals_the_reference() -> None:
     c = case("imm_weights")
     reach = (c["t"] - c["r"]) * c.config["sigma_data"]
@@ -167,6 +187,8 @@ def test_the_imm_bandwidth_equals_the_reference() -> None:
     assert_close(kernel, torch.exp(-c["kernel_weight"]), **CLOSE)
 
 
+@pytest.mark.oracle("O9", "O18")
+@pytest.mark.proves("velocity:plugin")
 def test_plugin_velocities_and_weights_equal_the_reference() -> None:
     c = case("esc_plugin_velocity")
     velocity, weights = plugin_velocity(plugin_state(c["images"], c["noise"], c["t"]), torch.arange(16))
@@ -182,6 +204,8 @@ def plugin_state(x0: Tensor, noise: Tensor, t: Tensor) -> State:
     return State(own, 1.0, x0, noise, x, v, times, None, None, 0)
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("time_sampler:ct_progressive")
 @pytest.mark.parametrize("n", [5, 18, 40])
 def test_the_noise_grid_equals_openai(n: int) -> None:
     grid = case("cm_tables")[f"karras_sigmas_n{n}"]
@@ -189,6 +213,8 @@ def test_the_noise_grid_equals_openai(n: int) -> None:
     assert_close(karras_grid(n, 0.002, 80.0, 7.0, like), grid[:-1], **CLOSE)
 
 
+@pytest.mark.oracle("O18", "O20")
+@pytest.mark.proves("time_sampler:ct_progressive", "target_network:ct_adaptive")
 def test_the_grid_size_and_the_target_decay_follow_openai() -> None:
     for mode, mu0, s0, s1, total, step, decay, levels in case("cm_ema_scales")["table"].tolist():
         assert ct_scale(int(step), int(total), int(s0), int(s1)) + 1 == levels
@@ -201,6 +227,8 @@ def test_the_target_decay_uses_its_own_number_of_intervals() -> None:
     assert CtAdaptive(mu0=0.9, s0=4, s1=50).decay(0, 100) == pytest.approx(0.9 ** (4 / 3))  # the table has s0 = 2 only
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("time_sampler:ict")
 def test_the_grid_of_improved_consistency_training_equals_the_reference() -> None:
     total = case("ict_schedules").config["total_steps"]
     for step, levels, ct_levels, _ in case("ict_schedules")["table"].tolist():
@@ -208,6 +236,8 @@ def test_the_grid_of_improved_consistency_training_equals_the_reference() -> Non
         assert ct_scale(int(step), total, 2, 150) + 1 == ct_levels
 
 
+@pytest.mark.oracle("O18")
+@pytest.mark.proves("time_sampler:ict")
 def test_noise_levels_are_mapped_to_the_linear_path_by_equal_log_snr() -> None:
     c = case("ct_linear_l2_diff_sampler")  # defect D12: the reference never leaves [.4989, .5]
     sampler = Ict(s0=63, s1=63, mu=c.config["time_mu"], sd=c.config["time_sigma"])

@@ -35,6 +35,8 @@ def distance(metric: Any, a: Tensor, b: Tensor) -> Tensor:
 # --- both ---
 
 
+@pytest.mark.oracle("O11")
+@pytest.mark.contract("metric:{metric}")
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m["name"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_perceptual_distance_is_zero_at_equality_only_and_symmetric(metric: dict[str, Any], channels: int) -> None:
@@ -48,6 +50,8 @@ def test_a_perceptual_distance_is_zero_at_equality_only_and_symmetric(metric: di
     assert_close(alone, apart, rtol=1e-10, atol=0)  # rows do not touch each other
 
 
+@pytest.mark.oracle("O11")
+@pytest.mark.proves("metric:{metric}")
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m["name"])
 def test_the_gradient_is_that_of_central_differences_and_finite_at_equality(metric: dict[str, Any]) -> None:
     a, b = pictures(2, 3, 16, 16), pictures(2, 3, 16, 16, seed=1)
@@ -100,6 +104,7 @@ def test_random_features_are_the_same_in_every_arm_and_move_with_their_seed() ->
     assert bool((deeper > first).all())
 
 
+@pytest.mark.proves("metric:random_features")
 def test_random_features_keep_the_size_of_a_difference() -> None:
     a, b = pictures(64, 3, 16, 16), pictures(64, 3, 16, 16, seed=1)
     pixels = (a - b).square().mean()
@@ -110,6 +115,7 @@ def test_random_features_keep_the_size_of_a_difference() -> None:
 # --- lpips ---
 
 
+@pytest.mark.proves("metric:lpips")
 def test_lpips_equals_an_independent_computation_on_torchvisions_network(tmp_path: Path) -> None:
     from torchvision.models.vgg import cfgs, make_layers
 

@@ -76,6 +76,7 @@ def esc_cases(*, edm: bool) -> list[Case]:
     return [c for c in cases("sampler", group="esc_samplers") if (c.config["path"] == "edm") == edm]
 
 
+@pytest.mark.oracle("O18")
 @pytest.mark.parametrize("c", esc_cases(edm=False), ids=str)
 def test_pushforward_agrees_with_esc(c: Case) -> None:
     """ESC sampler.py on the linear and the cosine path, with and without guidance, every state of the trajectory."""
@@ -91,6 +92,7 @@ def test_pushforward_agrees_with_esc(c: Case) -> None:
     assert_close(x, c["final"], **CLOSE)
 
 
+@pytest.mark.oracle("O18")
 @pytest.mark.parametrize("c", esc_cases(edm=True), ids=str)
 def test_d13_a_model_that_lands_at_the_data_is_restarted(c: Case) -> None:
     """ESC pushes the EDM case forward with coefficients that ignore the landing time; restarting is what is right."""
@@ -109,6 +111,7 @@ def test_d13_a_model_that_lands_at_the_data_is_restarted(c: Case) -> None:
     assert settings.nfe == 1 or not torch.allclose(x, c.plain("final"), rtol=1e-3)
 
 
+@pytest.mark.oracle("O18")
 def test_restart_agrees_with_consistency_models() -> None:
     """openai/consistency_models: the levels of three indices of a grid of 40; the noise starts at sigma_min."""
     c = case("cm_multistep_restart")
@@ -124,6 +127,7 @@ def test_restart_agrees_with_consistency_models() -> None:
     assert_close(x, c["final"], rtol=0, atol=1e-9)  # to which the reference adds noise of the root of a rounding error
 
 
+@pytest.mark.oracle("O18")
 def test_euler_and_heun_on_ve_are_the_samplers_of_edm() -> None:
     c, schedule = case("cm_ode_samplers"), path("ve")
     own = Objective.model_validate(
@@ -147,6 +151,7 @@ def test_euler_and_heun_on_ve_are_the_samplers_of_edm() -> None:
 IMM = [c for c in cases("sampler", group="samplers") if c.id.startswith("imm_")]
 
 
+@pytest.mark.oracle("O18")
 @pytest.mark.parametrize("c", IMM, ids=str)
 def test_imm_samplers_agree_with_imm(c: Case) -> None:
     """lumalabs/imm: uniform and edm grids from T to eps, restart from given levels, guidance."""
@@ -196,6 +201,7 @@ def exact_jump(name: str) -> Any:
     return jump
 
 
+@pytest.mark.oracle("O19")
 @pytest.mark.parametrize("grid", [{}, {"grid": "edm"}, {"shift": 3.0}], ids=["uniform", "edm", "shift"])
 @pytest.mark.parametrize("name", PATHS)
 def test_steps_with_the_exact_map_compose(name: str, grid: dict[str, Any]) -> None:
@@ -212,6 +218,7 @@ def never(*_: Any) -> Tensor:
     raise AssertionError("no noise is added here")
 
 
+@pytest.mark.oracle("O19")
 @pytest.mark.parametrize("name", PATHS)
 def test_a_network_that_is_the_exact_map_gives_the_data(name: str) -> None:
     """End to end, in float32: the mean and the spread of world G after one step, and no other ones after four."""
@@ -242,6 +249,7 @@ def test_noise_on_the_way_makes_the_state_of_the_later_time_exactly(name: str) -
         assert_close(k[:, 0] * alphas[0], alphas[1], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.oracle("O19")
 @pytest.mark.parametrize("fields", [{"sampler": "restart"}, {"sampler": "gamma"}, {"sampler": "gamma", "gamma": 0.5}])
 @pytest.mark.parametrize("name", PATHS)
 def test_noise_between_exact_jumps_keeps_the_distribution(name: str, fields: dict[str, Any]) -> None:
@@ -262,6 +270,7 @@ def test_noise_between_exact_jumps_keeps_the_distribution(name: str, fields: dic
     assert bool((shared < 0.999).all()), "some of the first noise is replaced"
 
 
+@pytest.mark.oracle("O19")
 @pytest.mark.parametrize("name", PATHS)
 def test_gamma_0_is_pushforward_and_1_is_restart(name: str) -> None:
     objective, schedule = Objective.model_validate("meanflow"), path(name)
@@ -279,6 +288,7 @@ def test_gamma_0_is_pushforward_and_1_is_restart(name: str) -> None:
     assert not torch.allclose(drawn(sampler="gamma"), restart, rtol=1e-2)
 
 
+@pytest.mark.oracle("O19")
 def test_gamma_on_ve_is_that_of_ctm() -> None:
     """CTM lands at sqrt(1 - gamma^2) sigma and adds gamma sigma of noise."""
     objective, schedule = Objective.model_validate("meanflow"), path("ve")
@@ -289,6 +299,7 @@ def test_gamma_on_ve_is_that_of_ctm() -> None:
     assert float(renoise(schedule, one, 32.0, 40.0, 0 * one)) == 1
 
 
+@pytest.mark.oracle("O19")
 @pytest.mark.parametrize(("heun", "order"), [(False, 1), (True, 2)])
 @pytest.mark.parametrize("name", PATHS)
 def test_euler_and_heun_converge_at_their_order(name: str, heun: bool, order: int) -> None:

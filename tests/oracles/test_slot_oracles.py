@@ -55,6 +55,8 @@ def derivative_rows() -> tuple[FlowMap, Rows]:
     return FlowMap(random_network((4,)), own, LINEAR), rows
 
 
+@pytest.mark.oracle("O5")
+@pytest.mark.proves("limit:continuous")
 def test_the_derivative_is_the_limit_of_central_differences_and_they_converge_at_second_order() -> None:
     flow_map, rows = derivative_rows()
     with torch.no_grad():
@@ -68,6 +70,8 @@ def test_the_derivative_is_the_limit_of_central_differences_and_they_converge_at
     assert errors[2] < 1e-6
 
 
+@pytest.mark.oracle("O5")
+@pytest.mark.proves("limit:continuous")
 def test_the_derivative_is_the_same_with_gradients_on_and_equals_the_double_backward_trick() -> None:
     flow_map, rows = derivative_rows()
     with torch.no_grad():
@@ -79,6 +83,7 @@ def test_the_derivative_is_the_same_with_gradients_on_and_equals_the_double_back
     assert_close(double, quiet, rtol=1e-13, atol=1e-14)
 
 
+@pytest.mark.oracle("O16")
 def test_targets_record_no_graph_and_only_rows_that_jump_are_differentiated(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, bool]] = []  # defect D20: the reference differentiates the whole batch with a graph
     forward = GoldenNetwork.forward
@@ -99,6 +104,8 @@ def test_targets_record_no_graph_and_only_rows_that_jump_are_differentiated(monk
 # --- O9: plug-in velocity ---
 
 
+@pytest.mark.oracle("O9")
+@pytest.mark.proves("velocity:plugin")
 @pytest.mark.parametrize("path", sorted(Schedule.choices))
 def test_plugin_velocities_equal_the_naive_sum_over_pairs(path: str) -> None:
     own, t = Schedule.model_validate(path), torch.linspace(0.3, 0.97, 12, dtype=torch.float64)
@@ -116,6 +123,8 @@ def test_plugin_velocities_equal_the_naive_sum_over_pairs(path: str) -> None:
     assert bool((ess <= 12 + 1e-9).all())
 
 
+@pytest.mark.oracle("O9")
+@pytest.mark.proves("velocity:plugin")
 def test_the_plugin_velocity_approaches_the_marginal_one_as_the_batch_grows() -> None:
     world, errors = mixture(dim=2), []
     for batch in (64, 256, 1024):
@@ -135,6 +144,8 @@ def test_the_plugin_velocity_approaches_the_marginal_one_as_the_batch_grows() ->
     assert 0.8 < slope < 1.3, errors
 
 
+@pytest.mark.oracle("O9")
+@pytest.mark.proves("velocity:plugin")
 def test_the_plugin_velocity_is_the_conditional_one_at_the_data_end() -> None:
     t = torch.zeros(8, dtype=torch.float64)  # defect D21: the reference raises at t = 0
     s = state(normal(8, 3), t)
@@ -144,6 +155,8 @@ def test_the_plugin_velocity_is_the_conditional_one_at_the_data_end() -> None:
     assert_close(plugin_velocity(near, torch.arange(8))[0], near.v, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.oracle("O9")
+@pytest.mark.proves("velocity:plugin")
 def test_the_class_mask_is_a_call_per_class_and_rows_without_class_see_everything() -> None:
     t, labels = torch.full((12,), 0.9, dtype=torch.float64), torch.arange(12) % 3
     y = labels.clone()
@@ -168,6 +181,8 @@ def test_the_class_mask_is_a_call_per_class_and_rows_without_class_see_everythin
     assert_close(masked[rows], plugin_velocity(part, torch.arange(len(rows)))[0], rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.oracle("O9")
+@pytest.mark.proves("velocity:plugin")
 def test_plugin_velocities_follow_a_permutation_of_the_batch() -> None:
     s, order = state(normal(10, 3), torch.linspace(0.5, 0.99, 10, dtype=torch.float64)), torch.randperm(10)
     times = TimeSample(*(s.times.t[order],) * 3, s.times.fm[order])
@@ -176,6 +191,7 @@ def test_plugin_velocities_follow_a_permutation_of_the_batch() -> None:
     assert_close(permuted, straight[order], rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.proves("velocity:plugin")
 def test_plugin_velocities_in_float32_equal_those_in_float64() -> None:
     x0, t = 0.2 * normal(64, 768), torch.linspace(0.02, 0.99, 64, dtype=torch.float64)
     s = state(x0, t)
@@ -202,6 +218,8 @@ def distance(metric: Any, error: Tensor, group: int = 1, reach: float = 1.0) -> 
     )
 
 
+@pytest.mark.oracle("O11")
+@pytest.mark.proves("metric:adaptive")
 def test_the_adaptive_metric_has_the_gradient_of_l_over_a_power_of_itself() -> None:
     error = normal(4, 5).requires_grad_()
     squares = error.detach().square().sum(1)
@@ -212,6 +230,8 @@ def test_the_adaptive_metric_has_the_gradient_of_l_over_a_power_of_itself() -> N
     assert_close(scaled, torch.ones_like(scaled), rtol=1e-8, atol=0)
 
 
+@pytest.mark.oracle("O11")
+@pytest.mark.proves("metric:adaptive", "metric:adaptive_sq")
 def test_adaptive_and_adaptive_sq_are_two_metrics() -> None:
     error = torch.full((1, 4), 0.05, dtype=torch.float64).requires_grad_()  # defect D14: one name in the reference
     slopes = {}
@@ -223,6 +243,8 @@ def test_adaptive_and_adaptive_sq_are_two_metrics() -> None:
     assert slopes["adaptive_sq"] == pytest.approx(2 * loss / (loss**2 + 1e-3), rel=1e-12)
 
 
+@pytest.mark.oracle("O11")
+@pytest.mark.proves("metric:pseudo_huber")
 def test_pseudo_huber_is_quadratic_near_zero_and_a_norm_far_away() -> None:
     direction = torch.ones(1, 9, dtype=torch.float64) / 3
     c = 0.00054 * 3
@@ -230,11 +252,15 @@ def test_pseudo_huber_is_quadratic_near_zero_and_a_norm_far_away() -> None:
     assert float(distance("pseudo_huber", 100 * direction)) == pytest.approx(100 - c, rel=1e-9)
 
 
+@pytest.mark.oracle("O11")
+@pytest.mark.proves("metric:l2_sum", "metric:l2_mean")
 def test_l2_sum_is_l2_mean_times_the_dimension() -> None:
     error = normal(3, 2, 4)
     assert_close(distance("l2_sum", error), 8 * distance("l2_mean", error), rtol=1e-14, atol=0)
 
 
+@pytest.mark.oracle("O11")
+@pytest.mark.contract("metric:{name}")
 @pytest.mark.parametrize("name", sorted(n for n, own in LossMetric.choices.items() if not own.needs_weights))
 def test_a_metric_is_zero_and_has_a_finite_gradient_at_equality(name: str) -> None:
     error = torch.zeros(4, 3, dtype=torch.float64, requires_grad=True)
@@ -244,6 +270,8 @@ def test_a_metric_is_zero_and_has_a_finite_gradient_at_equality(name: str) -> No
     assert bool(torch.isfinite(gradient).all())
 
 
+@pytest.mark.oracle("O12")
+@pytest.mark.proves("metric:mmd_laplace")
 def test_the_gram_matrix_is_a_kernel_matrix() -> None:
     y, w = normal(3, 5, 4), torch.tensor([0.5, 1.0, 8.0], dtype=torch.float64)
     gram = MmdLaplace().kernel(y, y, w)
@@ -252,6 +280,8 @@ def test_the_gram_matrix_is_a_kernel_matrix() -> None:
     assert_close(gram.diagonal(dim1=1, dim2=2), torch.ones(3, 5, dtype=torch.float64), rtol=1e-6, atol=0)
 
 
+@pytest.mark.oracle("O12")
+@pytest.mark.proves("metric:mmd_laplace")
 def test_groups_do_not_touch_each_other_and_their_order_inside_does_not_matter() -> None:
     metric, y, aim = MmdLaplace(), normal(8, 3), normal(8, 3, seed=1)
     reach = torch.tensor([0.2] * 4 + [0.9] * 4, dtype=torch.float64)
@@ -267,6 +297,8 @@ def test_groups_do_not_touch_each_other_and_their_order_inside_does_not_matter()
     assert_close(shuffled, loss, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.oracle("O12")
+@pytest.mark.proves("metric:mmd_laplace")
 def test_the_v_statistic_of_equal_distributions_has_its_closed_mean() -> None:
     groups, m = 20_000, 4
     y, aim = normal(groups * m, 2), normal(groups * m, 2, seed=1)
@@ -279,6 +311,8 @@ def test_the_v_statistic_of_equal_distributions_has_its_closed_mean() -> None:
 # --- O13: learned weighting ---
 
 
+@pytest.mark.oracle("O13")
+@pytest.mark.proves("weighting:variational")
 def test_the_learned_log_variance_belongs_to_its_own_row_and_its_optimum_is_the_log_loss() -> None:
     losses = torch.tensor([0.1, 1.0, 7.0], dtype=torch.float64)
     lv = losses.log().requires_grad_()
@@ -300,6 +334,8 @@ def slope(n: int = 3) -> Slope:
     return Slope(normal(n, 4), None, -one, normal(n, 4, seed=1), 50 * normal(n, 4, seed=2), 0.5 * one)
 
 
+@pytest.mark.oracle("O14")
+@pytest.mark.proves("tangent:shaped")
 def test_the_warm_up_begins_at_the_velocity_and_ends_at_the_exact_target() -> None:
     s, shaped = slope(), Shaped(warmup_steps=100)
     assert torch.equal(shaped.target(s, 0), s.straight)
@@ -308,6 +344,8 @@ def test_the_warm_up_begins_at_the_velocity_and_ends_at_the_exact_target() -> No
     assert Shaped(warmup_steps=0, weight="alpha").rho(0) == 1.0  # defect D5: the reference divides by 0
 
 
+@pytest.mark.oracle("O14")
+@pytest.mark.proves("tangent:shaped")
 def test_normalised_tangents_have_the_stated_length() -> None:
     s = slope()
     for kind, length in (("rms", 2.0), ("l2", 1.0)):
@@ -319,6 +357,8 @@ def test_normalised_tangents_have_the_stated_length() -> None:
 # --- O16: stop-gradient ---
 
 
+@pytest.mark.oracle("O16")
+@pytest.mark.proves("target_network:stop_gradient")
 @pytest.mark.parametrize("name", ["ct", "scd", "imm", "sct", "sct_linear", "meanflow", "esc"])
 def test_the_target_carries_no_gradient(name: str) -> None:
     objective, net, frozen = Objective.model_validate(name), random_network((4,)), random_network((4,))
@@ -331,6 +371,7 @@ def test_the_target_carries_no_gradient(name: str) -> None:
     assert all(p.grad is None for p in frozen.parameters())
 
 
+@pytest.mark.oracle("O19")
 def test_an_exact_network_predicts_the_exact_landing() -> None:
     world = gaussian("cosine01")
     for name in ("u", "v_ddim"):

@@ -44,6 +44,8 @@ def trigflow(rho: float, kind: str) -> tuple[Tensor, Any, Tensor]:
     return g, slope, raw
 
 
+@pytest.mark.oracle("O14")
+@pytest.mark.proves("tangent:shaped")
 @pytest.mark.parametrize("kind", ["curved", "rcm"])
 @pytest.mark.parametrize("step", [0, 30, 99, 100, 500])
 def test_the_warm_up_equals_the_closed_form_of_its_publication(kind: Any, step: int) -> None:
@@ -52,6 +54,7 @@ def test_the_warm_up_equals_the_closed_form_of_its_publication(kind: Any, step: 
     assert_close(shaped.target(slope, step) - raw, g, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.oracle("O14")
 def test_both_warm_ups_end_at_the_same_target_bit_for_bit() -> None:
     _, slope, _ = trigflow(1.0, "rcm")
     ends = [Shaped(warmup_steps=100, weight="alpha", warmup=kind).target(slope, 100) for kind in ("curved", "rcm")]
@@ -60,6 +63,8 @@ def test_both_warm_ups_end_at_the_same_target_bit_for_bit() -> None:
     assert not torch.allclose(*begins)
 
 
+@pytest.mark.oracle("O14")
+@pytest.mark.proves("tangent:none")
 def test_a_warm_up_of_no_steps_is_off_whatever_its_kind() -> None:
     own = Shaped(warmup_steps=0, normalize="rms", warmup="rcm")  # defect D5: the reference divides by 0
     assert own.rho(0) == 1.0

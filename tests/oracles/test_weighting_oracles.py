@@ -60,6 +60,7 @@ def weights(settings: Any, at: State, loss: Tensor | None = None) -> Tensor:
 # --- learned: cauchy_lv ---
 
 
+@pytest.mark.proves("weighting:cauchy_lv")
 def test_the_cauchy_weighting_is_the_log_of_the_loss_plus_a_learned_constant() -> None:
     losses, lv = torch.tensor([0.02, 1.0, 7.0], dtype=torch.float64), torch.tensor([-1.0, 0.3, 2.0]).double()
     losses.requires_grad_()
@@ -76,6 +77,8 @@ def test_the_cauchy_weighting_is_the_log_of_the_loss_plus_a_learned_constant() -
     assert float(scalars["log_variance"]) == pytest.approx(float(lv.detach().mean()))
 
 
+@pytest.mark.oracle("O13")
+@pytest.mark.proves("weighting:cauchy_lv")
 def test_the_cauchy_weighting_has_no_optimal_log_variance_but_falls_to_the_log_loss() -> None:
     losses = torch.tensor([0.3, 1.5, 4.0], dtype=torch.float64)
     own = Weighting.model_validate("cauchy_lv")
@@ -98,6 +101,7 @@ def test_a_log_variance_of_shape_b_by_1_is_refused_by_the_cauchy_weighting() -> 
 # --- AlphaFlow: inv_ratio, adaptive on the mean ---
 
 
+@pytest.mark.proves("weighting:inv_ratio")
 def test_the_ratio_weighting_is_a_power_of_alpha_and_1_where_there_is_none() -> None:
     t = torch.tensor([0.9, 0.9, 0.9, 0.9], dtype=torch.float64)
     r = torch.tensor([0.1, 0.1, 0.1, 0.9], dtype=torch.float64)
@@ -109,6 +113,7 @@ def test_the_ratio_weighting_is_a_power_of_alpha_and_1_where_there_is_none() -> 
         Weighting.model_validate({"name": "inv_ratio", "power": 2})
 
 
+@pytest.mark.proves("weighting:inv_ratio")
 def test_flow_matching_rows_of_a_dyadic_sampler_keep_weight_1() -> None:
     t = torch.tensor([0.5, 0.5], dtype=torch.float64)  # r = s = t - 1/M on flow matching rows
     at = state(t, r=t - 0.125, s=t - 0.125, fm=torch.tensor([True, False]))
@@ -116,6 +121,8 @@ def test_flow_matching_rows_of_a_dyadic_sampler_keep_weight_1() -> None:
     assert weights("inv_dt", at).tolist() == [1.0, 8.0]
 
 
+@pytest.mark.oracle("O11")
+@pytest.mark.proves("metric:adaptive")
 def test_the_adaptive_metric_on_the_mean_is_the_one_on_the_sum_with_a_larger_constant() -> None:
     error = normal(4, 2, 5)
     zero, reach = torch.zeros_like(error), torch.ones(4, dtype=torch.float64)
@@ -140,6 +147,7 @@ def times_of(path: str) -> Tensor:
     return own.time_of_ratio(torch.tensor([0.01, 0.3, 1.0, 2.0, 30.0], dtype=torch.float64))
 
 
+@pytest.mark.proves("weighting:snr", "weighting:tan_prior", "weighting:min_snr", "schedule:{path}")
 @pytest.mark.parametrize("path", SIGNAL_PATHS)
 def test_weights_in_the_noise_level_are_the_same_function_of_it_on_every_path(path: str) -> None:
     at = state(times_of(path), path=path, noise_std=0.5)
@@ -176,6 +184,7 @@ def test_the_unused_scale_of_a_weight_leaves_no_trace() -> None:
     assert karras.simplest() == karras
 
 
+@pytest.mark.proves("weighting:min_snr")
 @pytest.mark.parametrize("path", SIGNAL_PATHS)
 def test_min_snr_weighs_an_error_equally_whatever_it_is_an_error_of(path: str) -> None:
     own, t = Schedule.model_validate(path), times_of(path)
@@ -193,6 +202,7 @@ def test_min_snr_weighs_an_error_equally_whatever_it_is_an_error_of(path: str) -
     assert_close(weights({"name": "min_snr", "kind": "x0"}, at), snr.clamp(max=5), rtol=1e-9, atol=0)
 
 
+@pytest.mark.proves("weighting:min_snr")
 def test_min_snr_of_a_velocity_has_the_published_form_on_the_circle_and_its_own_on_the_linear_path() -> None:
     circle, line = state(times_of("trig"), path="trig"), state(T)
     snr = torch.tan(circle.times.t) ** -2
@@ -207,6 +217,7 @@ def test_min_snr_of_a_velocity_has_the_published_form_on_the_circle_and_its_own_
 # --- TVM: inv_guidance ---
 
 
+@pytest.mark.proves("weighting:inv_guidance")
 def test_the_guidance_weight_is_one_over_the_squared_scale_of_the_row() -> None:
     scale = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
     own = Weighting.model_validate("inv_guidance")
@@ -215,6 +226,7 @@ def test_the_guidance_weight_is_one_over_the_squared_scale_of_the_row() -> None:
     assert_close(weights("inv_guidance", state(T[:3], g=1 / scale[:, None])), scale**-2, **EXACT)
 
 
+@pytest.mark.proves("weighting:inv_guidance", "parameterization:scaled_u")
 def test_a_scaled_velocity_has_the_guidance_weight_inside_its_squared_error() -> None:
     class Constant(torch.nn.Module):
         """Gives beta times a fixed field under `scaled_u`, and the field itself under `u`: the same velocity."""
