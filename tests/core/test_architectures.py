@@ -36,6 +36,7 @@ def plain_layer_norm(x: Pair, eps: float = 1e-6) -> Pair:
     return Pair(centred * (centred.square().mean(dim=-1, keepdim=True) + eps).rsqrt())
 
 
+@pytest.mark.contract("architecture:mlp", "architecture:sit", "architecture:unet")
 @pytest.mark.parametrize("choice", CASES.values(), ids=CASES)
 class TestEveryArchitecture:
     def test_output_is_zero_or_small_at_initialisation(self, choice: Choice) -> None:
@@ -81,6 +82,7 @@ class TestEveryArchitecture:
         with pytest.raises(TypeError, match="without a log-variance head"):
             without.log_variance(t)
 
+    @pytest.mark.oracle("O5")
     @pytest.mark.parametrize("with_dr", [False, True])
     def test_written_tangents_equal_forward_mode(self, choice: Choice, with_dr: bool) -> None:
         """With a graph and without: the two are written in different operations."""
@@ -128,6 +130,8 @@ class TestEveryArchitecture:
         for name, gradient in reference.items():
             assert_close(written[name], gradient, rtol=1e-9, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
 
+    @pytest.mark.oracle("O5")
+    @pytest.mark.proves("architecture:mlp", "architecture:sit", "architecture:unet")
     def test_forward_mode_equals_central_differences(self, choice: Choice) -> None:
         """O5: the error of a central difference falls as h^2, far below what a float32 time embedding allows."""
         net = randomised(build(choice).double())

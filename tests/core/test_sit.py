@@ -18,6 +18,8 @@ from ablate_core.architectures.sit import SIZES, SiT
 from ablate_core.architectures.sit_network import SiTNetwork
 
 
+@pytest.mark.oracle("O21")
+@pytest.mark.proves("architecture:sit")
 @pytest.mark.parametrize(
     ("size", "total", "trainable"),
     [
@@ -42,6 +44,7 @@ def test_sit_has_the_published_number_of_parameters(size: str, total: int, train
     assert sum(p.numel() for p in with_head.parameters()) == trainable + sit.resolved_size.width + 1
 
 
+@pytest.mark.oracle("O21")
 @pytest.mark.parametrize("size", ["S/2", "B/4", "M/2", "L/2", "XL/2"])
 @pytest.mark.parametrize(("side", "channels", "classes"), [(32, 4, 1000), (16, 3, 10)])
 def test_sit_has_the_parameters_of_the_formula(size: str, side: int, channels: int, classes: int) -> None:
@@ -133,6 +136,7 @@ def reference_weights(net: SiTNetwork, stored: dict[str, np.ndarray]) -> None:
     assert sum(p.numel() for p in net.parameters()) + net.position.numel() == int(stored["param_count"])
 
 
+@pytest.mark.proves("architecture:sit")
 @pytest.mark.parametrize("fused", [False, True])
 def test_sit_agrees_with_the_recorded_reference(fused: bool) -> None:
     """Output, log-variance, derivative and gradients; 1e-5, since the reference's angles are float32 (D22)."""
@@ -170,6 +174,7 @@ def test_embeddings_agree_with_the_recorded_ones() -> None:
     assert sinusoid(times.bfloat16()).dtype == torch.float32, "angles are never computed in less than float32"
 
 
+@pytest.mark.oracle("O21")
 def test_sit_at_equal_times_is_the_second_embedding_of_zero() -> None:
     """O21: conditioning on r = t adds emb(0), whatever t is."""
     net = randomised(SiT(size="tiny/4").build((1, 8, 8), 10).double())

@@ -127,6 +127,7 @@ def published_imf(
     return heads
 
 
+@pytest.mark.proves("architecture:sit")
 @pytest.mark.parametrize(("row", "pixels"), [(IMF, False), (PMF, True)], ids=["imf", "pmf"])
 def test_row_of_imf_and_pmf_is_the_published_network(row: dict[str, Any], pixels: bool) -> None:
     net = sit(**row, velocity_head=True, guidance_inputs=3)
@@ -156,6 +157,7 @@ def published_dit(w: Weights, x: Tensor, conditions: list[Tensor], position: Ten
     return w.image(w.linear("output", norm(h) * (1 + scale) + shift))
 
 
+@pytest.mark.proves("architecture:sit")
 def test_row_of_tvm_is_the_published_network() -> None:
     """t, t - r, beta and the class are embedded and added."""
     net = sit(**TVM, guidance_inputs=1)
@@ -168,6 +170,7 @@ def test_row_of_tvm_is_the_published_network() -> None:
     assert_close(net(x, r, t, y, beta), expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.proves("architecture:sit")
 def test_row_of_dmf_is_the_published_network() -> None:
     """Two of three blocks see t, the last and the final layer r, by one embedding; plain attention."""
     net = sit(**DMF, qk_norm=True)

@@ -21,6 +21,8 @@ from ablate_core.config import TrialConfig
 from ablate_core.trainer import train
 
 
+@pytest.mark.oracle("O21")
+@pytest.mark.proves("architecture:unet")
 @pytest.mark.parametrize(
     ("fields", "augmentation", "count"),
     [
@@ -48,6 +50,7 @@ def sine_weights(net: torch.nn.Module) -> None:
             p.copy_((1.4 / fan_in**0.5 * wave).reshape(p.shape))
 
 
+@pytest.mark.proves("architecture:unet")
 @pytest.mark.parametrize(
     ("case", "fields"),
     [
