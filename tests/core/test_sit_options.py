@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from ablate_core.architectures.base import Network
+from ablate_core.architectures.base import Architecture, Network
 from ablate_core.architectures.embeddings import rotary, sinusoid
 from ablate_core.architectures.pairs import Pair
 from ablate_core.architectures.sit import SiT
 from ablate_core.architectures.sit_blocks import ModulatedBlock, Rotation
 from ablate_core.architectures.sit_network import SiTNetwork
+from ablate_core.architectures.unet import UNet
 
 IMAGE = (2, 16, 16)
 
@@ -437,3 +439,9 @@ def test_written_tangents_follow_a_guidance_input_and_the_second_time_alone() ->
     reference = Network.forward_and_tangent(net, x, r, t, y, *still, dr=torch.ones_like(r), g=g)[1]
     assert_close(slope, reference, rtol=1e-10, atol=1e-12)
     assert slope.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("architecture", [SiT, UNet])
+def test_every_field_is_in_the_documentation(architecture: type[Architecture]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text(encoding="utf-8")
+    assert [name for name in architecture.model_fields if name != "name" and f"`{name}`" not in page] == []
