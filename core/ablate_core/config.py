@@ -151,6 +151,13 @@ class EvalConfig(Frozen):
     )
     extractor: str | None = Field(None, description="path of Inception weights for fid; null: clean-fid's own download")
     gallery: int = Field(64, ge=0, json_schema_extra=NUISANCE, description="samples kept as a picture; 0: none")
+    neighbours: int = Field(
+        0,
+        ge=0,
+        le=64,
+        json_schema_extra=NUISANCE,
+        description="samples kept as a picture beside their nearest training images, in pixels; 0: none",
+    )
 
     @field_validator("ratios")
     @classmethod

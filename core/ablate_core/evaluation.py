@@ -22,7 +22,7 @@ from ablate_core.datasets.base import Samples
 from ablate_core.fid import MetricError
 from ablate_core.fid.files import atomic, save_npz
 from ablate_core.fid.metrics import Metric, build_metric
-from ablate_core.gallery import Picture, grid_shape, image_grid, png_bytes, point_density
+from ablate_core.gallery import Picture, grid_shape, image_grid, png_bytes, point_density, with_neighbours
 from ablate_core.identity import content_id
 from ablate_core.posthoc_ema import Averages, reconstruct
 from ablate_core.preparation import build_network, require_legal
@@ -100,9 +100,10 @@ def evaluate(
 ) -> list[Event]:
     """Measure one set of weights, as `config.eval` says.
 
-    Neither the weights nor any random state of the caller is touched. Files are written into `folder`: the picture
-    ``samples-<condition>-<step>.png`` and the statistics ``statistics-<metric>-<condition>.npz`` of the newest step;
-    with an `eval.seed` other than 0, ``-seed<n>`` follows the condition. The seed is the number of the draw.
+    Neither the weights nor any random state of the caller is touched. Files are written into `folder`: the pictures
+    ``samples-<condition>-<step>.png`` and ``neighbours-...``, and the statistics
+    ``statistics-<metric>-<condition>.npz`` of the newest step; with an `eval.seed` other than 0, ``-seed<n>`` follows
+    the condition. The seed is the number of the draw.
 
     Args:
         config: the trial.
@@ -114,9 +115,9 @@ def evaluate(
         batches: samples made elsewhere, to score in place of the network's: (B, *shape) each, `eval.samples` in all.
 
     Returns:
-        A ``measurement`` event and, with ``eval.gallery`` > 0, an ``artifact`` event; plain JSON types. A value that
-        does not exist (samples that are not finite) is None, with the reason in ``extra``. The ``path`` of an artifact
-        counts from `folder`.
+        A ``measurement`` event and an ``artifact`` event for every picture that ``eval.gallery`` and
+        ``eval.neighbours`` ask for; plain JSON types. A value that does not exist (samples that are not finite) is
+        None, with the reason in ``extra``. The ``path`` of an artifact counts from `folder`.
 
     Raises:
         MetricError: the metric does not suit the data, or a file it needs is missing or wrong.
@@ -146,8 +147,8 @@ def evaluate(
     if statistics is not None:
         save_npz(folder / f"statistics-{measurement['metric_id']}-{_drawn(measurement)}.npz", statistics)
     measurement["wall_seconds"] = time.perf_counter() - began
-    picture = _picture(first, config, data)
-    return [measurement] if picture is None else [measurement, _keep(picture, measurement, folder)]
+    pictures = {"samples": _picture(first, config, data), "neighbours": _neighbours(first, config, data)}
+    return [measurement, *(_keep(kind, p, measurement, folder) for kind, p in pictures.items() if p is not None)]
 
 
 def evaluate_checkpoint(
@@ -210,7 +211,7 @@ def network_samples(
 def _score(metric: Metric, batches: Iterable[Tensor], config: TrialConfig) -> tuple[Tensor, str | None]:
     """Feed exactly `eval.samples` samples to the metric; the first ones for the picture, and why it stopped early."""
     seen, first = 0, []
-    shown = POINTS_SHOWN if config.data.kind == "points" else config.eval.gallery
+    shown = POINTS_SHOWN if config.data.kind == "points" else max(config.eval.gallery, config.eval.neighbours)
     for x in batches:
         if seen < max(shown, 1):
             first.append(x.cpu())
@@ -244,21 +245,29 @@ def _picture(first: Tensor, config: TrialConfig, data: Samples) -> Picture | Non
     return image_grid(config.data.to_uint8(torch.nan_to_num(first[: rows * cols])), rows, cols)
 
 
+def _neighbours(first: Tensor, config: TrialConfig, data: Samples) -> Picture | None:
+    count = min(config.eval.neighbours, len(first))
+    if count == 0 or config.data.kind != "images":
+        return None
+    tiles, rows, cols = with_neighbours(torch.nan_to_num(first[:count]), data.x)
+    return image_grid(config.data.to_uint8(tiles), rows, cols)
+
+
 def _drawn(measurement: Event) -> str:
     """Names the samples of a measurement in file names: its condition, and its draw beyond the first."""
     draw = measurement["draw"]
     return f"{measurement['cond_id']}-seed{draw}" if draw else str(measurement["cond_id"])
 
 
-def _keep(picture: Picture, measurement: Event, folder: Path) -> Event:
+def _keep(kind: str, picture: Picture, measurement: Event, folder: Path) -> Event:
     content = png_bytes(picture)
-    path = folder / f"samples-{_drawn(measurement)}-{measurement['step']:08d}.png"
+    path = folder / f"{kind}-{_drawn(measurement)}-{measurement['step']:08d}.png"
     with atomic(path) as file:
         file.write(content)
     height, width = picture.pixels.shape[:2]
     return {
         "kind": "artifact",
-        "artifact": "samples",
+        "artifact": kind,
         "step": measurement["step"],
         "cond_id": measurement["cond_id"],
         "draw": measurement["draw"],

@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -14,6 +15,9 @@ GAP = 1
 SMALLEST_TILE = 32
 """Small images are enlarged by a whole factor, without smoothing, until a tile has at least this many pixels."""
 DENSITY_PIXELS = 256
+NEIGHBOURS = 3
+"""Training images laid beside each sample of a picture of neighbours."""
+CHUNK = 2048
 
 
 class Picture(NamedTuple):
@@ -44,6 +48,31 @@ def image_grid(images: Tensor, rows: int, cols: int) -> Picture:
     factor = max(1, math.ceil(SMALLEST_TILE / max(h, w)))
     sheet = sheet.repeat(factor, axis=0).repeat(factor, axis=1)
     return Picture(sheet if c == 3 else sheet[..., 0], rows, cols)
+
+
+def nearest(x: Tensor, data: Tensor, count: int) -> Tensor:
+    """(n, count) indices of the rows of `data` closest to each row of `x` in Euclidean distance, the closest first.
+
+    Args:
+        x: (n, *shape); few, all are held against every row at once.
+        data: (N, *shape), N >= count; read in pieces.
+    """
+    rows = x.detach().cpu().flatten(1).double()
+    squares = []
+    for piece in data.split(CHUNK):
+        other = piece.detach().cpu().flatten(1).double()
+        squares.append((other * other).sum(dim=1) - 2 * rows @ other.T)  # |x|^2 is the same for all
+    return torch.cat(squares, dim=1).argsort(dim=1, stable=True)[:, :count]
+
+
+def with_neighbours(x: Tensor, data: Tensor) -> tuple[Tensor, int, int]:
+    """Samples (n, C, H, W), each followed by its nearest rows of `data`; all in the order of a grid, its rows, columns.
+
+    Nearest in pixels is what a copied training image would be; a near miss says little, as pixels hide a shift.
+    """
+    count = min(NEIGHBOURS, len(data))
+    found = data[nearest(x, data, count)].to(x)  # (n, count, C, H, W)
+    return torch.cat([x[:, None], found], dim=1).flatten(0, 1), len(x), 1 + count
 
 
 def point_density(points: Tensor, reference: Tensor) -> Picture:

@@ -21,7 +21,7 @@ from ablate_core.fid import MetricError
 from ablate_core.fid.energy import energy_distance
 from ablate_core.fid.fd_digits import digits_extractor
 from ablate_core.fid.metrics import build_metric, rescore
-from ablate_core.gallery import grid_shape, image_grid, png_bytes, point_density
+from ablate_core.gallery import NEIGHBOURS, grid_shape, image_grid, nearest, png_bytes, point_density
 from ablate_core.identity import content_id, diff
 from ablate_core.preparation import build_network
 from ablate_core.sampling import sample
@@ -354,3 +354,31 @@ def test_a_density_picture_has_the_samples_left_and_the_data_right() -> None:
     assert left[:, 0].min() > 128
     assert left[:, 1].max() < 128
     assert len(right) == 8
+
+
+@pytest.mark.parametrize("size", [5, 3000])
+def test_nearest_is_what_the_full_table_of_distances_says(size: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, data = (torch.randn(n, 1, 3, 3, generator=generator) for n in (4, size))
+    table = ((x[:, None] - data[None]) ** 2).flatten(2).sum(dim=2)
+    assert torch.equal(nearest(x, data, 3), table.argsort(dim=1)[:, :3])
+
+
+def test_a_picture_of_neighbours_lays_training_images_beside_their_copies(tmp_path: Path) -> None:
+    trial = config(neighbours=6, gallery=0, samples=8)
+    data = trial.data.load()
+    copies = data.x[:8] + 0.01
+    events = evaluate(trial, {}, 7, tmp_path, data=data, batches=[copies])
+    assert [(e["kind"], e.get("artifact")) for e in events] == [("measurement", None), ("artifact", "neighbours")]
+    assert (events[1]["rows"], events[1]["cols"]) == (6, 1 + NEIGHBOURS)
+    with Image.open(tmp_path / events[1]["path"]) as image:
+        pixels = np.asarray(image).astype(int)
+    factor = pixels.shape[1] // (9 * (1 + NEIGHBOURS) + 1)  # tiles of 8 pixels and a gap of 1, enlarged
+    tile = [pixels[:, factor * (1 + 9 * i) : factor * 9 * (i + 1)] for i in range(3)]
+    assert np.abs(tile[0] - tile[1]).mean() < 1  # the copy beside its original
+    assert np.abs(tile[0] - tile[2]).mean() > 10
+
+
+def test_points_have_no_picture_of_neighbours(tmp_path: Path) -> None:
+    trial = config("gaussians", "energy_distance", neighbours=4, gallery=0)
+    assert len(evaluate(trial, weights(trial), 7, tmp_path)) == 1
