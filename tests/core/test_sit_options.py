@@ -456,7 +456,7 @@ def test_every_field_is_in_the_documentation(architecture: type[Architecture]) -
     ids=["imf", "pmf", "tvm", "dmf", "scd"],
 )
 def test_published_networks_train_with_their_own_objective(objective: str, row: dict[str, Any]) -> None:
-    """The objective asks for heads and guidance inputs; a few steps lower the loss of one batch, gradients are finite."""
+    """The objective asks for its heads and inputs; a few steps lower the loss of one batch; gradients are finite."""
     parts = {"schedule": "linear", "objective": objective, "architecture": SIT | row, "data": "digits"}
     config = TrialConfig.model_validate(parts | {"train": {"steps": 100, "batch_size": 32}})
     require_legal(config)
