@@ -67,7 +67,7 @@ def trains(config: TrialConfig) -> None:
     assert all(moved.values()), f"never a gradient: {[name for name, any_at_all in moved.items() if not any_at_all]}"
 
 
-@pytest.mark.contract("schedule:{path}")
+@pytest.mark.contract("schedule:{path}", "row:{name}", "architecture:mlp", "dataset:gaussians")
 @pytest.mark.parametrize(("path", "name"), LEGAL)
 def test_a_legal_pair_trains_twenty_steps_with_a_gradient_in_every_weight(path: str, name: str) -> None:
     trains(trial(name, path))

@@ -213,10 +213,13 @@ def test_d22_times_keep_their_precision_so_that_differences_agree_with_derivativ
     assert error(rounded, 1e-3) > 1e-6
 
 
-@pytest.mark.parametrize("name", ["sit", "unet"])
+@pytest.mark.oracle("O5")
+@pytest.mark.proves("architecture:{name}")
+@pytest.mark.parametrize("name", ["mlp", "sit", "unet"])
 def test_d22_whole_networks_agree_with_differences(name: str) -> None:
     torch.manual_seed(0)
-    small = {
+    small: dict[str, dict[str, Any]] = {
+        "mlp": {"width": 8},
         "sit": {"size": "tiny/4", "depth": 1},
         "unet": {"model_channels": 8, "channel_mult": [1, 1], "blocks": 1, "attention": [4]},
     }

@@ -85,9 +85,15 @@ def exact_loss(own: Objective, path: str, step: int) -> Tensor:
     return loss.detach()
 
 
+def with_marks(limit: str, name: str, path: str) -> Any:
+    own = objective(LIMITS[limit][0], name, **LIMITS[limit][1])
+    held = (f"limit:{own.limit.name}", f"second_step:{own.second_step.name}", f"time_sampler:{own.time_sampler.name}")
+    return pytest.param(limit, name, path, marks=pytest.mark.proves(*held))
+
+
 @pytest.mark.oracle("O4")
-@pytest.mark.proves("schedule:{path}", "parameterization:{name}")
-@pytest.mark.parametrize(("limit", "name", "path"), LEGAL)
+@pytest.mark.proves("schedule:{path}", "parameterization:{name}", "tangent:none")
+@pytest.mark.parametrize(("limit", "name", "path"), [with_marks(*triple) for triple in LEGAL])
 def test_the_exact_map_has_no_loss_under_the_marginal_velocity(limit: str, name: str, path: str) -> None:
     row, slots = LIMITS[limit]
     for step in (100, 600, 999) if limit == "annealed" else (300,):  # alpha is 1, between, and 0

@@ -1,4 +1,4 @@
-"""The exact flow map of a closed-form world is a fixed point of every objective (O4, O6, O7, O8)."""
+"""Objectives at the exact flow map of a closed-form world: bias, variance, semigroup, moments (O4, O7, O8, O12)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from golden_cases import case
 from torch import Tensor
 from torch.testing import assert_close
 from worlds import ExactNetwork, Gaussian, MarginalVelocity, gaussian, mixture
@@ -16,7 +15,6 @@ from ablate_core.flow_map import FlowMap
 from ablate_core.objective import Batch, Objective
 from ablate_core.parameterizations import Parameterization
 from ablate_core.random import Draws
-from ablate_core.schedules import Schedule
 from ablate_core.state import Rows
 from ablate_core.targets.continuous import Continuous
 from ablate_core.targets.discrete import Discrete
@@ -43,24 +41,8 @@ def loss(
     return objective.loss(net, net, world.schedule, batch, draws(), step, 100).per_sample.detach(), net
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("parameterization", ["u", {"name": "v_ddim", "sigma_data": 0.5}], ids=["u", "v_ddim"])
-@pytest.mark.parametrize("sampler", ["ln_minmax", "fixed0", "scm_lognormal"])
-def test_the_exact_map_has_no_continuous_loss_under_the_marginal_velocity(
-    path: str, parameterization: Any, sampler: str
-) -> None:
-    noise_std = Parameterization.model_validate(parameterization).noise_std
-    world = gaussian(path, noise_std)
-    settings = {
-        "name": "meanflow",
-        "parameterization": parameterization,
-        "time_sampler": sampler,
-        "metric": "l2_mean",
-    }
-    per_sample, _ = loss(settings, world, data(world, 256), marginal=True)
-    assert float(per_sample.max()) < 1e-18
-
-
+@pytest.mark.oracle("O14")
+@pytest.mark.proves("tangent:shaped")
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("weight", ["one", "alpha"])
 @pytest.mark.parametrize("normalize", ["none", "rms", "l2", "clip"])
@@ -72,6 +54,8 @@ def test_shaping_a_tangent_that_vanishes_keeps_the_fixed_point(path: str, weight
     assert float(per_sample.max()) < 1e-18
 
 
+@pytest.mark.oracle("O4")
+@pytest.mark.proves("first_step:network", "second_step:network", "limit:discrete")
 @pytest.mark.parametrize("path", PATHS)
 def test_the_exact_map_satisfies_the_semigroup_identity_in_both_spaces(path: str) -> None:
     world = gaussian(path)
@@ -92,21 +76,8 @@ def test_the_exact_map_satisfies_the_semigroup_identity_in_both_spaces(path: str
         assert_close(x_r, world.flow(x, r, t), rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_the_exact_map_follows_the_velocity_at_its_landing_time(path: str) -> None:
-    world = gaussian(path)
-    t = torch.full((32,), 0.9, dtype=torch.float64)
-    r = torch.linspace(0.05, 0.85, 32, dtype=torch.float64)
-    x = data(world, 32).x0
-    for name in ("u", "v_ddim"):
-        own = Parameterization.model_validate(name)
-        exact = FlowMap(ExactNetwork(world, own), own, world.schedule)
-        landed, slope = torch.func.jvp(
-            lambda r, m=exact: m.jump(x, r, t, None), (r,), (torch.ones_like(r),)
-        )  # Lagrangian
-        assert_close(slope, world.velocity(landed, r), rtol=1e-10, atol=1e-11)
-
-
+@pytest.mark.oracle("O4")
+@pytest.mark.proves("first_step:ddim", "second_step:network", "limit:discrete")
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("method", ["ct", "imm", "scd"])
 def test_discrete_objectives_accept_the_exact_map(path: str, method: str) -> None:
@@ -122,6 +93,8 @@ def test_discrete_objectives_accept_the_exact_map(path: str, method: str) -> Non
         assert float(per_sample.mean()) < 5e-3
 
 
+@pytest.mark.oracle("O7")
+@pytest.mark.proves("velocity:conditional")
 @pytest.mark.parametrize("path", PATHS)
 def test_the_gradient_vanishes_in_expectation_at_the_exact_map_with_conditional_velocities(path: str) -> None:
     world = gaussian(path)
@@ -137,6 +110,8 @@ def test_the_gradient_vanishes_in_expectation_at_the_exact_map_with_conditional_
     assert float(error.abs().max()) < 4
 
 
+@pytest.mark.oracle("O7")
+@pytest.mark.proves("velocity:conditional", "limit:continuous")
 def test_the_target_with_conditional_velocities_is_unbiased_and_its_covariance_is_carried_by_the_map() -> None:
     n, world = 200_000, gaussian("linear")
     t, r = (torch.full((n,), value, dtype=torch.float64) for value in (0.7, 0.2))
@@ -156,30 +131,8 @@ def test_the_target_with_conditional_velocities_is_unbiased_and_its_covariance_i
     assert_close(aim.var(0), (spread**2).squeeze(0) * v.var(0), rtol=0.02, atol=1e-4)
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_the_discrete_target_tends_to_the_continuous_one_at_first_order(path: str) -> None:
-    c = case("mf_l2_same_nocfg")
-    net, schedule = c.network(), Schedule.model_validate(path)
-    batch, noise = c.batch()
-    t = torch.linspace(0.3, 0.9, 8, dtype=torch.float64)
-    r = 0.3 * t
-    x, v = schedule.interpolate(batch.x0, noise, t)
-    own = Parameterization.model_validate("u")
-    flow_map = FlowMap(net, own, schedule)
-    continuous = Objective.model_validate("meanflow")
-    discrete = Objective.model_validate({"name": "ct", "parameterization": "u", "limit": {"compare": "velocities"}})
-    errors = []
-    with torch.no_grad():
-        u = flow_map.raw(x, r, t, batch.y)
-        for power in range(8, 14):
-            rows = Rows(x=x, v=v, r=r, s=t - 2.0**-power, t=t, y=batch.y, ladder_bottom=None, null=5)
-            limit = u - continuous.tangent.target(Continuous().slope(flow_map, rows), 0)
-            finite = u - discrete.limit.two_step_target(discrete, flow_map, rows)  # type: ignore[attr-defined]
-            errors.append(float(((t - r)[:, None, None, None] * 2.0**power * finite - limit).norm()))
-    slopes = torch.tensor(errors).log2().diff()
-    assert_close(slopes, torch.full_like(slopes, -1.0), rtol=0, atol=0.02)
-
-
+@pytest.mark.oracle("O8")
+@pytest.mark.proves("limit:discrete", "velocity:conditional")
 def test_the_bias_of_a_discrete_target_with_conditional_velocities_is_of_second_order() -> None:
     world = mixture("linear")  # world Q: exact map by quantiles, posterior by quadrature
     t, x = 0.6, torch.tensor([[0.35]], dtype=torch.float64)
@@ -203,11 +156,24 @@ def test_the_bias_of_a_discrete_target_with_conditional_velocities_is_of_second_
     assert all(3 < ratio < 5 for ratio in ratios[1:]), ratios
 
 
-def test_a_ddim_first_step_with_the_conditional_velocity_is_renoising_with_the_same_noise() -> None:
-    world = gaussian("cosine01")  # E3
-    objective = Objective.model_validate("ct")
-    state = objective.state(world.schedule, data(world, 16), draws(), 50, 100)
-    rows = Rows(state.x, state.v, state.times.r, state.times.s, state.times.t, None, None, 0)
-    own = Parameterization.model_validate("v_ddim")
-    x_s, _ = objective.first_step.step(FlowMap(ExactNetwork(world, own), own, world.schedule), rows)
-    assert_close(x_s, world.schedule.interpolate(state.x0, state.noise, state.times.s)[0], rtol=1e-12, atol=1e-12)
+@pytest.mark.oracle("O12")
+@pytest.mark.proves("metric:mmd_laplace")
+@pytest.mark.parametrize("path", PATHS)
+def test_at_the_exact_map_moments_match_but_for_the_diagonal(path: str) -> None:
+    """The V-statistic of X_{t,r}(x_t) and X_{s,r}(x_s) has mean (2 / M)(1 - E k(y_j, y'_j)), its rest has mean 0."""
+    m, groups = 4, 30_000
+    world = gaussian(path)
+    own = Objective.model_validate({"name": "imm", "weighting": "none", "time_sampler": {"k": 4.0}})
+    net, batch = ExactNetwork(world, own.parameterization), data(world, m * groups)
+    state = own.state(world.schedule, batch, draws(), 0, 1)
+    flow_map = FlowMap(net, own.parameterization, world.schedule)
+    with torch.no_grad():
+        regression = own.limit.regress(own, flow_map, flow_map, state, 0)
+        loss = own.distance(regression.prediction, regression.target, state)[::m]
+    reach = own.parameterization.jump(world.schedule, state.times.t, state.times.r).move.abs() + 1e-6
+    same = torch.exp(-(regression.prediction - regression.target).norm(dim=1) / (3 * reach))
+    diagonal = 2 / m * (1 - same.reshape(-1, m).mean(1))
+    assert float(diagonal.mean()) > 1e-3
+    rest = loss - diagonal
+    assert float(rest.mean().abs()) < 4 * float(rest.std()) / groups**0.5
+    assert float(loss.mean()) == pytest.approx(float(diagonal.mean()), abs=4 * float(rest.std()) / groups**0.5)

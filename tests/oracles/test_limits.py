@@ -113,6 +113,29 @@ def test_the_annealed_loss_is_alphaflow(alpha: float) -> None:
     same_in_value_and_gradient(net, ours.per_sample, wanted)
 
 
+@pytest.mark.proves("second_step:identity", "time_sampler:lambda_split")
+@pytest.mark.parametrize("first", ["euler", "ddim"])
+def test_a_target_that_stops_where_it_lands_is_trajectory_flow_matching(first: str) -> None:
+    """s = r: the target is the velocity itself, whatever the landing time; AlphaFlow with alpha = 1."""
+    slots = {"first_step": first, "second_step": "identity", "time_sampler": {"name": "lambda_split", "split": 1.0}}
+    own = Objective.model_validate(
+        {
+            "name": "ct",
+            "parameterization": "u",
+            "limit": {"compare": "velocities"},
+            "target_network": "ema",
+            **slots,
+            **PLAIN,
+        }
+    )
+    net = random_network((4,))
+    state = own.state(LINEAR, batch(), draws(), 3, 10)
+    wanted = (net(state.x, state.times.r, state.times.t, state.y) - state.v).square().mean(1)
+    ours = own.loss(net, random_network((4,), seed=1), LINEAR, batch(), draws(), 3, 10).per_sample
+    same_in_value_and_gradient(net, ours, wanted)
+    assert torch.equal(state.times.s, state.times.r)
+
+
 @pytest.mark.proves("time_sampler:lambda_split", "first_step:network", "second_step:network", "limit:discrete")
 def test_two_network_steps_are_splitmeanflow() -> None:
     """Target (1 - l) u^-(x_s, r, s) + l u^-(x_t, s, t) with s = (1 - l) t + l r."""

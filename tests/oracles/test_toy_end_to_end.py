@@ -1,7 +1,8 @@
 """O22: whole trials on five Gaussians in the plane, scored by the energy distance of their samples.
 
 Plain flow matching is the control: good in many steps, bad in one. Thresholds leave a factor of two and more to what
-was measured (seed 0: flow matching .15 in one step, .001 in 32; sct_linear .004, meanflow .016).
+was measured (seed 0: flow matching .15 in one step, .001 in 32; sct_linear .004, meanflow .016). The ladder of all
+methods without labels is in test_toy_ladder.py.
 """
 
 from __future__ import annotations
@@ -14,21 +15,14 @@ import torch
 
 from ablate_core.config import TrialConfig
 from ablate_core.evaluation import evaluate_checkpoint
-from ablate_core.methods import METHODS
 from ablate_core.trainer import train
 
-PLAIN = {"weighting": "none", "tangent": "none"}
-"""The published ramps are thousands of steps long; these trials are hundreds."""
 OBJECTIVES: dict[str, Any] = {
     "fm": "fm",
-    "ct": {"name": "ct", "time_sampler": {"s1": 30}, "target_network": "stop_gradient"},
-    "scd": {"name": "scd", "target_network": {"mu": 0.98}},
-    "imm": {"name": "imm", "parameterization": {"sigma_data": 1.0}, "time_sampler": {"group": 16, "k": 10}},
-    "sct": {"name": "sct", "parameterization": {"sigma_data": 1.0}, "tangent": {"warmup_steps": 100}},
-    "sct_linear": {"name": "sct_linear", **PLAIN},
+    # The published ramps are thousands of steps long; these trials are hundreds.
+    "sct_linear": {"name": "sct_linear", "weighting": "none", "tangent": "none"},
     # The adaptive metric is no mean estimator in two dimensions (design-space 2.11).
     "meanflow": {"name": "meanflow", "metric": "l2_mean", "time_sampler": {"p_eq": 0.25}},
-    "esc": {"name": "esc", "metric": "l2_mean", "time_sampler": {"p_eq": 0.25, "zero_steps": 100}, **PLAIN},
 }
 
 
@@ -52,6 +46,7 @@ def energy(method: str, folder: Path, steps: int = 400, batch_size: int = 256) -
     return float(value)
 
 
+@pytest.mark.oracle("O22")
 def test_flow_matching_needs_many_steps(tmp_path: Path) -> None:
     one = energy("fm", tmp_path)
     (many,) = evaluate_checkpoint(trial("fm", 400, 256, nfe=32), tmp_path)
@@ -59,15 +54,10 @@ def test_flow_matching_needs_many_steps(tmp_path: Path) -> None:
     assert many["value"] < 0.005
 
 
+@pytest.mark.oracle("O22")
 @pytest.mark.parametrize(("method", "bound"), [("sct_linear", 0.015), ("meanflow", 0.04)])
 def test_a_shortcut_objective_needs_one_step(method: str, bound: float, tmp_path: Path) -> None:
     assert energy(method, tmp_path) < bound
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"fm"}))
-def test_every_shortcut_objective_beats_flow_matching_at_one_step(method: str, tmp_path: Path) -> None:
-    assert energy(method, tmp_path, steps=1500, batch_size=512) < 0.5 * energy("fm", tmp_path / "fm", 1500, 512)
 
 
 @pytest.mark.slow
