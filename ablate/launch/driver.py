@@ -134,7 +134,7 @@ class Driver:
             trainer=trainer,
             evaluator=evaluator,
             plugins=tuple(self.options.plugins),
-            releases={plugin.module: tuple(plugin.release) for plugin in plugins.load(self.options.plugins)},
+            releases={plugin.module: (*plugin.release,) for plugin in plugins.load(self.options.plugins)},
         )
         settings = SlotSettings(
             context=context,

@@ -18,6 +18,7 @@ from ablate_core.methods import METHODS
 from ablate_core.objective import Batch, Loss, Objective
 from ablate_core.random import Draws
 from ablate_core.schedules import Schedule
+from ablate_core.testing.objectives import NetworkOf, keeps_the_contract, loss_of, shape_of
 
 SLOTS = {
     name: field.annotation for name, field in Objective.model_fields.items() if name not in ("name", "label_dropout")
@@ -66,41 +67,28 @@ SWAPS = [
 ]
 
 
-def batch(n: int = 64, dtype: torch.dtype = torch.float64, shape: tuple[int, ...] = (2, 3)) -> Batch:
+def batch(n: int = 64, dtype: torch.dtype = torch.float64) -> Batch:
     g = torch.Generator().manual_seed(0)
-    x0 = 0.5 * torch.randn(n, *shape, generator=g, dtype=torch.float64)
+    x0 = 0.5 * torch.randn(n, 2, 3, generator=g, dtype=torch.float64)
     return Batch(x0.to(dtype), torch.arange(n) % 5, 5)
 
 
-def compute(
-    objective: Objective, path: str = "linear", *, seed: int = 0, dtype: torch.dtype = torch.float64
-) -> tuple[Loss, GoldenNetwork]:
+def networks(objective: Objective) -> NetworkOf:
+    """The golden network, by its seed and dtype, with what the objective needs of it."""
     extras = {"guidance_inputs": objective.guidance_inputs, "heads": 1 + objective.parameterization.needs_velocity_head}
-    shape = (3, 2, 2) if objective.metric.needs_images else (2, 3)
-    net, target = (random_network(shape, seed=k, dtype=dtype, **extras) for k in (0, 1))
-    draws = Draws(seed, 3, dtype=dtype)
-    schedule = Schedule.model_validate(path)
-    return objective.loss(net, target, schedule, batch(dtype=dtype, shape=shape), draws, 600, 1000), net
+    return lambda seed, dtype: random_network(shape_of(objective), seed=seed, dtype=dtype, **extras)
+
+
+def compute(objective: Objective, path: str = "linear") -> tuple[Loss, Any]:
+    return loss_of(objective, Schedule.model_validate(path), networks(objective))
 
 
 def honours_the_contract(objective: Objective, path: str) -> None:
-    loss, net = compute(objective, path)
-    assert loss.per_sample.shape == (64,)
-    assert bool(torch.isfinite(loss.per_sample).all())
-    assert all(value.shape == () and not value.requires_grad for value in loss.scalars.values())
-    loss.per_sample.mean().backward()
-    for name, parameter in net.named_parameters():
-        unused = name in ("a", "b") and not objective.needs_log_variance
-        unused |= name == "w_r" and not objective.random_landing_time  # it multiplies r = 0
-        assert unused or (parameter.grad is not None and float(parameter.grad.abs().max()) > 0), name
-        assert unused or bool(torch.isfinite(parameter.grad).all()), name
-    again, _ = compute(objective, path)
-    assert torch.equal(loss.per_sample, again.per_sample)
-    other, _ = compute(objective, path, seed=1)
-    assert not torch.equal(loss.per_sample, other.per_sample)
-    single, _ = compute(objective, path, dtype=torch.float32)
-    assert single.per_sample.dtype == torch.float32
-    assert bool(torch.isfinite(single.per_sample).all())
+    def unused(name: str) -> bool:
+        head = name in ("a", "b") and not objective.needs_log_variance
+        return head or (name == "w_r" and not objective.random_landing_time)  # it multiplies r = 0
+
+    keeps_the_contract(objective, Schedule.model_validate(path), networks(objective), unused)
     assert Objective.model_validate(json.loads(json.dumps(objective.model_dump(mode="json")))) == objective
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from ablate_core.plugins import PluginError, Release
 from ablate_core.schedules import Schedule
 
 pytestmark = pytest.mark.usefixtures("registry")
-PACKAGE = Path(__file__).parents[1] / "plugin_package"
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "tests" / "plugin_package"
 PATH = """
 from typing import Literal
 import torch
@@ -218,3 +220,20 @@ def test_two_plugins_with_one_name_are_told_apart_by_their_modules(here: Path) -
     with pytest.raises(PluginError, match="plug-in two: schedule 'mine' of two is already the name of one of one"):
         plugins.load(["two"])
     assert Schedule.choice("mine").__module__ == "one"
+
+
+# --- the contracts
+
+
+def test_the_plugin_passes_its_own_tests_and_ours_as_installed(wheel: Path, tmp_path: Path) -> None:
+    install(wheel, tmp_path / "site")
+    shutil.copytree(PACKAGE / "tests", tmp_path / "own")
+    ours = [f"tests/core/test_{name}.py" for name in ("schedules", "time_samplers", "objective")]
+    loaded = ["-c", "pyproject.toml", "-p", "ablate_example_plugin", "-p", "no:cacheprovider"]
+    loaded += ["-k", "parabola or tilted or film"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *loaded, *ours, str(tmp_path / "own")],
+        capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert int(done.stdout.rpartition(" passed")[0].split()[-1]) > 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from torch.testing import assert_close
 
 from ablate_core.schedules import Schedule
 from ablate_core.schedules.ve import Ve
+from ablate_core.testing import schedules as contract
+from ablate_core.testing.schedules import times
 
 PATHS = sorted(Schedule.choices)
 CLOSE = {"rtol": 1e-12, "atol": 1e-13}
@@ -21,11 +24,11 @@ def path(request: pytest.FixtureRequest) -> Schedule:
     return Schedule.model_validate(request.param)
 
 
-def times(path: Schedule, n: int = 64) -> tuple[Tensor, Tensor]:
-    """t >= r inside the path."""
-    generator = torch.Generator().manual_seed(1)
-    pair = torch.rand(2, n, generator=generator, dtype=torch.float64) * 0.98 + 0.01
-    return path.end * pair.max(0).values, path.end * pair.min(0).values
+@pytest.mark.parametrize("check", [contract.goes_from_data_to_noise, contract.keeps_single_precision])
+def test_a_path_grows_noisier_with_time_and_keeps_single_precision(
+    path: Schedule, check: Callable[[Schedule], None]
+) -> None:
+    check(path)
 
 
 @pytest.mark.oracle("O1")
@@ -38,70 +41,31 @@ def test_a_path_goes_from_data_to_noise(path: Schedule) -> None:
 
 
 def test_what_a_path_declares_of_itself_is_so(path: Schedule) -> None:
-    t, r = times(path)
-    point = path.at(t)
-    one = torch.ones_like(t)
-    assert path.circular is torch.allclose(point.alpha**2 + point.sigma**2, one, rtol=1e-12)
-    assert path.exploding is bool((point.alpha == 1).all())
-    keep, move = path.jump(t, r)
-    assert path.straight is (torch.allclose(keep, one) and torch.allclose(move, r - t))  # Euler is DDIM, exactly there
-    assert path.unit_time is (0.9999 < path.end <= 1)
+    contract.declares_what_it_is(path)
 
 
 @pytest.mark.oracle("O2")
 @pytest.mark.proves("schedule:{path}")
 def test_the_given_derivatives_are_those_of_the_path(path: Schedule) -> None:
-    t, _ = times(path)
-    (alpha, sigma), (d_alpha, d_sigma) = torch.func.jvp(lambda t: tuple(path.at(t))[:2], (t,), (torch.ones_like(t),))
-    point = path.at(t)
-    for own, wanted in zip(point, (alpha, sigma, d_alpha, d_sigma), strict=True):
-        assert_close(own, wanted, **CLOSE)
-    assert bool((point.wronskian > 0).all())
-    assert all(isinstance(part, Tensor) and part.shape == t.shape for part in point)  # a number in the reference of VE
+    contract.has_its_derivatives(path)
 
 
 @pytest.mark.oracle("O1", "O2")
 @pytest.mark.proves("schedule:{path}")
 def test_closed_jump_coefficients_equal_the_general_ones(path: Schedule) -> None:
-    t, r = times(path)
-    for own, general in zip(path.jump(t, r), Schedule.jump(path, t, r), strict=True):
-        assert_close(own, general, **CLOSE)
-    for own, general in zip(path.d_jump(t, r), Schedule.d_jump(path, t, r), strict=True):
-        assert_close(own, general, rtol=1e-11, atol=1e-12)
+    contract.has_its_jumps(path)
 
 
 @pytest.mark.oracle("O2")
 @pytest.mark.proves("schedule:{path}")
-@pytest.mark.parametrize("which", ["d_jump", "landing_rate"])
-def test_the_rates_of_jump_coefficients_are_their_central_differences(path: Schedule, which: str) -> None:
-    t, r = times(path)
-    h = 1e-6 * path.end
-    inside = t < 0.95 * path.end  # vp_sqrt bends without bound towards its end
-    t, r = t[inside], r[inside]
-    moved = [path.jump(t + d, r) if which == "d_jump" else path.jump(t, r + d) for d in (h, -h)]
-    for own, ahead, behind in zip(getattr(path, which)(t, r), *moved, strict=True):
-        assert_close(own, (ahead - behind) / (2 * h), rtol=1e-7, atol=1e-8)
+def test_the_rates_of_jump_coefficients_are_their_central_differences(path: Schedule) -> None:
+    contract.has_its_rates(path)
 
 
 @pytest.mark.oracle("O1")
 @pytest.mark.proves("schedule:{path}", "first_step:ddim")
 def test_a_ddim_jump_with_the_conditional_velocity_is_exact_in_one_and_in_two_steps(path: Schedule) -> None:
-    t, r = times(path)
-    s = (t + r) / 2
-    generator = torch.Generator().manual_seed(2)
-    x0, noise = (torch.randn(64, 3, generator=generator, dtype=torch.float64) for _ in range(2))
-    (x_t, v), (x_s, v_s), (x_r, _) = (path.interpolate(x0, noise, time) for time in (t, s, r))
-
-    def jump(x: Tensor, v: Tensor, t: Tensor, r: Tensor) -> Tensor:
-        keep, move = path.jump(t, r)
-        return keep[:, None] * x + move[:, None] * v
-
-    close = CLOSE if path.end <= 2 else {"rtol": 1e-12, "atol": 1e-12}
-    assert_close(jump(x_t, v, t, r), x_r, **close)
-    assert_close(jump(x_t, v, t, s), x_s, **close)
-    assert_close(jump(x_s, v_s, s, r), x_r, **close)
-    for own, wanted in zip(path.endpoints(x_t, v, t), (x0, noise), strict=True):
-        assert_close(own, wanted, rtol=1e-10, atol=1e-11)
+    contract.jumps_along_itself(path)
 
 
 @pytest.mark.oracle("O3")
@@ -119,12 +83,7 @@ def test_heun_with_the_clean_sample_as_denoiser_is_euler_on_the_exploding_path()
 
 
 def test_the_time_of_a_noise_to_signal_ratio_is_found_back_and_ends_with_the_path(path: Schedule) -> None:
-    t, _ = times(path)
-    assert_close(path.time_of_ratio(path.ratio(t)), t, **CLOSE)
-    ends = torch.tensor([0.0, torch.inf], dtype=torch.float64)
-    assert_close(path.time_of_ratio(ends), torch.tensor([0.0, path.end], dtype=torch.float64), **CLOSE)
-    near = torch.tensor([1e-12, 1e9], dtype=torch.float64)
-    assert bool((path.time_of_ratio(near) <= path.end).all())
+    contract.finds_its_times(path)
 
 
 @pytest.mark.proves("schedule:{path}")

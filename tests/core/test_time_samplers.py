@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from ablate_core.random import Draws
 from ablate_core.schedules import Schedule
+from ablate_core.testing import time_samplers as contract
 from ablate_core.time_samplers import TimeSampler
 from ablate_core.time_samplers.alpha_ratio import AlphaRatio
 from ablate_core.time_samplers.base import TimeSample
@@ -28,7 +29,7 @@ LEGAL = [(path, name) for name in sorted(TimeSampler.choices) for path in (PATHS
 
 
 def sample(
-    settings: Any, *, n: int = N, path: str = "linear", step: int = 0, noise_std: float = 1.0, seed: int = 0
+    settings: Any, *, n: int = N, path: Any = "linear", step: int = 0, noise_std: float = 1.0, seed: int = 0
 ) -> TimeSample:
     sampler, schedule = TimeSampler.model_validate(settings), Schedule.model_validate(path)
     draws = Draws(seed, step, dtype=torch.float64)
@@ -38,28 +39,10 @@ def sample(
 @pytest.mark.oracle("O10")
 @pytest.mark.contract("time_sampler:{name}", "schedule:{path}")
 @pytest.mark.parametrize(("path", "name"), LEGAL)
-@pytest.mark.parametrize("step", [0, 400, 999])
-def test_times_are_ordered_on_the_path_and_have_the_declared_capabilities(path: str, name: str, step: int) -> None:
-    own, end = TimeSampler.model_validate(name), Schedule.model_validate(path).end
-    times = sample(name, path=path, step=step)
-    if path in UNIT_PATHS:
-        times = times.up_to(end)
-    zero = torch.zeros_like(times.t)
-    assert bool(((zero <= times.r) & (times.r <= times.s) & (times.s <= times.t) & (times.t <= end)).all())
-    jumps = ~times.fm
-    assert own.jumps == bool(jumps.any())
-    if own.intermediate and not own.closes_gap:
-        assert bool((times.s < times.t)[jumps].all())
-    elif not own.intermediate:
-        assert torch.equal(times.s, times.t)
-    if not own.random_landing_time:
-        assert float(times.r[jumps].max()) == 0
-    share = float(times.fm.double().mean())
-    assert share >= own.velocity_share - 0.02
-    assert own.group_size == times.group
-    assert (times.velocity_t is not None) == (own.velocity_weight > 0)
-    if times.velocity_t is not None:
-        assert bool(((zero <= times.velocity_t) & (times.velocity_t <= end)).all())
+def test_times_are_ordered_on_the_path_and_have_the_declared_capabilities(path: str, name: str) -> None:
+    own, here = TimeSampler.model_validate(name), Schedule.model_validate(path)
+    contract.orders_its_times(own, [here])
+    contract.declares_its_times(own, [here])
 
 
 @pytest.mark.parametrize("path", UNIT_PATHS)
@@ -75,13 +58,7 @@ def test_times_cut_at_the_end_of_a_path_keep_their_order(path: str) -> None:
 @pytest.mark.contract("time_sampler:{name}")
 @pytest.mark.parametrize("name", sorted(TimeSampler.choices))
 def test_equal_seeds_give_equal_times_and_float32_is_legal(name: str) -> None:
-    schedule, own = Schedule.model_validate("cosine01"), TimeSampler.model_validate(name)
-    draw = [own.sample(64, Draws(3, 5), schedule=schedule, noise_std=0.5, step=5, total_steps=10) for _ in range(2)]
-    assert torch.equal(draw[0].t, draw[1].t)
-    assert torch.equal(draw[0].r, draw[1].r)
-    assert draw[0].t.dtype == torch.float32
-    other = own.sample(64, Draws(4, 5), schedule=schedule, noise_std=0.5, step=5, total_steps=10)
-    assert not torch.equal(draw[0].t, other.t)
+    contract.repeats_its_times(TimeSampler.model_validate(name))
 
 
 def ks(values: torch.Tensor, cdf: Any) -> float:
@@ -272,6 +249,10 @@ def test_easy_consistency_times_land_at_the_data_as_often_as_the_closed_form_say
         assert share == pytest.approx(closed, abs=0.012)
         assert ks((times.t / (1 - times.t)).log(), lambda q: stats.norm.cdf((q + 1.1) / 2)) > 1e-3
     assert [own.stage(step, 10) for step in range(10)] == [0, 0, 1, 2, 3, 4, 4, 5, 6, 7]
+    at_the_end = sample({"name": "ect", "mu": 3.0}, path={"name": "ve", "sigma_max": 10.0}, step=999)
+    last = at_the_end.t == 10.0
+    assert 0.2 < float(last.double().mean()) < 0.8
+    assert_close(at_the_end.s[last], own.lower(at_the_end.t[last], 7), rtol=1e-12, atol=0)  # a step from there on
     fixed = Ect(q=256, stages=1)
     assert {fixed.stage(step, 10) for step in range(10)} == {0}
     with pytest.raises(ValueError, match="lost to rounding; with q = 256 at most 2 stages"):
