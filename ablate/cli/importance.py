@@ -26,7 +26,9 @@ def importance(
 
     paths = StorePaths(store_root(store))
     frames = study_frames(paths, study_name(paths, study))
-    choice = {row["arm_id"]: text.loads(row["choice"] or "{}") for row in frames.study_arms.to_dict("records")}
+    choice: dict[str, dict[str, str]] = {}
+    for row in frames.study_arms.to_dict("records"):  # an arm of several plans is chosen by the levels of all of them
+        choice.setdefault(row["arm_id"], {}).update(text.loads(row["choice"] or "{}"))
     rows = [row for row in analyse(frames).rows if row.value is not None and row.n]
     found = importances(
         [choice.get(row.arm_id, {}) for row in rows],

@@ -34,9 +34,15 @@ def ls(
         ]
         return present.table("", head, shown, right=range(1, 7))
     frames = study_frames(paths, study_name(paths, study))
-    label = dict(zip(frames.arms["arm_id"], frames.arms["label"], strict=True))
-    last = {m["trial_id"]: m for m in frames.measurements.sort_values("step").to_dict("records")}
-    rows: list[dict[str, Any]] = [_row(t, label, last.get(t["trial_id"])) for t in frames.trials.to_dict("records")]
+    numbers = frames.measurements.sort_values("step")
+    if frames.declares:
+        numbers = numbers[numbers["declared"].eq(True)]
+    last = {(m["arm_id"], m["trial_id"]): m for m in numbers.to_dict("records")}
+    rows: list[dict[str, Any]] = [
+        _row(t, frames.label(arm), last.get((arm, t["trial_id"])))
+        for arm in frames.ordered
+        for t in frames.trials_of(arm).to_dict("records")
+    ]
     if json:
         return present.as_json(rows)
     head = ["trial", "arm", "seed", "status", "steps", "metric", "value", "took", "reason"]
@@ -51,10 +57,10 @@ def ls(
     return None
 
 
-def _row(trial: dict[Hashable, Any], label: dict[Any, Any], last: dict[Hashable, Any] | None) -> dict[str, Any]:
+def _row(trial: dict[Hashable, Any], label: str, last: dict[Hashable, Any] | None) -> dict[str, Any]:
     return {
         "trial": trial["trial_id"],
-        "arm": label.get(trial["arm_id"]),
+        "arm": label,
         "seed": int(trial["seed"]),
         "status": trial["status"],
         "steps": int(_number(trial["steps_done"]) or 0),

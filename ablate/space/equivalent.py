@@ -64,7 +64,7 @@ def share(drafts: Mapping[str, Draft], identity: Callable[[TrialConfig], str]) -
         home = shared.drafts.setdefault(now, draft)
         shared.namesakes.append(Namesake(name if home is draft else now, tuple(draft.memberships), why))
         if home is not draft:
-            home.memberships += [replace(m, choice=draft.choice) for m in draft.memberships]
+            home.memberships += [replace(m, choice=m.choice or draft.choice) for m in draft.memberships]
             home.resolved.touched |= draft.resolved.touched
     if shared.namesakes:
         _drop_changes_of_nothing(shared)

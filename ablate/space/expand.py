@@ -218,13 +218,20 @@ class _Walk:
             return None
         if cell.kind in FROM_BASE and draft is not None and self.is_compared_with(cell, draft):
             return f"the same as {cell.from_label or BASE}: {self.why_same(resolved)}"
-        if identity in seen:
-            return None  # a conditional axis collapsed: the same cell by another name
+        place = replace(_membership(cell), choice=dict(resolved.choice))
+        if identity in seen:  # the same cell by another name: a conditional axis collapsed, or it is measured alike
+            if (
+                draft is not None
+                and cell.kind == "grid"
+                and resolved.choice not in [m.choice for m in draft.memberships]
+            ):
+                draft.memberships.append(place)
+            return None
         seen[identity] = cell
         if draft is None:
             draft = self.gathered.drafts[identity] = Draft(resolved, cell.where)
             self.warn(resolved.valid, cell.label)
-        draft.join(resolved, _membership(cell))
+        draft.join(resolved, place)
         return None
 
     def is_compared_with(self, cell: Candidate, draft: Draft) -> bool:

@@ -20,7 +20,7 @@ class Membership:
         axis: the one axis that varies, where there is one (ofat, leave_one_out, cumulative).
         level: the level of that axis.
         baseline_label: label of the arm this one is compared with inside the plan; None: the study's baseline.
-        choice: the levels by which this place chose the arm, where they are not the arm's own: it computes the same.
+        choice: the levels by which this place chose the arm; None: the arm's own.
     """
 
     plan: str

@@ -1,16 +1,16 @@
 """From frames to an `Analysis`: which values may be compared, what they say, arm by arm.
 
-Values of different ``metric_id`` or ``cond_id`` never meet: the study's own metric under its commonest condition is the
-primary group, every other group is described beside it with the fields in which it differs.
+Values of different metric identity never meet, nor do conditions that no arm of the study asked for (see `groups`):
+they are described beside the primary group, with the fields in which they differ.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,44 +21,13 @@ from ablate_reports.data import (
     DONE,
     FAILED,
     StudyFrames,
-    definition,
-    field_diff,
-    final_values,
     metric_title,
     records,
 )
-from ablate_reports.statistics import NO_SPREAD, ONE_SEED, Contrast, Mean, Model, fit
+from ablate_reports.groups import Group, groups
+from ablate_reports.shared import fit_shared
+from ablate_reports.statistics import NO_SPREAD, ONE_SEED, Contrast, Mean, Model
 from ablate_reports.verdicts import Compared, Situation, Verdict, headline, judge, marker, remarks
-
-SAMPLE_FIELDS = ("samples", "num_samples", "n_samples")
-
-
-@dataclass(frozen=True)
-class Group:
-    """All values of one metric identity under one condition."""
-
-    metric_id: str
-    cond_id: str
-    name: str
-    metric: dict[str, Any]
-    condition: dict[str, Any]
-    rows: pd.DataFrame = field(repr=False)
-    values: pd.DataFrame = field(repr=False)
-    refused: int = 0
-    lower_is_better: bool = True
-
-    @property
-    def title(self) -> str:
-        """The metric's right name."""
-        return metric_title(self.name, self.metric)
-
-    def by_arm(self) -> dict[str, dict[int, float]]:
-        """arm -> seed -> value, finite values only."""
-        out: dict[str, dict[int, float]] = {}
-        for row in records(self.values):
-            if math.isfinite(row.value) and math.isfinite(row.seed):
-                out.setdefault(row.arm_id, {})[int(row.seed)] = float(row.value)
-        return out
 
 
 @dataclass(frozen=True)
@@ -161,56 +130,20 @@ class Analysis:
 
 def analyse(frames: StudyFrames) -> Analysis:
     """Compute every number and verdict of a report."""
-    groups = _groups(frames)
-    name = frames.study["metric"]["name"]
-    mine = [g for g in groups if name in (g.name, g.metric_id)] if name else groups
-    primary = max(mine, key=lambda g: _rank(g, frames)) if mine else None
+    primary, found = groups(frames)
     values = primary.by_arm() if primary else {}
     flat = [v for seeds in values.values() for v in seeds.values()]
     scale = "log" if all(v > 0 for v in flat) else "linear"
     ordered = {a: values[a] for a in frames.ordered if a in values}
     transform = math.log if scale == "log" else float
-    model = fit({a: {s: transform(v) for s, v in seeds.items()} for a, seeds in ordered.items()})
+    scaled = {a: {s: transform(v) for s, v in seeds.items()} for a, seeds in ordered.items()}
+    model = fit_shared(scaled, frames.trained)
     rows = _rows(frames, model, scale, ordered)
     detectable = _detectable(frames, model)
     situation = _situation(frames, primary, scale, model, rows, detectable)
     return Analysis(
-        frames, groups, primary, scale, model, rows, situation, detectable, _notes(frames, primary, scale, model, flat)
+        frames, found, primary, scale, model, rows, situation, detectable, _notes(frames, primary, scale, model, flat)
     )
-
-
-def _rank(group: Group, frames: StudyFrames) -> tuple[bool, int, str, str]:
-    arms = group.by_arm()
-    return (frames.baseline in arms, sum(map(len, arms.values())), group.metric_id, group.cond_id)
-
-
-def _groups(frames: StudyFrames) -> list[Group]:
-    defs = {r.metric_id: r for r in records(frames.metric_defs)}
-    conditions = {r.cond_id: definition(r.definition) for r in records(frames.conditions)}
-    groups = []
-    for key, rows in frames.measurements.groupby(["metric_id", "cond_id"], sort=True):
-        metric_id, cond_id = map(str, cast("tuple[str, str]", key))
-        metric = definition(defs[metric_id].definition) if metric_id in defs else {}
-        name = str(defs[metric_id].name if metric_id in defs else rows["metric_name"].iloc[0])
-        declared = next((metric[k] for k in SAMPLE_FIELDS if isinstance(metric.get(k), int)), None)
-        wrong = pd.Series(False, index=rows.index) if declared is None else rows["n_samples"] != declared
-        higher = metric_id in defs and defs[metric_id].higher_is_better
-        kept = rows[~wrong]
-        values = final_values(frames, kept)
-        groups.append(
-            Group(
-                metric_id,
-                cond_id,
-                name,
-                metric,
-                conditions.get(cond_id, {}),
-                kept,
-                values,
-                int(wrong.sum()),
-                not (higher is True or higher == 1),
-            )
-        )
-    return groups
 
 
 def _margin(frames: StudyFrames, scale: str) -> float | None:
@@ -230,7 +163,7 @@ def _rows(frames: StudyFrames, model: Model | None, scale: str, values: Mapping[
     rows = []
     arms = {arm.arm_id: arm for arm in records(frames.arms)}
     for arm in (arms[a] for a in frames.ordered):
-        trials = frames.trials[frames.trials["arm_id"] == arm.arm_id]
+        trials = frames.trials_of(arm.arm_id)
         mean, contrast = means.get(arm.arm_id), contrasts.get(arm.arm_id)
         verdict = (
             None
@@ -301,11 +234,15 @@ def _detectable(frames: StudyFrames, model: Model | None, power_level: float = 0
     pairs = [(a, str(frames.baseline)) for a in model.pooled if a != frames.baseline and a not in model.own]
     if not pairs:
         return None
-    alpha = float(frames.study["alpha"])
-    critical = model.family_critical(pairs, alpha)
-    errors = [c.se for c in model.compare(pairs, alpha) if c.se is not None]
-    assert critical is not None
-    return power.detectable(float(np.median(errors)), model.df, critical, power_level)
+    found = model.compare(pairs, float(frames.study["alpha"]))
+    judged = [c for c in found if c.method == "pooled"] or [c for c in found if c.method == "within"]
+    errors = [c.se for c in judged if c.se is not None]
+    first = judged[0]
+    assert first.low is not None
+    assert first.se is not None
+    assert first.df is not None
+    critical = (first.estimate - first.low) / first.se
+    return power.detectable(float(np.median(errors)), first.df, critical, power_level)
 
 
 def _situation(
@@ -381,6 +318,7 @@ def _notes(frames: StudyFrames, primary: Group | None, scale: str, model: Model 
         found.append(
             f"One arm under several names, which all compute the same: {' = '.join(map(formats.short, same))}."
         )
+    found += _measured_alike(frames, primary)
     if scale == "linear":
         bad = sum(v <= 0 for v in flat)
         found.append(
@@ -407,12 +345,17 @@ def _notes(frames: StudyFrames, primary: Group | None, scale: str, model: Model 
     return found
 
 
-def identity_diff(a: Group, b: Group) -> list[tuple[str, Any, Any]]:
-    """Field by field, why two groups are not comparable."""
-    metric = [(f"metric.{k}", x, y) for k, x, y in field_diff(a.metric, b.metric)]
-    if a.metric_id != b.metric_id and not metric:
-        metric = [("metric_id", a.metric_id, b.metric_id)]
-    condition = [(f"condition.{k}", x, y) for k, x, y in field_diff(a.condition, b.condition)]
-    if a.cond_id != b.cond_id and not condition:
-        condition = [("cond_id", a.cond_id, b.cond_id)]
-    return metric + condition
+def _measured_alike(frames: StudyFrames, primary: Group | None) -> list[str]:
+    """What must be known where arms share their networks, or are not measured under one condition."""
+    arms, networks = len(frames.arms), len(set(frames.trained.values()))
+    found = []
+    if networks < arms:
+        found.append(
+            f"{arms} arms are measured from {networks} trainings: arms of one training share its trials and their "
+            "cost, and are compared within each trial."
+        )
+    if primary and primary.varied:
+        found.append(
+            f"By design, arms are not measured under one condition; they differ in {', '.join(primary.varied)}."
+        )
+    return found

@@ -34,7 +34,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "attempts": ("trial_id", "attempt", "host", "device", "started_at", "ended_at", "status", "error_head"),
     "skips": ("plan", "label", "reason"),
 }  # fmt: skip
-"""The columns each frame must have."""
+"""The columns each frame must have. Where trained networks are measured in several ways, ``arms`` also has
+``trained_id, trained_label``, and measurements and artifacts say in ``declared`` whether an arm asked for them."""
 
 NUMERIC = frozenset(
     "num_parameters position seed steps_planned steps_done wall_seconds cpu_seconds gpu_seconds peak_mem_mb "
@@ -95,6 +96,12 @@ class StudyFrames:
             key = self.__dict__[name][f"{name[:-1]}_id"]
             if key.duplicated().any():
                 raise ValueError(f"{name} lists {key[key.duplicated()].iloc[0]!r} twice")
+        arms = self.arms
+        defaults = {"trained_id": arms["arm_id"], "trained_label": arms["label"]}
+        object.__setattr__(self, "arms", arms.assign(**{k: v for k, v in defaults.items() if k not in arms}))
+        for name in ("measurements", "artifacts"):
+            if "declared" not in (frame := self.__dict__[name]):
+                object.__setattr__(self, name, frame.assign(declared=None))
 
     @classmethod
     def from_mapping(cls, parts: Mapping[str, Any]) -> StudyFrames:
@@ -122,8 +129,28 @@ class StudyFrames:
         return str(arm) if arm is not None and (self.arms["arm_id"] == arm).any() else None
 
     def label(self, arm_id: str) -> str:
-        """An arm's label; its id when it has none or the label is shared by two arms."""
-        return self.labels.get(arm_id, arm_id)
+        """The label of an arm, or of what was trained for several; the id of what has none."""
+        return self.labels.get(arm_id) or self.trained_labels.get(arm_id, arm_id)
+
+    @property
+    def declares(self) -> bool:
+        """Whether it was recorded which numbers the arms ask for."""
+        return bool(self.measurements["declared"].notna().any())
+
+    @property
+    def trained(self) -> dict[str, str]:
+        """``arm_id -> trained_id``: equal for arms that are measured from the same trials; alone, the arm's own id."""
+        return {str(a): str(t) for a, t in self.arms[["arm_id", "trained_id"]].values}
+
+    @property
+    def trained_labels(self) -> dict[str, str]:
+        """``trained_id -> label`` of what was trained, in the order of the arms."""
+        found = {r.arm_id: (str(r.trained_id), str(r.trained_label)) for r in records(self.arms)}
+        return dict(found[arm] for arm in self.ordered)
+
+    def trials_of(self, arm_id: str) -> pd.DataFrame:
+        """The trials an arm is measured from."""
+        return self.trials[self.trials["arm_id"] == self.trained[arm_id]]
 
     @property
     def ordered(self) -> list[str]:
@@ -240,7 +267,7 @@ def metric_title(name: str, defined: Mapping[str, Any] | None = None) -> str:
 
 
 def final_values(frames: StudyFrames, rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per finished trial: the value that counts, by the study's ``metric.at``.
+    """One row per finished trial and arm measured from it: the value that counts, by the study's ``metric.at``.
 
     Draws of one step are averaged on the log scale (arithmetically when one is not positive). A value of None or NaN
     at the step that counts stays NaN: an earlier, better-looking step never stands in for it.
@@ -258,12 +285,12 @@ def final_values(frames: StudyFrames, rows: pd.DataFrame) -> pd.DataFrame:
     if isinstance(at, Mapping):
         rows = rows[rows["step"] == at["step"]]
     elif at == "last":
-        rows = rows[rows["step"] == rows.groupby("trial_id")["step"].transform("max")]
+        rows = rows[rows["step"] == rows.groupby(["trial_id", "arm_id"])["step"].transform("max")]
     grouped = rows.groupby(["trial_id", "arm_id", "seed", "step"], sort=True)["value"]
     values = grouped.agg(_mean_of_draws).reset_index()
     if at == "best" and len(values):
         order = values.sort_values("value", ascending=frames.lower_is_better, kind="stable", na_position="last")
-        values = order.groupby("trial_id", sort=True).head(1).sort_values("trial_id")
+        values = order.groupby(["trial_id", "arm_id"], sort=True).head(1).sort_values(["trial_id", "arm_id"])
     return values.reset_index(drop=True)
 
 

@@ -12,10 +12,11 @@ import math
 from typing import Any
 
 from ablate_reports import methods, power, published, tables
-from ablate_reports.analysis import Analysis, ArmRow, analyse, identity_diff
+from ablate_reports.analysis import Analysis, ArmRow, analyse
 from ablate_reports.data import StudyFrames
 from ablate_reports.figures import cumulative
 from ablate_reports.figures.base import Table
+from ablate_reports.groups import identity_diff
 from ablate_reports.statistics import Contrast
 
 FORMAT = 1
@@ -62,7 +63,7 @@ def render_markdown(frames: StudyFrames) -> str:
     parts.append(_md_table(_bold_tied(a)))
     if a.primary:
         parts.append(
-            f"{_md(a.primary.title)} (`{_code(a.primary.metric_id)}`, `{_code(a.primary.cond_id)}`); bold: not "
+            f"{_md(a.primary.title)} (`{_code(a.primary.metric_id)}`, `{_code(a.primary.under)}`); bold: not "
             "told from the best arm."
         )
     for title, table in (("Failed and diverged trials", tables.failures(a)), ("Skipped combinations", tables.skips(a))):
@@ -114,7 +115,8 @@ def _document(a: Analysis) -> dict[str, Any]:
         "model": None if m is None else {"sigma": m.sigma, "df": m.df, "blocked": m.blocked, "block": m.block_note,
         "block_f": m.block_f,
                                          "seed_sd": m.seed_sd, "brown_forsythe_p": m.brown_forsythe_p,
-                                         "own_variance": m.own,
+                                         "own_variance": m.own, "networks": m.networks or len(m.values),
+                                         "within": _within(a),
                                          "detectable": a.detectable, "planner": _planner(a)},
         "arms": [_arm(a, r) | {"values": {str(s): v for s, v in r.seeds.items()}} for r in a.rows],
         "cumulative": _paths(a),
@@ -125,20 +127,28 @@ def _document(a: Analysis) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _within(a: Analysis) -> dict[str, float | None] | None:
+    """Spread of arms that are measured from the same trials, about what these have in common."""
+    assert a.model is not None
+    inside = next(iter(a.model.within.values()), None)
+    return None if inside is None else {"sigma": inside.sigma, "df": inside.df}
+
+
 def _planner(a: Analysis) -> dict[str, float]:
     """Smallest detectable difference (model's scale) for 2 to 20 seeds of every pooled arm."""
     m = a.model
     if m is None or not m.sigma or len(m.pooled) < 2:
         return {}
     seeds = (2, 3, 5, 8, 10, 20)
-    return {str(n): power.detectable_with(m.sigma, len(m.pooled), n, blocked=m.blocked, alpha=a.alpha) for n in seeds}
+    return {str(n): power.detectable_with(m.sigma, m.independent, n, blocked=m.blocked, alpha=a.alpha) for n in seeds}
 
 
 def _arm(a: Analysis, r: ArmRow) -> dict[str, Any]:
     c = r.contrast
     return {
         "arm_id": r.arm_id, "label": r.label, "baseline": r.baseline, "metric": a.primary.name if a.primary else None,
-        "metric_id": a.primary.metric_id if a.primary else None, "cond_id": a.primary.cond_id if a.primary else None,
+        "metric_id": a.primary.metric_id if a.primary else None,
+        "cond_id": a.primary.cond_ids.get(r.arm_id) if a.primary else None,
         "n": r.n, "planned": r.planned, "done": r.done, "diverged": r.diverged, "failed": r.failed, "mean": r.value,
         "low": r.low, "high": r.high,
         **_contrast(c), "scale": a.scale, "verdict": r.verdict, "tied_best": r.tied_best, "cpu_seconds": r.cpu_seconds,

@@ -6,6 +6,7 @@ from ablate_reports import formats
 from ablate_reports.analysis import Analysis
 from ablate_reports.power import upper_sigma
 from ablate_reports.simultaneous import MaxT
+from ablate_reports.statistics import Contrast
 from ablate_reports.verdicts import count
 
 
@@ -38,6 +39,13 @@ def _model(analysis: Analysis) -> list[str]:
         f"The model is y = {blocks.replace(' and ', ' + ')} + noise, with one pooled residual standard deviation of "
         f"{m.sigma:.3g} ({m.df:g} degrees of freedom; {m.block_note})."
     ]
+    if inside := next(iter(m.within.values()), None):
+        parts.append(
+            f"The {count(len(m.values), 'arm')} are measured from {count(m.networks, 'training')}. That deviation "
+            "holds between trainings, with the degrees of freedom of one way of measuring them; arms of one training "
+            f"are compared within its trials, with a deviation of {inside.sigma:.3g} ({inside.df:g} degrees of "
+            "freedom)."
+        )
     marginal = " for new seeds (Satterthwaite degrees of freedom)" if m.blocked else ""
     mean = "Geometric means" if analysis.scale == "log" else "Means"
     parts.append(f"{mean} carry {analysis.level} t intervals{marginal} from the pooled variance.")
@@ -56,8 +64,9 @@ def _contrasts(analysis: Analysis) -> list[str]:
     judged = [r.contrast for r in analysis.rows if r.contrast is not None and r.contrast.low is not None]
     if m is None or not judged:
         return []
-    pairs = [(c.arm, c.reference) for c in judged if c.method == "pooled"]
-    critical = m.family_critical(pairs, analysis.alpha) if pairs else None
+    between = [c for c in judged if c.method == "pooled"]
+    pairs = [(c.arm, c.reference) for c in between]
+    critical = _critical(between[0]) if between else None
     law = _law(analysis, pairs)
     way = "numerical integration" if law is None or law.exact else "a seeded quasi-random simulation"
     label = analysis.baseline_name
@@ -89,6 +98,13 @@ def _contrasts(analysis: Analysis) -> list[str]:
             "(upper 80% limit)."
         )
     return parts
+
+
+def _critical(contrast: Contrast) -> float:
+    """How many standard errors wide the simultaneous interval is on each side."""
+    assert contrast.low is not None
+    assert contrast.se is not None
+    return (contrast.estimate - contrast.low) / contrast.se
 
 
 def _law(analysis: Analysis, pairs: list[tuple[str, str]]) -> MaxT | None:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate_reports import formats
-from ablate_reports.analysis import SAMPLE_FIELDS, Analysis, ArmRow, Group
+from ablate_reports.analysis import Analysis, ArmRow
 from ablate_reports.data import METRIC_NAMES
 from ablate_reports.figures.base import Table
+from ablate_reports.groups import SAMPLE_FIELDS, Group
 
 KNOWN = ("arm", "label", "method", "metric", "value", "spread", "approximate", "identity", "source", "note")
 POINTERS = ("table", "entry")

@@ -57,7 +57,7 @@ class Contrast:
         low, high: the simultaneous interval, over the family the contrast was computed in; None without one.
         low_single, high_single: the ordinary interval of this contrast alone.
         p, p_family: ordinary and family-wise p value.
-        method: ``pooled`` | ``welch`` | ``none``.
+        method: ``pooled`` | ``within`` (trials of the same networks, see `shared`) | ``welch`` | ``none``.
         note: why there is no interval, or which rule was used instead of the pooled one.
     """
 
@@ -91,6 +91,8 @@ class Model:
         blocked: whether seeds are blocks; `block_note` says why (not).
         block_f: F of the seed block, None when it could not be tested.
         brown_forsythe_p: p of the Brown-Forsythe test over all arms with two seeds or more.
+        within: arm -> the model of the arms that are measured from the same networks (see `shared`).
+        networks: how many networks the arms are measured from, where that is fewer than arms; else 0.
     """
 
     values: dict[str, dict[int, float]]
@@ -103,6 +105,8 @@ class Model:
     block_f: float | None
     brown_forsythe_p: float | None
     seed_sd: float = 0.0
+    within: dict[str, Model] = field(default_factory=dict, repr=False)
+    networks: int = 0
     _coef: Array = field(default_factory=lambda: np.zeros(0), repr=False)
     _cov: Array = field(default_factory=lambda: np.zeros((0, 0)), repr=False)
     _marginal: tuple[float, float] = (0.0, 0.0)
@@ -114,6 +118,16 @@ class Model:
     def arms(self) -> list[str]:
         """Arms with a value, in the order given."""
         return list(self.values)
+
+    @property
+    def independent(self) -> int:
+        """Arms whose residuals are independent of each other: at most one for each network."""
+        return self.networks or len(self.pooled)
+
+    def same_network(self, arm: str, ref: str) -> Model | None:
+        """The model within the networks that both arms are measured from; None where they are not."""
+        model = self.within.get(arm)
+        return model if model is not None and model is self.within.get(ref) else None
 
     @property
     def no_spread(self) -> bool:
@@ -147,19 +161,32 @@ class Model:
         """Contrasts ``arm - reference`` with intervals that hold for all pairs of this call at once.
 
         Pooled contrasts use the largest-|t| distribution; a contrast with an arm of its own variance uses Welch's t at
-        the level Holm's procedure gives it. The two groups share alpha in proportion to their number.
+        the level Holm's procedure gives it; arms of the same networks are compared within their trials. The groups
+        share alpha in proportion to their number.
 
         Raises:
             KeyError: an arm of a pair has no value.
         """
         if (key := (tuple(pairs), alpha)) in self._memo:
             return list(self._memo[key])
-        found = [self._single(arm, ref, alpha) for arm, ref in pairs]
+        models = [self.same_network(arm, ref) for arm, ref in pairs]
+        found = [
+            self._single(arm, ref, alpha) if model is None else model._within(arm, ref, alpha)
+            for (arm, ref), model in zip(pairs, models, strict=True)
+        ]
         pooled = [i for i, c in enumerate(found) if c.method == "pooled"]
+        inside: dict[int, list[int]] = {}
+        for i, c in enumerate(found):
+            if c.method == "within":
+                inside.setdefault(id(models[i]), []).append(i)
         welch = [i for i, c in enumerate(found) if c.method == "welch"]
-        judged = len(pooled) + len(welch)
+        judged = len(pooled) + sum(map(len, inside.values())) + len(welch)
         if pooled:
             self._widen_pooled(found, pooled, alpha, len(pooled) / judged)
+        for some in inside.values():
+            model = models[some[0]]
+            assert model is not None
+            model._widen_pooled(found, some, alpha, len(some) / judged)
         if welch:
             _widen_welch(found, welch, alpha, len(welch) / judged)
         self._memo[key] = list(found)
@@ -183,6 +210,15 @@ class Model:
         p = float(2 * stats.t.sf(abs(estimate) / se, self.df))
         single = Contrast(arm, ref, estimate, len(a), len(b), se, self.df, p=p, method="pooled")
         return replace(single, low_single=estimate - half, high_single=estimate + half)
+
+    def _within(self, arm: str, ref: str, alpha: float) -> Contrast:
+        """A contrast of two arms of the networks this model is about; an odd spread is met by their own differences."""
+        a, b = self.values[arm], self.values[ref]
+        common = sorted(set(a) & set(b))
+        if (arm in self.own or ref in self.own) and len(common) > 1:
+            return _paired(arm, ref, np.array([a[s] - b[s] for s in common]), alpha)
+        found = self._single(arm, ref, alpha)
+        return replace(found, method="within") if found.method == "pooled" else found
 
     def _row(self, arm: str, ref: str) -> Array:
         row = np.zeros(len(self.pooled))
@@ -232,6 +268,18 @@ def _welch(arm: str, ref: str, a: Array, b: Array, alpha: float) -> Contrast:
     single = Contrast(
         arm, ref, estimate, len(a), len(b), se, df, p=p, method="welch", note="own variance (Welch, Holm)"
     )
+    return replace(single, low_single=estimate - half, high_single=estimate + half)
+
+
+def _paired(arm: str, ref: str, differences: Array, alpha: float) -> Contrast:
+    n, estimate = len(differences), float(differences.mean())
+    se = float(differences.std(ddof=1)) / math.sqrt(n)
+    if se == 0:
+        return Contrast(arm, ref, estimate, n, n, note=NO_SPREAD)
+    half = float(stats.t.isf(alpha / 2, n - 1)) * se
+    p = float(2 * stats.t.sf(abs(estimate) / se, n - 1))
+    note = "own variance (paired t, Holm)"
+    single = Contrast(arm, ref, estimate, n, n, se, float(n - 1), p=p, method="welch", note=note)
     return replace(single, low_single=estimate - half, high_single=estimate + half)
 
 

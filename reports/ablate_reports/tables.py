@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from ablate_reports import formats
-from ablate_reports.analysis import Analysis, ArmRow, Group, identity_diff
+from ablate_reports.analysis import Analysis, ArmRow
 from ablate_reports.data import DIVERGED, FAILED, LOST, STATUSES, definition, flat, records
 from ablate_reports.figures.base import Table
+from ablate_reports.groups import Group, identity_diff
+from ablate_reports.shared import fit_shared
 
 
 def mean_name(analysis: Analysis) -> str:
@@ -112,43 +114,61 @@ def skips(analysis: Analysis) -> Table:
 
 
 def trials(analysis: Analysis) -> Table:
-    """Every trial; the page filters it."""
+    """Every trial of every arm; the page filters it. A trial that several arms are measured from is in each of them."""
     frames = analysis.frames
     values = (
-        {}
-        if analysis.primary is None
-        else dict(zip(analysis.primary.values["trial_id"], analysis.primary.values["value"], strict=True))
+        {} if analysis.primary is None else {(v.arm_id, v.trial_id): v.value for v in records(analysis.primary.values)}
     )
-    labels = frames.labels
-    order = {a: i for i, a in enumerate(frames.ordered)}
+    trials = sorted(records(frames.trials), key=lambda t: t.seed)
+    arms = [(arm, trained, frames.label(arm)) for arm in frames.ordered for trained in [frames.trained[arm]]]
+    alone = {t.arm_id for t in trials} - {trained for _, trained, _ in arms}
     rows = []
-    for t in sorted(records(frames.trials), key=lambda t: (order.get(t.arm_id, len(order)), t.seed)):
-        value = values.get(t.trial_id)
-        steps = f"{_finite(t.steps_done):,.0f} / {_finite(t.steps_planned):,.0f}"
-        rows.append([
-            labels.get(t.arm_id, t.arm_id), f"{t.seed:.0f}", t.status, formats.number(value), steps,
-            formats.hours(_finite(t.wall_seconds)), f"{_finite(t.attempts):.0f}", t.trial_id,
-        ])  # fmt: skip
+    for arm, trained, label in [*arms, *((a, a, frames.label(a)) for a in sorted(alone))]:
+        for t in (t for t in trials if t.arm_id == trained):
+            steps = f"{_finite(t.steps_done):,.0f} / {_finite(t.steps_planned):,.0f}"
+            rows.append([
+                label, f"{t.seed:.0f}", t.status, formats.number(values.get((arm, t.trial_id))), steps,
+                formats.hours(_finite(t.wall_seconds)), f"{_finite(t.attempts):.0f}", t.trial_id,
+            ])  # fmt: skip
     name = analysis.primary.name if analysis.primary else "Value"
     return Table(["Arm", "Seed", "Status", name, "Steps", "Wall time", "Attempts", "Trial"], rows)
 
 
 def other_groups(analysis: Analysis) -> list[tuple[Group, Table, Table]]:
-    """Every group but the primary: the group, its means per arm, and its fields that differ from the primary."""
+    """Every group but the primary: the group, its arms against the baseline, and its fields that differ from it."""
     found = []
     for g in analysis.groups:
         if g is analysis.primary:
             continue
-        rows = []
-        for arm_id, seeds in g.by_arm().items():
-            values = list(seeds.values())
-            positive = all(v > 0 for v in values)
-            mean = math.exp(sum(map(math.log, values)) / len(values)) if positive else sum(values) / len(values)
-            rows.append([analysis.frames.label(arm_id), formats.number(mean), str(len(values))])
         diff = identity_diff(analysis.primary, g) if analysis.primary else []
         differ = Table(["Field", "Primary", "Here"], [[k, _cell(a), _cell(b)] for k, a, b in diff])
-        found.append((g, Table(["Arm", "Mean", "Seeds"], rows), differ))
+        found.append((g, _other(analysis, g), differ))
     return found
+
+
+def _other(analysis: Analysis, group: Group) -> Table:
+    """The arms of a group that is not the primary: the same statistics, among themselves."""
+    frames, by_arm = analysis.frames, group.by_arm()
+    log = all(v > 0 for seeds in by_arm.values() for v in seeds.values())
+    scale = "log" if log else "linear"
+    scaled = {a: {s: math.log(v) if log else v for s, v in seeds.items()} for a, seeds in by_arm.items()}
+    model = fit_shared(scaled, frames.trained)
+    base = frames.baseline
+    if base is not None and base not in by_arm:
+        base = frames.trained[base]  # numbers that no arm asked for stand under what was trained
+    pairs = [(a, str(base)) for a in by_arm if a != base] if base in by_arm else []
+    contrasts = {c.arm: c for c in model.compare(pairs, analysis.alpha)} if model is not None and pairs else {}
+    rows = []
+    for arm, seeds in by_arm.items():
+        ys = [math.log(v) if log else v for v in seeds.values()]
+        mean = sum(ys) / len(ys)
+        c = contrasts.get(arm)
+        delta = "baseline" if arm == base else formats.change(c.estimate, scale) if c else "—"
+        both = (formats.interval(c.low, c.high, scale) or c.note) if c else ""
+        # what was trained, not one way of measuring it: the label of an arm may name another condition
+        label = frames.trained_labels.get(arm, frames.label(arm)) if frames.declares else frames.label(arm)
+        rows.append([label, formats.number(math.exp(mean) if log else mean), str(len(ys)), delta, both])
+    return Table(["Arm", "Mean", "Seeds", "Against the baseline", f"{analysis.level} simultaneous"], rows)
 
 
 def identity(group: Group) -> Table:
@@ -196,4 +216,6 @@ def _cell(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, str) or not isinstance(value, Iterable):
         return str(value)
-    return ", ".join(map(_cell, value)) if not isinstance(value, dict) else str(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{k}={_cell(v)}" for k, v in value.items())
+    return ", ".join(map(_cell, value))

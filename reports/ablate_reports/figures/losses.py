@@ -42,7 +42,7 @@ class Panel:
 
 
 def panels(analysis: Analysis) -> tuple[str, list[Panel]]:
-    """The name of the training loss and one panel per arm that logged it, in the order of the arms."""
+    """The name of the training loss and one panel for everything trained that logged it, in the order of the arms."""
     curves = analysis.frames.curves
     name = loss_name(curves)
     if name is None:
@@ -50,7 +50,8 @@ def panels(analysis: Analysis) -> tuple[str, list[Panel]]:
     rows = curves.loc[(curves["name"] == name) & np.isfinite(curves["value"]), ["arm_id", "seed", "step", "value"]]
     by_arm = dict(iter(rows.groupby("arm_id", sort=True)))
     points, listed = (MOST_POINTS, 8) if len(by_arm) <= MANY_ARMS else (MOST_POINTS // 2, 2)
-    found = [_panel(r.label, by_arm[r.arm_id], points, listed) for r in analysis.rows if r.arm_id in by_arm]
+    trained = {a: label for a, label in analysis.frames.trained_labels.items() if a in by_arm}
+    found = [_panel(label, by_arm[a], points, listed) for a, label in trained.items()]
     return name, [p for p in found if p is not None]
 
 
