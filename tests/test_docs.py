@@ -54,7 +54,8 @@ def test_every_option_that_the_documentation_names_exists() -> None:
     known = set(re.findall(r"--[a-z][a-z-]+", sources)) | {
         "--" + name.replace("_", "-") for name in re.findall(r"^    (\w+): ", sources, re.MULTILINE)
     }
-    for page in ("README.md", "docs/cluster.md", "docs/space-file.md", "docs/store.md", "docs/json.md"):
+    documented = ("cluster", "space-file", "store", "json", "plugins")
+    for page in ("README.md", *(f"docs/{name}.md" for name in documented)):
         named = set(re.findall(r"`(?:ablate [^`]*?)?(--[a-z][a-z-]+)", (ROOT / page).read_text(encoding="utf-8")))
         assert named - known == set(), page
 

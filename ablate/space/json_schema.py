@@ -44,6 +44,8 @@ def space_json_schema() -> Schema:
     _allow(definitions, "Seeds", {"type": "integer", "minimum": 1}, {"type": "array", "items": seed})
     _allow(definitions, "MetricChoice", {"type": "string"})
     definitions["PublishedTable"]["properties"]["table"]["enum"] = list(published().tables)
+    module = {"type": "string", "pattern": r"^[^\W\d]\w*(\.[^\W\d]\w*)*$"}
+    properties["plugins"] = {"anyOf": [module, {**properties["plugins"], "items": module}]}
     properties["published"] = {"anyOf": [properties["published"], properties["published"]["items"]]}
     for name in ("axes", "plans", "presets"):
         taken_back = {"type": "null", "description": "takes back what an extended file says"}

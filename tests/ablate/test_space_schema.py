@@ -38,8 +38,12 @@ GOOD = [
     "base: {objective: fm}\naxes: {x: {path: train.lr, levels: [1, 2], when: schedule == 'linear', needs: {y: [1]}}}",
     "base: {objective: fm}\nfidelity: {run: s, levels: {s: {train: {steps: 3}, per_arm: {a > 1: {train.lr: 1}}}, f: }}",
     "base: {objective: fm}\nmetric: {at: {step: 100}}\nseeds: {list: [3], extra: {base: [4]}}\nextends: [a.yaml]",
+    "base: {objective: fm}\nplugins: my_lab.paths",
+    "base: {objective: fm}\nplugins: [my_lab.paths, _other]",
 ]
 BAD = [
+    "base: {objective: fm}\nplugins: [./mine.py]",
+    "base: {objective: fm}\nplugins: mine/paths",
     "axes: {objective: [ct]}",
     "base: {objectve: fm}",
     "base: {objective: fmm}",
