@@ -357,7 +357,7 @@ class View(PlainView):
         shutil.rmtree(sys.argv[4])  # the code has been sent: from here on nobody finds it where it was
         super().start(state)
 
-options = RunOptions(address=sys.argv[3], gpus=0, max_concurrent=1, report_seconds=0.5)
+options = RunOptions(address=sys.argv[3], gpus=0, max_concurrent=1, report_seconds=0.5, plugins=sys.argv[5:])
 summary = run_plan(expand(load_space(sys.argv[1])), StorePaths(sys.argv[2]), options, View(sys.stderr))
 sys.exit(int(summary.exit_code))
 """
@@ -393,13 +393,18 @@ def test_a_space_with_an_installed_plugin_runs_on_workers_that_never_saw_it(
     site = here / "site"
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
         archive.extractall(site)
+    others = {"single": "single.py", "room.lab.paths": "room/lab/paths.py"}  # one file; a package of a namespace
+    (site / "room" / "lab").mkdir(parents=True)
+    (site / "room" / "lab" / "__init__.py").write_text("")
+    for module, file in others.items():
+        (site / file).write_text(CLASH.replace('"linear"', f'"{module[:4]}"'))
     space = Path("s.yaml")
     text = (PACKAGE / "space.yaml").read_text()
     space.write_text(text.replace(f"plugins: [{EXAMPLE}]\n", ""))  # the entry point is enough
     shutil.rmtree(here / "modules")
     environment = {**os.environ, "PYTHONPATH": str(site)}
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, str(space), str(here / "store"), cluster, str(site)],
+        [sys.executable, "-c", DRIVER, str(space), str(here / "store"), cluster, str(site), *others],
         capture_output=True, text=True, env=environment,
     )  # fmt: skip
     assert done.returncode == ExitCode.COMPLETE, done.stderr
@@ -407,11 +412,11 @@ def test_a_space_with_an_installed_plugin_runs_on_workers_that_never_saw_it(
     paths = StorePaths(here / "store")
     (first, second) = recorded(paths)
     assert first == second
-    assert set(first) == {EXAMPLE}
+    assert set(first) == {EXAMPLE, *others}
     assert (first[EXAMPLE]["distribution"], first[EXAMPLE]["version"]) == ("ablate-example-plugin", "0.1.0")
     keys = {e["trial_id"] for e in read_events(paths) if e["kind"] == "trial"}
     details = [trial_detail(paths, key) for key in keys]
     assert {d["config"]["schedule"]["name"] for d in details} == {"linear", "parabola"}
     for detail in details:
         assert detail["status"] == "done"
-        assert detail["plugins"] == [{"attempt": 1, "module": EXAMPLE, **first[EXAMPLE]}]
+        assert detail["plugins"] == [{"attempt": 1, "module": name, **first[name]} for name in sorted(first)]
