@@ -10,6 +10,7 @@ from typing import Any
 from ablate_reports import formats
 from ablate_reports.analysis import Analysis
 from ablate_reports.data import records
+from ablate_reports.verdicts import count
 
 KINDS = ("samples", "gallery")
 NEIGHBOURS = ("neighbours",)
@@ -93,7 +94,7 @@ def _newest(
             picture = _picture(analysis, row, label, data)
             (first if row.seed == lowest[row.arm_id] else rest).append(picture)
     if left:
-        problems.append(f"{count(left, f'grid of {what}', f'grids of {what}')} left out, so that the page stays small.")
+        problems.append(f"Left out, so that the page stays small: {count(left, 'grid')} of {what}.")
     first.sort(key=lambda p: order[p.arm_id])
     return first, rest, problems
 

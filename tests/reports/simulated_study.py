@@ -180,3 +180,55 @@ def rich_study(pictures: Path | None = None, **more: Any) -> StudyFrames:
     parts = {f: getattr(first, f) for f in COLUMNS} | {"published": published, "conditions": conditions}
     parts["measurements"] = pd.concat([first.measurements, other[other["arm_id"].isin(["arm-A", "arm-E"])]])
     return StudyFrames(study=dict(first.study) | {"name": "A path and a grid (synthetic)"} | more, **parts)
+
+
+BASE = {"plug": "off", "batches": "iid", "gradual": "off", "stable": "off"}
+FULL = {"plug": "p05", "batches": "same class", "gradual": "on", "stable": "on"}
+WORTH = {("plug", "p05"): 0.05, ("plug", "p10"): 0.11, ("batches", "same class"): -0.03, ("gradual", "on"): -0.06,
+         ("stable", "on"): -0.025}  # fmt: skip
+
+
+def worth(levels: dict[str, str]) -> float:
+    """Components add up on the log scale, but one: the plug-in velocity needs batches of one class."""
+    total = sum(WORTH.get(pair, 0.0) for pair in levels.items())
+    return total - 0.14 * (levels["plug"] != "off" and levels["batches"] != "iid")
+
+
+def component_study(pictures: Path | None = None, seeds: int = 4, **more: Any) -> StudyFrames:
+    """Four components around a baseline: one at a time, along a path, leaving one out, and two of them crossed."""
+    places: list[tuple[str, str, int, str, str | None, str | None, dict[str, str], str | None]] = []
+    places.append(("base", "base", 0, "MeanFlow", None, None, BASE, None))
+    single = [("plug", "p05"), ("plug", "p10"), ("batches", "same class"), ("gradual", "on"), ("stable", "on")]
+    for i, (axis, level) in enumerate(single, start=1):
+        places.append(("one", "ofat", i, f"{axis}={level}", axis, level, {axis: level}, "MeanFlow"))
+    places.append(("walk", "cumulative", 0, "MeanFlow", None, None, BASE, None))
+    so_far: dict[str, str] = {}
+    label, before = "", "MeanFlow"
+    for i, (axis, level) in enumerate(FULL.items(), start=1):
+        so_far, label = so_far | {axis: level}, f"{label} +{axis}".strip()
+        places.append(("walk", "cumulative", i, label, axis, level, dict(so_far), before))
+        before = label
+    places.append(("without", "leave_one_out", 0, "full", None, None, FULL, None))
+    for i, (axis, level) in enumerate(FULL.items(), start=1):
+        rest = {a: v for a, v in FULL.items() if a != axis}
+        places.append(("without", "leave_one_out", i, f"-{axis}", axis, level, rest, "full"))
+    cells = [(p, b) for p in ("off", "p05", "p10") for b in ("iid", "same class")]
+    for i, (p, b) in enumerate(cells):
+        places.append(("cross", "grid", i, f"{p}/{b}", None, None, {"plug": p, "batches": b}, None))
+    named = {json.dumps(BASE | choice): place for *place, choice, _ in places[::-1]}
+    names = {key: str(named[key][3]) for key in dict.fromkeys(json.dumps(BASE | p[6]) for p in places)}
+    short = {key: f"arm{i}" for i, key in enumerate(names)}
+    frames = study(
+        {short[key]: worth(json.loads(key)) for key in names}, seeds, noise=0.012, seed_noise=0.02, level=5.9,
+        labels={short[key]: name for key, name in names.items()}, pictures=pictures, **more,
+    )  # fmt: skip
+    rows = [
+        (f"arm-{short[json.dumps(BASE | choice)]}", plan, kind, i, label, axis, level, json.dumps(choice), before)
+        for plan, kind, i, label, axis, level, choice, before in places
+    ]
+    arms = pd.DataFrame(rows, columns=[*COLUMNS["study_arms"], "baseline_label"])
+    slow = {f"arm-{short[key]}": 1 + 0.3 * (json.loads(key)["plug"] != "off") for key in names}
+    trials = frames.trials.assign(cpu_seconds=frames.trials["cpu_seconds"] * frames.trials["arm_id"].map(slow))
+    skips = pd.DataFrame([("walk", "MeanFlow +muon", "the optimiser does not exist yet")], columns=COLUMNS["skips"])
+    parts = {f: getattr(frames, f) for f in COLUMNS} | {"study_arms": arms, "trials": trials, "skips": skips}
+    return StudyFrames(study=dict(frames.study) | {"name": "components (synthetic)"}, **parts)

@@ -50,7 +50,9 @@ WAIT = "new Promise(done => setTimeout(done, 250))"
 
 
 def test_the_page_draws_everything_without_an_error_or_a_request(browser: Chromium, page: Path) -> None:
-    assert browser.run(DRAWN) == [[name, True, False] for name in ("effects", "cumulative-0", "grid-0", "curves")]
+    drawn = browser.run(DRAWN)
+    assert [name for name, *_ in drawn] == ["cumulative-0", "effects", "grid-0", "cost-time", "curves", "parallel"]
+    assert all(svg and not complains for _, svg, complains in drawn)
     assert [u for u in browser.requests if not u.startswith(("data:", "blob:"))] == [page.as_uri()]
     assert browser.run("document.body.innerText.includes('Share chart')") is False
     assert browser.run("[...document.images].filter(i => i.complete && !i.naturalWidth).length") == 0
@@ -89,6 +91,55 @@ def test_filters_narrow_the_trials_table(browser: Chromium, page: Path) -> None:
     assert browser.run(f"({choose})('[data-filter=status]', '')") == "4 of 44 shown"
     assert browser.run(f"({choose})('[data-filter=text]', 'RIG-L2-3')") == "1 of 44 shown"
     assert browser.run("[...document.querySelectorAll('#trial-rows tr')].filter(r => r.offsetParent).length") == 1
+
+
+CHOOSE = """(axis, level) => {
+    const s = [...document.querySelectorAll('[data-axis]')].find(e => e.closest('label').textContent.startsWith(axis));
+    s.value = level; s.dispatchEvent(new Event('input')); }"""
+SHOWN = "[...document.querySelectorAll('#arms tbody tr')].filter(r => r.offsetParent).length"
+
+
+def test_a_level_chooses_arms_in_every_table_and_figure(browser: Chromium, page: Path) -> None:
+    everything = browser.run(SHOWN)
+    drawn = """(() => {
+        const of = id => document.querySelector(`[data-figure=${id}].plot`);
+        const known = list => list.filter(v => v !== null).length;
+        const marks = el => known(el.data.filter(t => t.mode === 'markers').flatMap(t => [...t.y]));
+        return [marks(of('effects')), known(of('grid-0').data[0].z.flat()),
+                new Set(of('curves').data.filter(t => (t.opacity ?? 1) > 0.5).map(t => t.meta)).size,
+                of('effects').layout.annotations.filter(a => a.opacity === 0.2).length]; })()"""
+    before = browser.run(drawn)
+    browser.run(f"({CHOOSE})('schedule', 'cosine'); {WAIT}")
+    assert browser.run(SHOWN) == 2
+    assert browser.run("document.getElementById('filtered').innerText.trim()").startswith("2 of 11 arms")
+    marks, cells, lines, faded = browser.run(drawn)
+    assert (marks, cells, lines) == (2, 2, 2)
+    assert faded == before[0] - 2
+    assert browser.run("document.getElementById('trials-shown').textContent").startswith("0 of 44")  # text still set
+    both = "[...document.querySelectorAll('[data-axis]')].filter(e => e.value === 'cosine').length"
+    assert browser.run(both) == 2  # the choice beside the arms and the one beside the trials are one
+    browser.run(f"document.getElementById('clear').click(); {WAIT}")
+    assert browser.run(drawn) == [*before[:3], 0]
+    assert browser.run(SHOWN) == everything
+    assert browser.problems == []
+
+
+def test_a_phone_gets_short_names_and_a_menu(browser: Chromium, page: Path) -> None:
+    texts = "document.querySelector('[data-figure=cost-time].plot').layout.annotations.map(a => a.text.length)"
+    shown = "['.menu', 'nav .links'].map(s => !!document.querySelector(s).offsetParent)"
+    browser.resize(1280, 900)
+    wide = browser.run(f"{WAIT}.then(() => {texts})")
+    assert browser.run(shown) == [False, True]
+    browser.resize(400, 900)
+    short = browser.run(f"{WAIT}.then(() => {texts})")
+    assert sum(short) < sum(wide)
+    assert browser.run(shown) == [True, False]
+    browser.run(
+        "document.querySelector('.menu').open = true; document.querySelector('.menu a[href=\"#methods\"]').click()"
+    )
+    assert browser.run("[location.hash, document.querySelector('.menu').open]") == ["#methods", False]
+    browser.resize(1280, 900)
+    assert browser.run(f"{WAIT}.then(() => {texts})") == wide
 
 
 def test_a_legend_entry_switches_its_line_off_and_on(browser: Chromium, page: Path) -> None:
@@ -184,7 +235,9 @@ def test_hostile_names_are_harmless_and_fit(browser: Chromium, tmp_path: Path) -
     assert browser.problems == []
     assert browser.run("document.images.length") == 0
     assert browser.run("document.querySelectorAll('.plot script, .plot a').length") == 0
-    assert [drawn for _, drawn, _ in browser.run(DRAWN)] == [True] * 4
+    drawn = browser.run(DRAWN)
+    assert len(drawn) > 5
+    assert all(svg and not complains for _, svg, complains in drawn)
     assert "<script>alert(1)</script>" in browser.run("document.querySelector('#arms').innerText")
     assert not [u for u in browser.requests if not u.startswith(("data:", "blob:", "file:"))]
 

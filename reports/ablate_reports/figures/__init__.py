@@ -6,10 +6,18 @@ Plotly itself is not imported: a spec is JSON, and ``plotly.graph_objects.Figure
 from __future__ import annotations
 
 from ablate_reports.analysis import Analysis
-from ablate_reports.figures import cumulative, curves, effects, heatmap
+from ablate_reports.figures import components, cost, cumulative, curves, effects, heatmap, parallel
 from ablate_reports.figures.base import Figure, Table
 
-BUILDERS = (effects.build, cumulative.build, heatmap.build, curves.build)
+BUILDERS = (
+    cumulative.build,
+    effects.build,
+    components.build,
+    heatmap.build,
+    cost.build,
+    curves.build,
+    parallel.build,
+)
 
 __all__ = ["BUILDERS", "Figure", "Table", "all_figures"]
 

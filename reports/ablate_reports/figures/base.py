@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ablate_reports.analysis import Analysis
+    from ablate_reports.verdicts import Verdict
 
 GREY = "#7f7f7f"
 FONT = "-apple-system, 'Segoe UI', Inter, Roboto, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
@@ -45,6 +49,12 @@ class Figure:
         table: its numbers.
         notes: what must be said with it.
         legend: entries that switch their traces on and off; empty when the plot has its own legend or needs none.
+        nav: how the contents call it.
+        narrow: layout changes below 600 px, as ``Plotly.relayout`` takes them: shorter texts.
+        queries: what it is drawn from (see `queries`).
+
+    A trace whose ``meta`` holds numbers of arms (positions in `Analysis.rows`; -1 for none), one for the trace or one
+    for each of its points, follows the page's filters.
     """
 
     id: str
@@ -54,11 +64,25 @@ class Figure:
     table: Table = field(repr=False)
     notes: list[str] = field(default_factory=list)
     legend: list[Key] = field(default_factory=list)
+    nav: str = ""
+    narrow: dict[str, Any] = field(default_factory=dict, repr=False)
+    queries: tuple[str, ...] = ()
 
     @property
     def height(self) -> int:
         """Drawn height in CSS pixels."""
         return int(self.spec["layout"]["height"])
+
+
+def numbers(analysis: Analysis) -> dict[str, int]:
+    """arm -> its number in a trace's ``meta``."""
+    return {r.arm_id: i for i, r in enumerate(analysis.rows)}
+
+
+def symbol(analysis: Analysis, verdict: Verdict) -> str:
+    """The mark of a verdict: a triangle for the way the metric went, so that colour is never the only cue."""
+    turned: dict[str, Verdict] = {"better": "worse", "worse": "better"}
+    return SYMBOLS[verdict if analysis.lower_is_better else turned.get(verdict, verdict)]
 
 
 def layout(height: int, **more: Any) -> dict[str, Any]:
@@ -93,13 +117,26 @@ def rgba(colour: str, alpha: float) -> str:
     return f"rgba({int(colour[1:3], 16)},{int(colour[3:5], 16)},{int(colour[5:7], 16)},{alpha})"
 
 
-def row_label(text: str, y: float, colour: str | None = None) -> dict[str, Any]:
-    """A label above a row of marks, at the left edge: readable on a phone, where a wide margin is not."""
-    font = {"size": 12.5} | ({"color": colour} if colour else {})
-    return {
+def row_label(text: str, y: float, arm: int = -1) -> dict[str, Any]:
+    """A label above a row of marks, at the left edge: readable on a phone, where a wide margin is not.
+
+    Args:
+        arm: the number of the arm the row is about; the page's filters dim it with its marks.
+    """
+    named = {"name": f"arm {arm}"} if arm >= 0 else {}
+    return named | {
         "text": text, "x": 0, "xref": "paper", "xanchor": "left", "y": y, "yref": "y", "yanchor": "middle",
-        "yshift": 15, "showarrow": False, "align": "left", "font": font,
+        "yshift": 16, "showarrow": False, "align": "left", "font": {"size": 12.5},
     }  # fmt: skip
+
+
+NARROW = 20
+"""Letters of a name that a phone has room for, beside its number."""
+
+
+def shorter(texts: Iterable[str | None]) -> dict[str, Any]:
+    """The `Figure.narrow` of annotations: their texts on a phone, None where nothing changes."""
+    return {f"annotations[{i}].text": text for i, text in enumerate(texts) if text is not None}
 
 
 def log_ticks(low: float, high: float) -> list[float]:

@@ -9,12 +9,27 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ablate_reports import formats
+from ablate_reports import formats, queries
 from ablate_reports.analysis import Analysis, ArmRow
 from ablate_reports.data import records
-from ablate_reports.figures.base import CYCLE, DASHES, GREY, Figure, Key, Table, axis, layout, log_ticks, plain, rgba
+from ablate_reports.figures.base import (
+    CYCLE,
+    DASHES,
+    GREY,
+    Figure,
+    Key,
+    Table,
+    axis,
+    layout,
+    log_ticks,
+    numbers,
+    plain,
+    rgba,
+)
 
 MOST_ARMS = 12
+MOST_POINTS = 240
+"""Points of a line at most; of more, the lowest and the highest of each stretch are drawn, so that no peak is lost."""
 
 
 def build(analysis: Analysis) -> list[Figure]:
@@ -34,6 +49,9 @@ def build(analysis: Analysis) -> list[Figure]:
     )
     left = len(arms) - len(shown)
     notes = [f"Shown: the baseline and the {len(shown) - 1} best arms; {left} more are in the table."] if left else []
+    if fading := [r for r in shown if table.loc[table["arm_id"] == r.arm_id, "n"].nunique() > 1]:
+        names = ", ".join(formats.short(r.label, 32) for r in fading[:4]) + (", …" if len(fading) > 4 else "")
+        notes.append(f"Not every step has all seeds: {names} (hover or table for the number at each step).")
     return [
         Figure(
             "curves",
@@ -43,6 +61,8 @@ def build(analysis: Analysis) -> list[Figure]:
             _table(table, arms),
             notes,
             _legend(shown),
+            nav="Curves",
+            queries=(queries.all_steps(analysis),),
         )
     ]
 
@@ -73,8 +93,10 @@ def _ordered(analysis: Analysis) -> list[ArmRow]:
 
 def _spec(analysis: Analysis, table: pd.DataFrame, arms: list[ArmRow]) -> dict[str, Any]:
     data: list[dict[str, Any]] = []
+    number = numbers(analysis)
     for r, key in zip(arms, _legend(arms), strict=True):
-        data += _traces(r, table[table["arm_id"] == r.arm_id], key.colour, key.dash)
+        rows = thinned(table[table["arm_id"] == r.arm_id])
+        data += [trace | {"meta": number[r.arm_id]} for trace in _traces(r, rows, key.colour, key.dash)]
     shown = table[table["arm_id"].isin([r.arm_id for r in arms])]
     low, high = float(shown["mean"].min()), float(shown["mean"].max())
     log = analysis.scale == "log" and high > 2 * low
@@ -93,6 +115,15 @@ def _spec(analysis: Analysis, table: pd.DataFrame, arms: list[ArmRow]) -> dict[s
             showlegend=False,
         ),
     }
+
+
+def thinned(rows: pd.DataFrame, most: int = MOST_POINTS) -> pd.DataFrame:
+    """At most about `most` rows of one arm by step: of each stretch the lowest and the highest mean, and both ends."""
+    if len(rows) <= most:
+        return rows
+    stretch = np.arange(len(rows)) * (most // 2) // len(rows)
+    mean = rows["mean"].reset_index(drop=True).groupby(stretch)
+    return rows.iloc[np.unique([0, *mean.idxmin(), *mean.idxmax(), len(rows) - 1])]
 
 
 def _legend(arms: list[ArmRow]) -> list[Key]:
@@ -117,10 +148,13 @@ def _traces(r: ArmRow, rows: pd.DataFrame, colour: str, dash: str) -> list[dict[
         )
     name = formats.safe(r.label, 32) + (" (baseline)" if r.baseline else "")
     line = {"color": colour, "width": 3 if r.baseline else 2, "dash": dash}
+    many = len(rows) > MOST_POINTS // 4
     traces.append({
-        "type": "scatter", "mode": "lines+markers", "name": name, "legendgroup": r.arm_id, "x": rows["step"].tolist(),
+        "type": "scatter", "mode": "lines" if many else "lines+markers", "name": name, "legendgroup": r.arm_id,
+        "x": rows["step"].tolist(),
         "y": plain(rows["mean"], 5), "line": line, "marker": {"size": 4, "color": colour},
-        "hovertemplate": "step %{x}: %{y}<extra>" + name + "</extra>",
+        "text": [str(n) for n in rows["n"]],
+        "hovertemplate": "step %{x}: %{y}, seeds: %{text}<extra>" + name + "</extra>",
     })  # fmt: skip
     return traces
 

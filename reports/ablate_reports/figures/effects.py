@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from ablate_reports import formats
+from ablate_reports import formats, queries
 from ablate_reports.analysis import Analysis, ArmRow
-from ablate_reports.figures.base import COLOURS, GREY, SYMBOLS, Figure, Table, axis, layout, log_ticks, plain, row_label
-from ablate_reports.verdicts import VERDICTS
+from ablate_reports.figures.base import (
+    COLOURS,
+    NARROW,
+    Figure,
+    Table,
+    axis,
+    layout,
+    numbers,
+    plain,
+    row_label,
+    shorter,
+    symbol,
+)
+from ablate_reports.figures.scale import Scale
+from ablate_reports.verdicts import VERDICTS, Verdict
 
 MOST_ROWS = 60
 """Beyond this the middle of the ranking is left to the table: nobody reads a plot of 300 rows."""
@@ -33,92 +45,54 @@ def build(analysis: Analysis) -> list[Figure]:
         f"{better} of {len(judged)} arms are better than {base} with {analysis.level} simultaneous confidence. "
         f"Thin bar: simultaneous interval; thick bar: ordinary interval of that arm alone.{margin}"
     )
-    notes = (
-        [f"{len(judged) - len(shown)} arms in the middle of the ranking are in the table only."]
-        if len(shown) < len(judged)
-        else []
-    )
+    left = len(judged) - len(shown)
+    notes = [f"{left} arms in the middle of the ranking are in the table only."] if left else []
     return [
-        Figure("effects", f"Each arm against {base}", caption, _spec(analysis, shown), _table(analysis, rows), notes)
-    ]
+        Figure(
+            "effects", f"Each arm against {base}", caption, _spec(analysis, shown), _table(analysis, rows), notes,
+            nav="Effects", narrow=shorter(_label(analysis, r, NARROW) for r in shown),
+            queries=(queries.final_values(analysis),),
+        )
+    ]  # fmt: skip
 
 
 def _spec(analysis: Analysis, rows: list[ArmRow]) -> dict[str, Any]:
-    ends = [v for r in rows if r.contrast for v in (r.contrast.low, r.contrast.high) if v is not None]
-    ratio = analysis.scale == "log" and max(map(abs, ends)) > math.log(2)
-    value = _position(analysis.scale, ratio)
-    zero, k = value(0.0), len(rows)
-    low, high = min(zero, *map(value, ends)), max(zero, *map(value, ends))
+    scale = Scale.of(analysis, (v for r in rows if r.contrast for v in (r.contrast.low, r.contrast.high)))
     data: list[dict[str, Any]] = []
+    number = numbers(analysis)
     for verdict in VERDICTS:
         mine = [(i, r) for i, r in enumerate(rows) if r.verdict == verdict]
         if mine:
-            data += _traces(analysis, verdict, mine, value)
-    shapes: list[dict[str, Any]] = []
-    line = {"type": "line", "x0": zero, "x1": zero, "y0": 0, "y1": 1, "yref": "paper", "layer": "below"}
-    shapes.append(line | {"line": {"color": GREY, "width": 1}})
-    if analysis.margin:
-        band = {"type": "rect", "x0": value(-analysis.margin), "x1": value(analysis.margin), "y0": 0, "y1": 1}
-        shapes.append(
-            band
-            | {
-                "yref": "paper",
-                "fillcolor": COLOURS["equivalent"],
-                "opacity": 0.13,
-                "line": {"width": 0},
-                "layer": "below",
-            }
-        )
-    labels = [
-        row_label(
-            f"<b>{formats.safe(r.label)}</b>  {analysis.marker(r.verdict)} "
-            f"{formats.change(r.contrast.estimate, analysis.scale)}",
-            i,
-        )
-        for i, r in enumerate(rows)
-        if r.contrast and r.verdict
-    ]
-    y = axis(range=[k - 0.6, -0.85], showticklabels=False, ticks="", showgrid=False, fixedrange=True)
+            data += _traces(analysis, verdict, mine, scale)
+    y = axis(range=[len(rows) - 0.6, -0.85], showticklabels=False, ticks="", showgrid=False, fixedrange=True)
     return {
         "data": data,
         "layout": layout(
-            96 + 44 * k,
-            shapes=shapes,
-            annotations=labels,
-            xaxis=_x_axis(analysis, ratio, low, high),
+            96 + 44 * len(rows),
+            shapes=scale.shapes(),
+            annotations=[row_label(_label(analysis, r), i, number[r.arm_id]) for i, r in enumerate(rows)],
+            xaxis=scale.axis(),
             yaxis=y,
             margin={"l": 12, "r": 16, "t": 34, "b": 52},
         ),
     }
 
 
-def _position(scale: str, ratio: bool) -> Any:
-    if ratio:
-        return lambda d: math.exp(min(max(d, -300.0), 300.0))
-    return (lambda d: 100 * math.expm1(min(d, 300.0))) if scale == "log" else float
+def _label(analysis: Analysis, r: ArmRow, length: int = 48) -> str:
+    """``name  ▼ −12.3%``, with the seeds where some are missing."""
+    assert r.contrast is not None
+    few = f"  ({r.n} of {r.planned} seeds)" if r.n < r.planned else ""
+    sign = f"{analysis.marker(r.verdict)} " if r.verdict else ""
+    change = formats.change(r.contrast.estimate, analysis.scale)
+    return f"<b>{formats.safe(r.label, length)}</b>  {sign}{change}{few}"
 
 
-def _x_axis(analysis: Analysis, ratio: bool, low: float, high: float) -> dict[str, Any]:
-    name = analysis.primary.name if analysis.primary else "metric"
-    sense = "left is better" if analysis.lower_is_better else "right is better"
-    if ratio:
-        ticks = log_ticks(low / 1.1, high * 1.1)
-        return axis(
-            f"{formats.safe(name)} ÷ baseline, log scale ({sense})",
-            type="log", tickvals=plain(ticks), ticktext=[f"×{t:g}" for t in ticks],
-            range=plain([math.log10(low / 1.12), math.log10(high * 1.12)]),
-        )  # fmt: skip
-    pad = 0.06 * (high - low or 1.0)
-    unit = "%" if analysis.scale == "log" else ""
-    what = f"change in {formats.safe(name)}{', %' if unit else ''} ({sense})"
-    return axis(what, ticksuffix=unit, range=plain([low - pad, high + pad]))
-
-
-def _traces(analysis: Analysis, verdict: str, mine: list[tuple[int, ArmRow]], value: Any) -> list[dict[str, Any]]:
-    colour = COLOURS[verdict]
+def _traces(analysis: Analysis, verdict: Verdict, mine: list[tuple[int, ArmRow]], scale: Scale) -> list[dict[str, Any]]:
+    colour, number = COLOURS[verdict], numbers(analysis)
     thin: list[float | None] = []
     thick: list[float | None] = []
     ys: list[float | None] = []
+    arms: list[int] = []
     for i, r in mine:
         c = r.contrast
         assert c is not None
@@ -126,25 +100,23 @@ def _traces(analysis: Analysis, verdict: str, mine: list[tuple[int, ArmRow]], va
         assert c.high is not None
         assert c.low_single is not None
         assert c.high_single is not None
-        thin += [value(c.low), value(c.high), None]
-        thick += [value(c.low_single), value(c.high_single), None]
+        thin += [scale(c.low), scale(c.high), None]
+        thick += [scale(c.low_single), scale(c.high_single), None]
         ys += [i, i, None]
-    silent = {"type": "scatter", "mode": "lines", "hoverinfo": "skip", "showlegend": False, "y": ys}
+        arms += 3 * [number[r.arm_id]]
+    silent = {"type": "scatter", "mode": "lines", "hoverinfo": "skip", "showlegend": False, "y": ys, "meta": arms}
     hover = [
         f"{formats.safe(r.label, 80)}<br>{formats.change(r.contrast.estimate, analysis.scale)}"
         f" ({formats.interval(r.contrast.low, r.contrast.high, analysis.scale)})"
         for _, r in mine
         if r.contrast
     ]
-    sign = analysis.marker(verdict)  # type: ignore[arg-type]
-    symbol = SYMBOLS[
-        verdict if analysis.lower_is_better else {"better": "worse", "worse": "better"}.get(verdict, verdict)
-    ]
     marks = {
-        "type": "scatter", "mode": "markers", "name": f"{sign} {verdict}", "y": [i for i, _ in mine],
-        "x": plain(value(r.contrast.estimate) for _, r in mine if r.contrast),
-        "marker": {"size": 11, "color": colour, "symbol": symbol, "line": {"width": 1.5, "color": colour}},
-        "text": hover, "hovertemplate": "%{text}<extra></extra>",
+        "type": "scatter", "mode": "markers", "name": f"{analysis.marker(verdict)} {verdict}",
+        "x": plain(scale(r.contrast.estimate) for _, r in mine if r.contrast), "y": [i for i, _ in mine],
+        "marker": {"size": 11, "color": colour, "symbol": symbol(analysis, verdict),
+                   "line": {"width": 1.5, "color": colour}},
+        "text": hover, "hovertemplate": "%{text}<extra></extra>", "meta": [number[r.arm_id] for _, r in mine],
     }  # fmt: skip
     return [
         silent | {"x": plain(thin), "line": {"width": 1.8, "color": colour}},
@@ -154,15 +126,8 @@ def _traces(analysis: Analysis, verdict: str, mine: list[tuple[int, ArmRow]], va
 
 
 def _table(analysis: Analysis, rows: list[ArmRow]) -> Table:
-    head = [
-        "Arm",
-        "Difference",
-        f"{analysis.level} simultaneous interval",
-        "Ordinary interval",
-        "Family p",
-        "Verdict",
-        "Seeds",
-    ]
+    both_name = f"{analysis.level} simultaneous interval"
+    head = ["Arm", "Difference", both_name, "Ordinary interval", "Family p", "Verdict", "Seeds"]
     body = []
     for r in rows:
         c = r.contrast
@@ -171,15 +136,6 @@ def _table(analysis: Analysis, rows: list[ArmRow]) -> Table:
         alone = formats.interval(c.low_single, c.high_single, analysis.scale) or "—"
         p = "—" if c.p_family is None else ("<0.001" if c.p_family < 0.001 else f"{c.p_family:.3f}")
         verdict = f"{analysis.marker(r.verdict)} {r.verdict}" if r.verdict else "—"
-        body.append(
-            [
-                formats.short(r.label, 80),
-                formats.change(c.estimate, analysis.scale),
-                both,
-                alone,
-                p,
-                verdict,
-                f"{c.n} / {c.n_reference}",
-            ]
-        )
+        difference = formats.change(c.estimate, analysis.scale)
+        body.append([formats.short(r.label, 80), difference, both, alone, p, verdict, f"{c.n} / {c.n_reference}"])
     return Table(head, body)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ablate_reports import formats
+from ablate_reports import formats, queries
 from ablate_reports.analysis import Analysis, ArmRow
 from ablate_reports.data import definition, records
-from ablate_reports.figures.base import Figure, Table, axis, layout, plain
+from ablate_reports.figures.base import Figure, Table, axis, layout, numbers, plain
 
 CIVIDIS = ("#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838")
 
@@ -51,7 +51,10 @@ def _figure(
     title = f"{formats.short(name_y)} × {formats.short(name_x)}"
     rows = [[formats.short(y, 80), *(_text(cells.get((y, x))) for x in xs)] for y in ys]
     table = Table([f"{formats.short(name_y)} \\ {formats.short(name_x)}", *(formats.short(x, 80) for x in xs)], rows)
-    return Figure(f"grid-{number}", title, caption, _spec(analysis, axes, values, cells), table)
+    return Figure(
+        f"grid-{number}", title, caption, _spec(analysis, axes, values, cells), table, nav="Interactions",
+        queries=(queries.final_values(analysis), queries.plan(plan, "grid")),
+    )  # fmt: skip
 
 
 def _text(row: ArmRow | None) -> str:
@@ -75,6 +78,8 @@ def _spec(
     low, span = min(known), (max(known) - min(known)) or 1.0
     colours = CIVIDIS if analysis.lower_is_better else CIVIDIS[::-1]
     notes = []
+    number = numbers(analysis)
+    meta: list[list[int]] = [[] for _ in ys]
     for i, y in enumerate(ys):
         for j, x in enumerate(xs):
             s = shade[i][j]
@@ -82,11 +87,15 @@ def _spec(
             place = None if s is None else (s - low) / span
             dark = place is not None and (place < 0.55 if analysis.lower_is_better else place > 0.45)
             font = {"size": 13} if s is None else {"size": 13, "color": "#ffffff" if dark else "#111111"}
-            notes.append({"x": j, "y": i, "text": text, "showarrow": False, "font": font})
+            arm = number[cells[(y, x)].arm_id] if (y, x) in cells else -1
+            note = {"x": j, "y": i, "text": text, "showarrow": False, "font": font}
+            notes.append(note | ({"name": f"arm {arm}"} if arm >= 0 else {}))
+            meta[i].append(arm)
     scale = [[k / (len(colours) - 1), c] for k, c in enumerate(colours)]
     heat = {
         "type": "heatmap", "z": [plain(row) for row in shade], "x": list(range(len(xs))), "y": list(range(len(ys))),
         "colorscale": scale, "showscale": False, "xgap": 3, "ygap": 3, "hoverinfo": "skip",
+        "zmin": plain([low])[0], "zmax": plain([low + span])[0], "meta": meta,
     }  # fmt: skip
     x_axis = axis(
         formats.safe(name_x), tickvals=list(range(len(xs))), ticktext=[formats.safe(x, 18) for x in xs], showgrid=False

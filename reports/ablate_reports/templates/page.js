@@ -1,9 +1,10 @@
 "use strict";
 (() => {
   const root = document.documentElement;
-  const plots = [...document.querySelectorAll(".plot")];
-  const drawn = new Map();
-  const media = matchMedia("(prefers-color-scheme: dark)");
+  const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+  const plots = all(".plot");
+  const drawn = new Map(), specs = new Map();
+  const media = matchMedia("(prefers-color-scheme: dark)"), phone = matchMedia("(max-width: 600px)");
   const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : media.matches);
 
   // ---- figures -------------------------------------------------------------------------------------------------
@@ -12,23 +13,37 @@
     modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d", "sendChartToCloud"],
     toImageButtonOptions: { format: "svg" },
   };
-  const look = () => {
+  const look = (layout) => {
     const css = getComputedStyle(root), ink = css.getPropertyValue("--ink").trim(), grid = css.getPropertyValue("--grid").trim();
-    return {
-      "font.color": ink, "xaxis.gridcolor": grid, "yaxis.gridcolor": grid, "xaxis.linecolor": grid, "yaxis.linecolor": grid,
-      "xaxis.tickcolor": grid, "yaxis.tickcolor": grid,
-    };
-  };
-  function draw(el) {
-    const id = el.dataset.figure;
-    if (!drawn.has(id)) {
-      const spec = JSON.parse(document.getElementById("spec-" + id).textContent);
-      drawn.set(id, Plotly.newPlot(el, spec.data, spec.layout, config).then(() => Plotly.relayout(el, look())).then(() => { el.dataset.drawn = "1"; }));
+    const out = { "font.color": ink };
+    for (const axis of Object.keys(layout).filter((k) => /^[xy]axis/.test(k))) {
+      for (const part of ["gridcolor", "linecolor", "tickcolor"]) out[`${axis}.${part}`] = grid;
     }
-    return drawn.get(id);
+    return out;
+  };
+  // "annotations[3].text" -> the layout's own value: what a phone's shorter text goes back to
+  const at = (layout, path) => path.split(/[.[\]]+/).filter(Boolean).reduce((o, k) => o?.[k], layout) ?? null;
+  const fit = (el) => {
+    const { narrow, wide } = specs.get(el);
+    return Object.keys(narrow).length ? Plotly.relayout(el, phone.matches ? narrow : wide) : null;
+  };
+  async function start(el) {
+    const spec = JSON.parse(document.getElementById("spec-" + el.dataset.figure).textContent);
+    const narrow = spec.narrow, wide = Object.fromEntries(Object.keys(narrow).map((k) => [k, at(spec.layout, k)]));
+    specs.set(el, { narrow, wide, traces: spec.data.map(({ meta, y, z, opacity }) => ({ meta, y, z, opacity: opacity ?? 1 })) });
+    await Plotly.newPlot(el, spec.data, spec.layout, config);
+    await Plotly.relayout(el, { ...look(el.layout), ...(phone.matches ? narrow : {}) });
+    el.dataset.drawn = "1";
+    if (chosen) mask(el);
+  }
+  function draw(el) {
+    if (!drawn.has(el)) drawn.set(el, start(el));
+    return drawn.get(el);
   }
   const drawAll = () => Promise.all(plots.map(draw));
-  const recolour = () => plots.filter((el) => el.dataset.drawn).forEach((el) => Plotly.relayout(el, look()));
+  const visible = () => plots.filter((el) => el.dataset.drawn);
+  const recolour = () => visible().forEach((el) => Plotly.relayout(el, look(el.layout)));
+  phone.addEventListener("change", () => visible().forEach(fit));
 
   async function loadPlotly() {
     const packed = document.getElementById("plotly");
@@ -50,14 +65,17 @@
   ready.catch(() => plots.forEach((el) => { el.textContent = "This browser cannot draw the figure; its numbers are in the data table below."; }));
   window.ablateReport = { ready, drawAll };
 
-  document.querySelectorAll(".legend button").forEach((b) => b.addEventListener("click", () => {
+  all(".legend button").forEach((b) => b.addEventListener("click", () => {
     const el = plots.find((p) => p.dataset.figure === b.dataset.figure), on = b.getAttribute("aria-pressed") !== "true";
     if (!el.dataset.drawn) return;
     b.setAttribute("aria-pressed", String(on));
     Plotly.restyle(el, { visible: on }, el.data.flatMap((t, i) => (t.legendgroup === b.dataset.group ? [i] : [])));
   }));
 
-  // ---- theme ---------------------------------------------------------------------------------------------------
+  // ---- contents and theme ----------------------------------------------------------------------------------------
+  const menu = document.querySelector(".menu");
+  menu.addEventListener("click", (e) => { if (e.target.closest("a")) menu.open = false; });
+  menu.addEventListener("keydown", (e) => { if (e.key === "Escape") { menu.open = false; menu.firstElementChild.focus(); } });
   const button = document.getElementById("theme");
   const name = () => { button.setAttribute("aria-pressed", String(dark())); };
   button.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; name(); recolour(); });
@@ -67,7 +85,7 @@
   // ---- print: light, everything drawn, every table open ----------------------------------------------------------
   let before = null;
   addEventListener("beforeprint", () => {
-    before = { theme: root.dataset.theme, closed: [...document.querySelectorAll("details:not([open]):not([data-noprint])")] };
+    before = { theme: root.dataset.theme, closed: all("main details:not([open]):not([data-noprint])") };
     root.dataset.theme = "light";
     before.closed.forEach((d) => { d.open = true; });
     if (window.Plotly) { drawAll(); recolour(); }
@@ -79,21 +97,63 @@
     recolour();
   });
 
-  // ---- the trials table ------------------------------------------------------------------------------------------
-  const rows = [...document.querySelectorAll("#trial-rows tr")], shown = document.getElementById("trials-shown");
-  const filters = [...document.querySelectorAll("[data-filter]")];
-  function filter() {
+  // ---- filters: levels choose arms everywhere, status, arm and text choose trials ---------------------------------
+  const levels = JSON.parse(document.getElementById("arm-levels").textContent).arms;
+  const rows = all("#trial-rows tr"), shown = document.getElementById("trials-shown");
+  const filters = all("[data-filter]"), axes = all("[data-axis]");
+  const notice = document.getElementById("filtered");
+  let chosen = null; // numbers of the arms that are shown; null: all of them
+  const kept = (arm) => !chosen || arm < 0 || chosen.has(arm);
+
+  function mask(el) {
+    const { traces } = specs.get(el);
+    const dim = [], cut = [], opacity = [], ys = [], zs = [], heat = [];
+    traces.forEach(({ meta, y, z, opacity: was }, i) => {
+      if (typeof meta === "number") { dim.push(i); opacity.push(kept(meta) ? was : 0.08); }
+      else if (Array.isArray(meta) && z) { heat.push(i); zs.push(z.map((r, j) => r.map((v, k) => (kept(meta[j][k]) ? v : null)))); }
+      else if (Array.isArray(meta)) { cut.push(i); ys.push(y.map((v, k) => (kept(meta[k]) ? v : null))); }
+    });
+    if (dim.length) Plotly.restyle(el, { opacity }, dim);
+    if (cut.length) Plotly.restyle(el, { y: ys }, cut);
+    if (heat.length) Plotly.restyle(el, { z: zs }, heat);
+    const faded = {};
+    (el.layout.annotations ?? []).forEach((a, i) => {
+      const of = /^arm (\d+)$/.exec(a.name ?? "");
+      if (of) faded[`annotations[${i}].opacity`] = kept(Number(of[1])) ? 1 : 0.2;
+    });
+    if (Object.keys(faded).length) Plotly.relayout(el, faded);
+  }
+
+  function filterTrials() {
     let n = 0;
     for (const row of rows) {
-      const ok = filters.every((f) => {
+      const ok = kept(Number(row.dataset.arm)) && filters.every((f) => {
         const want = f.value.trim().toLowerCase();
         if (!want) return true;
-        return f.dataset.filter === "text" ? row.textContent.toLowerCase().includes(want) : row.dataset[f.dataset.filter] === f.value;
+        if (f.dataset.filter === "text") return row.textContent.toLowerCase().includes(want);
+        return (f.dataset.filter === "arm" ? row.dataset.label : row.dataset.status) === f.value;
       });
       row.hidden = !ok;
       n += ok;
     }
     if (shown) shown.textContent = `${n} of ${rows.length} shown`;
   }
-  filters.forEach((f) => f.addEventListener("input", filter));
+  function filterArms() {
+    const wanted = new Map(axes.filter((s) => s.value).map((s) => [s.dataset.axis, s.value]));
+    const ok = (arm) => [...wanted].every(([axis, level]) => arm[axis] === level);
+    chosen = wanted.size ? new Set(levels.flatMap((arm, i) => (ok(arm) ? [i] : []))) : null;
+    all(".arms [data-arm], .grids [data-arm], .panel[data-arm]").forEach((e) => { e.hidden = !kept(Number(e.dataset.arm)); });
+    const text = chosen ? `${chosen.size} of ${levels.length} arms` : "";
+    all("[data-shown=arms]").forEach((e) => { e.textContent = text; });
+    notice.hidden = !chosen;
+    notice.firstElementChild.textContent = text;
+    visible().forEach(mask);
+    filterTrials();
+  }
+  filters.forEach((f) => f.addEventListener("input", filterTrials));
+  axes.forEach((s) => s.addEventListener("input", () => {
+    axes.filter((o) => o.dataset.axis === s.dataset.axis).forEach((o) => { o.value = s.value; });
+    filterArms();
+  }));
+  document.getElementById("clear").addEventListener("click", () => { axes.forEach((s) => { s.value = ""; }); filterArms(); });
 })();
