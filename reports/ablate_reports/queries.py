@@ -25,8 +25,8 @@ def final_values(analysis: Analysis) -> str:
     if at == "last":
         rows += f"\nQUALIFY m.step = max(m.step) {part}"
     elif at == "best":
-        down = "" if analysis.lower_is_better else " DESC"
-        rows += f"\nQUALIFY row_number() OVER (PARTITION BY m.trial_id, m.arm_id ORDER BY value{down}) = 1"
+        order = f"{_mean(analysis)}{'' if analysis.lower_is_better else ' DESC'}, m.step"
+        rows += f"\nQUALIFY row_number() OVER (PARTITION BY m.trial_id, m.arm_id ORDER BY {order}) = 1"
     return f"{rows}\nORDER BY m.arm_id, m.seed"
 
 

@@ -1,0 +1,188 @@
+"""Add one, remove one; cost fronts with ties; parallel lines; which levels an arm has."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from simulated_study import BASE, FULL, component_study, rich_study, study, worth
+from test_analysis import changed
+
+from ablate_reports.analysis import Analysis, analyse
+from ablate_reports.choices import choices, find, varying
+from ablate_reports.figures import components, cost, cumulative, curves, effects, parallel
+
+STUDY = analyse(component_study())
+
+
+def labelled(a: Analysis, label: str) -> str:
+    return next(r.arm_id for r in a.rows if r.label == label)
+
+
+def test_an_arm_is_at_the_bases_level_where_its_plan_names_none() -> None:
+    chosen = choices(STUDY.frames)
+    assert chosen[labelled(STUDY, "gradual=on")] == BASE | {"gradual": "on"}
+    assert varying(chosen) == {
+        "plug": ["off", "p05", "p10"], "batches": ["iid", "same class"], "gradual": ["off", "on"],
+        "stable": ["off", "on"],
+    }  # fmt: skip
+    assert find(chosen, BASE) == STUDY.frames.baseline
+    assert find(chosen, BASE | {"plug": "p99"}) is None
+
+
+def test_levels_that_are_numbers_are_in_order_of_size() -> None:
+    assert varying({"a": {"lr": "1e-2"}, "b": {"lr": "3e-4"}, "c": {"lr": "0.001"}}) == {
+        "lr": ["3e-4", "0.001", "1e-2"]
+    }
+
+
+def test_what_a_component_is_worth_is_with_it_minus_without_it() -> None:
+    full = labelled(STUDY, "+plug +batches +gradual +stable")
+    assert components.combinations(STUDY) == [full]  # the end of the path and of leave one out are one arm
+    parts = {c.axis: c for c in components.components(STUDY, full)}
+    assert list(parts) == list(FULL)
+    for name, c in parts.items():
+        alone = worth(BASE | {name: FULL[name]}) - worth(BASE)
+        last = worth(FULL) - worth(FULL | {name: BASE[name]})
+        assert c.worth["alone"].estimate == pytest.approx(alone, abs=0.03)
+        assert c.worth["last"].estimate == pytest.approx(last, abs=0.03)
+    assert {name for name, c in parts.items() if c.disagrees} == {"plug", "batches"}
+    assert "path" in parts["batches"].worth
+    assert "path" not in parts["plug"].worth  # the first step of the path is the component alone
+
+
+def test_the_figure_says_which_components_interact() -> None:
+    [figure] = components.build(STUDY)
+    assert "plug p05, batches same class they exclude each other" in figure.caption
+    assert sum("interacts" in a["text"] for a in figure.spec["layout"]["annotations"]) == 2
+    assert len(figure.table.rows) == 10
+
+
+def test_no_figure_where_a_component_was_added_in_one_place_only() -> None:
+    frames = STUDY.frames
+    only = frames.study_arms[frames.study_arms["kind"].isin(["base", "ofat"])]
+    assert components.build(analyse(changed(frames, study_arms=only))) == []
+    assert components.build(analyse(study())) == []
+
+
+def priced(effects: dict[str, float], seconds: dict[str, float], noise: float = 0.01) -> Analysis:
+    frames = study(effects, noise=noise, seed_noise=0.0)
+    spent = frames.trials["arm_id"].str.removeprefix("arm-").map(seconds)
+    return analyse(changed(frames, trials=frames.trials.assign(cpu_seconds=spent)))
+
+
+def test_an_arm_is_tied_with_the_front_unless_something_at_its_cost_is_surely_better() -> None:
+    a = priced(
+        {"cheap": 0.0, "dear": -0.5, "worse": 0.2, "close": -0.498, "middle": -0.2},
+        {"cheap": 10, "dear": 40, "worse": 20, "close": 80, "middle": 20},
+    )
+    unit, timed = cost.times(a)
+    assert unit == "CPU seconds"
+    found = {p.row.label: (p.place, p.against) for p in cost.placed(a, timed, cost.SAME_TIME)}
+    assert found["cheap"] == ("front", "")
+    assert found["middle"] == ("front", "")
+    assert found["worse"] == ("behind", "middle")
+    best, other = sorted(("dear", "close"), key=lambda name: a.by_id[f"arm-{name}"].value or 0.0)
+    assert found["dear"][0] == "front"
+    assert found["close"][0] == ("front" if best == "close" else "tied"), other
+    [figure] = cost.build(a)
+    names = [t["name"] for t in figure.spec["data"] if "name" in t]
+    assert names[0] == "on the front"
+    assert "within 5% of each other" in figure.notes[0]
+
+
+def test_times_that_differ_by_a_few_percent_are_one_time() -> None:
+    a = priced({"x": 0.0, "y": -0.5}, {"x": 10.0, "y": 10.3})
+    places = {p.row.label: p.place for p in cost.placed(a, cost.times(a)[1], cost.SAME_TIME)}
+    assert places == {"x": "behind", "y": "front"}
+    places = {p.row.label: p.place for p in cost.placed(a, cost.times(a)[1])}
+    assert places == {"x": "front", "y": "front"}
+
+
+def test_without_intervals_nobody_is_behind_the_front() -> None:
+    a = analyse(study(seeds=1))
+    assert {p.place for p in cost.placed(a, cost.times(a)[1], 1.0)} == {"front", "unjudged"}
+
+
+def test_parameters_are_drawn_where_arms_differ_in_them() -> None:
+    frames = study()
+    sized = frames.arms.assign(num_parameters=np.arange(len(frames.arms)) * 1e5 + 1e5)
+    assert [f.id for f in cost.build(analyse(changed(frames, arms=sized)))] == ["cost-time", "cost-size"]
+    assert [f.id for f in cost.build(analyse(frames))] == ["cost-time"]
+
+
+def test_every_arm_is_a_line_through_its_levels_to_its_value() -> None:
+    [figure] = parallel.build(STUDY)
+    lines = [t for t in figure.spec["data"] if t["mode"] == "lines"]
+    arms = sorted({m for t in lines for m in t["meta"]})
+    assert arms == list(range(13))
+    best = figure.table.rows[0]
+    assert best[1:5] == list(FULL.values())
+    assert all(len(t["x"]) == len(t["y"]) == len(t["meta"]) for t in lines)
+    assert "scattergl" not in json.dumps(figure.spec)
+    assert "parcoords" not in json.dumps(figure.spec)
+
+
+def test_few_arms_or_one_axis_are_not_drawn_as_parallel_lines() -> None:
+    assert parallel.build(analyse(study())) == []
+
+
+def test_a_step_that_could_not_run_stands_in_its_place_with_the_reason() -> None:
+    [figure] = cumulative.build(STUDY)
+    texts = [a["text"] for a in figure.spec["layout"]["annotations"]]
+    assert "+muon" in texts[1]
+    assert "not run" in texts[1]
+    assert figure.table.rows[1][:3] == ["MeanFlow +muon", "not run", "the optimiser does not exist yet"]
+    assert "<b>\u2068+stable\u2069</b>" in texts[-1]  # what it adds, not the whole path
+
+
+def test_a_step_that_later_ones_do_not_build_on_is_hatched() -> None:
+    frames = rich_study()
+    on = {"B": "baseline", "C": "baseline", "D": "+ plug-in velocity", "E": "+ class batches"}
+    rows = frames.study_arms.assign(
+        baseline_label=[
+            on.get(arm.removeprefix("arm-")) if kind == "cumulative" else None
+            for arm, kind in zip(frames.study_arms["arm_id"], frames.study_arms["kind"], strict=True)
+        ]
+    )
+    a = analyse(changed(frames, study_arms=rows))
+    path = cumulative.steps(a, "walk")
+    assert [s.left for s in path] == [False, True, False, False, False]
+    assert path[2].step is not None
+    assert path[2].step.reference == "arm-A"
+    [figure] = cumulative.build(a)
+    bars = [t for t in figure.spec["data"] if t["type"] == "bar"]
+    assert [b["marker"]["pattern"]["shape"] for b in bars] == ["/"]
+    assert "tried and not kept" in figure.caption
+    assert figure.table.rows[1][5].endswith("not kept")
+
+
+def test_a_thinned_curve_keeps_its_ends_and_its_peaks() -> None:
+    steps = np.arange(1, 1001)
+    mean = np.sin(steps / 50.0)
+    mean[500], mean[777] = 9.0, -9.0
+    rows = pd.DataFrame({"step": steps, "mean": mean})
+    kept = curves.thinned(rows)
+    assert len(kept) <= curves.MOST_POINTS + 2
+    assert kept["step"].iloc[[0, -1]].tolist() == [1, 1000]
+    assert {501, 778} <= set(kept["step"])
+    assert kept["step"].is_monotonic_increasing
+
+
+def test_a_curve_says_where_seeds_are_missing() -> None:
+    lost = {("esc", 1): "failed"}
+    [figure] = curves.build(analyse(study(status=lost)))
+    assert any("Not every step has all seeds: esc" in note for note in figure.notes)
+    line = next(t for t in figure.spec["data"] if t.get("name") == "\u2068esc\u2069")
+    assert set(line["text"]) == {"2", "3"}
+
+
+def test_an_arm_without_all_its_seeds_says_so_in_its_row() -> None:
+    a = analyse(study(status={("esc", 1): "failed"}))
+    texts: list[Any] = [t["text"] for t in effects.build(a)[0].spec["layout"]["annotations"]]
+    assert [("2 of 3 seeds" in t) for t in texts] == ["esc" in t for t in texts]
+    assert math.isfinite(a.rows[-1].value or math.nan)
