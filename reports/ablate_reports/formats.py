@@ -64,4 +64,4 @@ def short(text: str, length: int = 48) -> str:
 
 def safe(text: str, length: int = 48) -> str:
     """A label for Plotly, which reads a subset of HTML: escaped, cut, and isolated from its neighbours' direction."""
-    return f"\u2068{html.escape(short(text, length))}\u2069"
+    return f"\u2068{html.escape(short(text, length), quote=False)}\u2069"

@@ -107,12 +107,23 @@ def _arm(analysis: Analysis, number: int, row: ArmRow, mini: cards.Mini | None) 
     delta, both = tables.difference_of(analysis, row)
     verdict = row.verdict if row.contrast is not None and row.contrast.low is not None else None
     return {
-        "number": number, "label": row.label, "baseline": row.baseline, "tied": row.tied_best,
+        "number": number, "label": row.label, "short": formats.short(row.label, 120),
+        "baseline": row.baseline, "tied": row.tied_best,
         "value": formats.number(row.value), "interval": tables.interval_of(row), "sure": row.low is not None,
         "seeds": tables.seeds_of(row), "cost": tables.cost(row), "delta": delta, "both": both, "verdict": verdict,
         "marker": analysis.marker(verdict) if verdict else "", "said": tables.verdict_of(analysis, row), "mini": mini,
-        "lost": row.failed + row.diverged,
+        "why": _without_value(analysis, row) if row.value is None else "",
     }  # fmt: skip
+
+
+def _without_value(analysis: Analysis, row: ArmRow) -> str:
+    """Why an arm has no value under the study's metric."""
+    if lost := row.failed + row.diverged:
+        return f"no value: {count(lost, 'trial')} lost"
+    if not row.done:
+        return "no value yet"
+    elsewhere = any(row.arm_id in g.by_arm() for g in analysis.groups if g is not analysis.primary)
+    return "no value: measured under another identity or condition" if elsewhere else row.note or "no value"
 
 
 def _moment(at: Any) -> str:

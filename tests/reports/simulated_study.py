@@ -76,7 +76,7 @@ def study(
             value = level * np.exp(effect + of_seed[s] + rng.normal(0, noise))
             done = steps if state == "done" else 0 if state == "planned" else steps // 2
             reason = {"failed": "RuntimeError: out of memory", "diverged": "loss is not finite at step 900"}.get(state)
-            cost = 0.0 if state == "planned" else float(20 + rng.random())
+            cost = 0.0 if state == "planned" else float(20 + rng.random()) * (1 + 0.02 * position)
             trials.append(
                 (trial, arm, s, state, reason, steps, done, cost, 1.9 * cost, 0.0, 310.0, int(state != "planned"))
             )
@@ -232,3 +232,52 @@ def component_study(pictures: Path | None = None, seeds: int = 4, **more: Any) -
     skips = pd.DataFrame([("walk", "MeanFlow +muon", "the optimiser does not exist yet")], columns=COLUMNS["skips"])
     parts = {f: getattr(frames, f) for f in COLUMNS} | {"study_arms": arms, "trials": trials, "skips": skips}
     return StudyFrames(study=dict(frames.study) | {"name": "components (synthetic)"}, **parts)
+
+
+def random_pictures(frames: StudyFrames, kilobytes: int) -> StudyFrames:
+    """The same study with pictures of a size that those of digits have: noise does not compress."""
+    rng = np.random.default_rng(0)
+    for path in frames.artifacts["path"]:
+        Path(path).write_bytes(png(16, 16, 0) + rng.bytes(1000 * kilobytes))
+    return frames
+
+
+def other_identity() -> StudyFrames:
+    """Two arms were measured with other weights: one of them only so."""
+    f = study()
+    rows, definition = f.measurements, json.dumps(METRIC | {"weights_sha256": "another"})
+    other = rows[rows["arm_id"].isin(["arm-esc", "arm-imm"])].assign(metric_id="mid000000002")
+    defs = pd.DataFrame([("mid000000002", "fd_digits", definition, False)], columns=list(COLUMNS["metric_defs"]))
+    parts = {name: getattr(f, name) for name in COLUMNS}
+    parts["measurements"] = pd.concat([rows[rows["arm_id"] != "arm-esc"], other])
+    parts["metric_defs"] = pd.concat([f.metric_defs, defs])
+    return StudyFrames(study=f.study, **parts)
+
+
+def without_numbers() -> StudyFrames:
+    """One arm's metric is NaN at the end, another's always."""
+    f = study()
+    gone = (f.measurements["arm_id"] == "arm-ct") | (
+        (f.measurements["arm_id"] == "arm-esc") & (f.measurements["step"] == 2000)
+    )
+    parts = {name: getattr(f, name) for name in COLUMNS}
+    return StudyFrames(
+        study=f.study, **parts | {"measurements": f.measurements.assign(value=f.measurements["value"].mask(gone))}
+    )
+
+
+DEGENERATE: dict[str, StudyFrames] = {
+    "empty": StudyFrames.from_mapping({"study": {"name": "new"}}),
+    "one seed": study(seeds=1),
+    "one seed of components": component_study(seeds=1),
+    "one arm": study({"fm": 0.0}),
+    "no spread": study(noise=0.0, seed_noise=0.0),
+    "all failed": study({"fm": 0, "ct": -1}, status={(n, s): "failed" for n in ("fm", "ct") for s in range(3)}),
+    "baseline diverged": study(status={("fm", s): "diverged" for s in range(3)}),
+    "no baseline": study(baseline_arm_id=None),
+    "running": study(status={("esc", s): "planned" for s in range(3)}),
+    "metric not measured": study(metric={"name": "never_measured"}),
+    "NaN": without_numbers(),
+    "two identities": other_identity(),
+}
+"""Studies that a report must still be right and honest about."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from chromium import Chromium, executable
-from simulated_study import rich_study, study
+from simulated_study import DEGENERATE, rich_study, study
 from test_page import HOSTILE
 
 from ablate_reports import StudyFrames, render_html
@@ -45,6 +45,9 @@ def page(browser: Chromium, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert browser.problems == []
     return folder / "report.html"
 
+
+OPENED_ALWAYS = ("one seed of components", "all failed", "NaN", "two identities")
+"""Opening a page takes a second or two; the other degenerate studies are opened by the slow tests."""
 
 WAIT = "new Promise(done => setTimeout(done, 250))"
 
@@ -242,8 +245,18 @@ def test_hostile_names_are_harmless_and_fit(browser: Chromium, tmp_path: Path) -
     assert not [u for u in browser.requests if not u.startswith(("data:", "blob:", "file:"))]
 
 
-def test_an_empty_study_opens_too(browser: Chromium, tmp_path: Path) -> None:
-    show(browser, StudyFrames.from_mapping({"study": {"name": "new"}}), tmp_path)
-    assert "Nothing has been planned or run" in browser.run("document.querySelector('.verdict').textContent")
-    assert browser.run("document.querySelectorAll('.plot').length") == 0
+@pytest.mark.parametrize(
+    "name", [n if n in OPENED_ALWAYS else pytest.param(n, marks=pytest.mark.slow) for n in DEGENERATE]
+)
+def test_a_degenerate_study_opens_and_draws_what_it_has(browser: Chromium, tmp_path: Path, name: str) -> None:
+    browser.requests.clear()
+    show(browser, DEGENERATE[name], tmp_path, width=400)
     assert browser.problems == []
+    assert all(svg and not complains for _, svg, complains in browser.run(DRAWN))
+    assert not [u for u in browser.requests if not u.startswith(("data:", "blob:", "file:"))]
+    unnamed = """[...document.querySelectorAll('figure')].filter(f => !f.querySelector('figcaption').textContent.trim()
+        || !f.querySelector('tbody tr')
+        || !document.getElementById(f.getAttribute('aria-labelledby'))?.textContent.trim()
+        || [...f.querySelectorAll('[role=img]')].some(e => !e.getAttribute('aria-label'))).map(f => f.id)"""
+    assert browser.run(unnamed) == []
+    assert browser.run("document.documentElement.scrollWidth") <= 400

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulated_study import rich_study, study
+from simulated_study import DEGENERATE, random_pictures, rich_study, study
 
 from ablate_reports import StudyFrames, analyse, render_csv, render_html, render_json, render_markdown
 from ablate_reports.emitters import CSV_COLUMNS
@@ -191,6 +191,12 @@ def test_json_holds_every_number_and_verdict() -> None:
     assert document["primary"]["definition"]["samples"] == 1797
 
 
+def test_a_hundred_trials_with_their_pictures_stay_under_three_megabytes(tmp_path: Path) -> None:
+    effects = {f"arm {i:02d}": -0.01 * i for i in range(25)}
+    big = random_pictures(study(effects, 4, points=200, every=200, pictures=tmp_path), kilobytes=14)
+    assert len(render_html(big).encode()) < 3_000_000
+
+
 def test_published_numbers_stand_apart(page: str) -> None:
     section = re.search(r'<section id="published">.*?</section>', page, re.S)
     assert section is not None
@@ -218,31 +224,7 @@ def test_methods_say_what_was_done(page: str) -> None:
         assert words in methods[0]
 
 
-@pytest.mark.parametrize(
-    "frames",
-    [
-        StudyFrames.from_mapping({"study": {"name": "new"}}),
-        study(seeds=1),
-        study({"fm": 0.0}),
-        study(noise=0.0, seed_noise=0.0),
-        study({"fm": 0, "ct": -1}, status={(n, s): "failed" for n in ("fm", "ct") for s in range(3)}),
-        study(status={("fm", s): "diverged" for s in range(3)}),
-        study(baseline_arm_id=None),
-        study(status={("esc", s): "planned" for s in range(3)}),
-        study(metric={"name": "never_measured"}),
-    ],
-    ids=[
-        "empty",
-        "one seed",
-        "one arm",
-        "no spread",
-        "all failed",
-        "baseline diverged",
-        "no baseline",
-        "running",
-        "metric not measured",
-    ],
-)
+@pytest.mark.parametrize("frames", DEGENERATE.values(), ids=DEGENERATE)
 def test_every_degenerate_study_renders_everywhere(frames: StudyFrames) -> None:
     a = analyse(frames)
     html: Any = render_html(frames)

@@ -107,16 +107,19 @@ def _path(analysis: Analysis) -> dict[tuple[str, str], tuple[str, str]]:
 def _figure(analysis: Analysis, full: str, parts: list[Component], number: int) -> Figure:
     label = formats.short(analysis.by_id[full].label)
     off = [f"{formats.short(c.axis, 32)} {formats.short(c.level, 32)}" for c in parts if c.disagrees]
-    said = (
-        f"For {', '.join(off)} they exclude each other, so the component interacts with the others. "
-        if off
-        else "No two of them exclude each other. "
-    )
+    if all(w.low is None for c in parts for w in c.worth.values()):
+        how = ", without an interval, so nothing is judged."
+    else:
+        said = (
+            f"For {', '.join(off)} they exclude each other, so the component interacts with the others."
+            if off
+            else "No two intervals of one component exclude each other."
+        )
+        how = f", with {analysis.level} intervals that hold for all of them at once. {said}"
+        how += " Overlapping intervals do not prove that components add up."
     caption = (
         f"What each component of {label} changes when it is added to {analysis.baseline_name} alone, and when it is "
-        "the last one added (the full combination against it without the component), with "
-        f"{analysis.level} intervals that hold for all of them at once. {said}"
-        "Overlapping intervals do not prove that components add up."
+        f"the last one added (the full combination against it without the component){how}"
     )
     shown = sorted(parts, key=lambda c: min(w.estimate for w in c.worth.values()), reverse=not analysis.lower_is_better)
     return Figure(

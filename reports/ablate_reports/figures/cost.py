@@ -35,10 +35,10 @@ class Priced:
 
 
 def build(analysis: Analysis) -> list[Figure]:
-    """Metric against training time, and against parameters where arms differ in them."""
+    """Metric against training time, and against parameters, where arms differ in them."""
     unit, timed = times(analysis)
     found = []
-    if len(timed) > 1:
+    if len(timed) > 1 and max(p.cost for p in timed) > (1 + SAME_TIME) * min(p.cost for p in timed):
         how = f"mean {unit} of training a trial"
         note = (
             f"Times are measured, so another machine or a busy one gives others; within {formats.percent(SAME_TIME)} "
@@ -107,13 +107,19 @@ def placed(analysis: Analysis, arms: list[Priced], same: float = 0.0) -> list[Pr
 
 def _figure(analysis: Analysis, name: str, what: str, unit: str, how: str, arms: list[Priced], note: str) -> Figure:
     front = [p for p in arms if p.place == "front"]
-    tied = [p for p in arms if p.place == "tied"]
     names = ", ".join(formats.short(p.row.label, 32) for p in front[:6]) + (", …" if len(front) > 6 else "")
+    sure = any(p.row.low is not None for p in arms)
     caption = (
-        f"Horizontal: {how}; vertical: mean with its {analysis.level} interval. No cheaper or equal arm has a better "
-        f"mean than {names} (filled, joined). Open diamonds ({len(tied)}) are not told from the front at their cost "
-        f"with {analysis.level} simultaneous confidence."
+        f"Horizontal: {how}; vertical: mean{f' with its {analysis.level} interval' if sure else ''}. No cheaper or "
+        f"equal arm has a better mean than {names} (filled diamonds)."
     )
+    if tied := sum(p.place == "tied" for p in arms):
+        caption += (
+            f" Open diamonds ({tied}) are not told from the front at their cost with {analysis.level} simultaneous "
+            "confidence."
+        )
+    if unknown := sum(p.place == "unjudged" for p in arms):
+        caption += f" Crosses ({unknown}) have no interval to judge by."
     return Figure(
         name, f"{analysis.primary.name if analysis.primary else 'Metric'} against {what}", caption,
         _spec(analysis, unit, arms), _table(analysis, unit, arms), [note] if note else [], nav="Cost",
@@ -126,6 +132,44 @@ def _named(arms: list[Priced]) -> list[Priced]:
     """The arms whose names are written beside their marks: all of few, else the front."""
     shown = arms if len(arms) <= MOST_NAMES else [p for p in arms if p.place == "front" or p.row.baseline]
     return shown[:MOST_NAMES]
+
+
+def _laid_out(
+    named: list[Priced], arms: list[Priced], across: bool, up: bool
+) -> list[tuple[Priced, tuple[str, int] | None]]:
+    """Where each name goes beside its mark, ``(anchor, shift)``, so that none lies on another; None: nowhere.
+
+    Counted in pixels of a plot of 900 x 340, which is what the page gives on a desk.
+    """
+    xs = [math.log(p.cost) if across else p.cost for p in arms]
+    ys = [math.log(p.row.value or 1.0) if up else (p.row.value or 0.0) for p in arms]
+    wide, high = (max(xs) - min(xs)) or 1.0, (max(ys) - min(ys)) or 1.0
+    taken: list[tuple[float, float, float]] = []
+    out: list[tuple[Priced, tuple[str, int] | None]] = []
+    for p in named:
+        x = 900 * ((math.log(p.cost) if across else p.cost) - min(xs)) / wide
+        y = 340 * ((math.log(p.row.value or 1.0) if up else (p.row.value or 0.0)) - min(ys)) / high
+        length = 7.0 * min(28, len(p.row.label))
+        sides = ("left", "right") if x < 450 else ("right", "left")
+        for side, shift in ((side, shift) for shift in (9, -9, 22, -22) for side in sides):
+            start = x + 9 if side == "left" else x - 9 - length
+            if not any(abs(y + shift - b) < 13 and start < a + n and a < start + length for a, b, n in taken):
+                taken.append((start, y + shift, length))
+                out.append((p, (side, shift)))
+                break
+        else:
+            out.append((p, None))
+    return out
+
+
+def _beside(p: Priced, place: tuple[str, int] | None, log: tuple[bool, bool]) -> dict[str, Any]:
+    side, shift = place or ("left", 0)
+    value = p.row.value or 0.0
+    return {
+        "text": _name(p, 28), "x": math.log10(p.cost) if log[0] else p.cost, "visible": place is not None,
+        "y": math.log10(value) if log[1] else value, "showarrow": False, "font": {"size": 11.5}, "xanchor": side,
+        "xshift": 9 if side == "left" else -9, "yshift": shift,
+    }  # fmt: skip
 
 
 def _name(p: Priced, length: int) -> str:
@@ -159,15 +203,7 @@ def _spec(analysis: Analysis, unit: str, arms: list[Priced]) -> dict[str, Any]:
             "text": [_name(p, 80) for p in mine],
             "hovertemplate": f"%{{text}}: %{{y}} at %{{x}} {unit}<extra></extra>",
         })  # fmt: skip
-    notes = [
-        {
-            "text": _name(p, 28), "x": math.log10(p.cost) if across else p.cost,
-            "y": math.log10(p.row.value or 1.0) if up else p.row.value, "showarrow": False, "font": {"size": 11.5},
-            "xanchor": "left" if p.cost <= (max(costs) + min(costs)) / 2 else "right",
-            "xshift": 9 if p.cost <= (max(costs) + min(costs)) / 2 else -9, "yshift": 9 if i % 2 == 0 else -9,
-        }
-        for i, p in enumerate(_named(arms))
-    ]  # fmt: skip
+    notes = [_beside(p, place, log=(across, up)) for p, place in _laid_out(_named(arms), arms, across, up)]
     name = formats.safe(analysis.metric_axis, 60)
     x = axis(f"{unit}, log scale" if across else unit)
     if across:

@@ -137,13 +137,21 @@ def _figure(analysis: Analysis, plan: str, path: list[Step], number: int) -> Fig
         interval = formats.interval(last.total.low, last.total.high, analysis.scale)
         whole = f": {formats.change(last.total.estimate, analysis.scale)}" + (f" ({interval})" if interval else "")
     shown = lines(analysis, plan, path)
-    marks = f"Dots are seeds, bars {analysis.level} intervals of the mean"
+    marks = "Dots are seeds"
+    if any(isinstance(s, Step) and s.row.low is not None for s in shown):
+        marks += f", bars {analysis.level} intervals of the mean"
     if any(isinstance(s, Step) and s.left for s in shown):
         marks += "; a hatched box is a step that was tried and not kept"
+    judged = any(isinstance(s, Step) and s.step is not None and s.step.low is not None for s in shown)
+    family = (
+        f"judged by {analysis.level} intervals that hold for all steps at once"
+        if judged
+        else "without an interval, so nothing is judged"
+    )
     caption = (
         f"From {formats.short(first.name)} ({formats.number(first.row.value)}) to {formats.short(last.name)} "
-        f"({formats.number(last.row.value)}){whole}. {marks}; the text is the change from the row it builds on, judged "
-        f"by {analysis.level} intervals that hold for all steps at once."
+        f"({formats.number(last.row.value)}){whole}. {marks}; the text is the change from the row it builds on, "
+        f"{family}."
     )
     title = "Cumulative steps" if number == 0 else f"Cumulative steps: {formats.short(plan)}"
     notes = ["The order of a cumulative path is a choice; another order can divide the same total differently."]
@@ -223,7 +231,8 @@ def _text(analysis: Analysis, s: Step | Refused, above: str | None, length: int 
         text += f" ({s.row.n} of {s.row.planned} seeds)"
     if s.step is None or s.verdict is None:
         return text
-    text = f"{text}  {analysis.marker(s.verdict)} {formats.change(s.step.estimate, analysis.scale)}"
+    sign = f"{analysis.marker(s.verdict)} " if s.step.low is not None else ""
+    text = f"{text}  {sign}{formats.change(s.step.estimate, analysis.scale)}"
     return f"{text}, not kept" if s.left else text
 
 
@@ -256,6 +265,12 @@ def _mark(analysis: Analysis, i: int, s: Step) -> dict[str, Any]:
     return mark
 
 
+def _said(analysis: Analysis, s: Step) -> str:
+    if s.step is None or s.verdict is None:
+        return "—"
+    return "? no interval" if s.step.low is None else f"{analysis.marker(s.verdict)} {s.verdict}"
+
+
 def _table(analysis: Analysis, shown: list[Step | Refused]) -> Table:
     change = "Change from the row it builds on"
     head = [
@@ -284,7 +299,7 @@ def _table(analysis: Analysis, shown: list[Step | Refused]) -> Table:
             formats.short(s.name, 80), formats.number(s.row.value), between,
             formats.change(c.estimate, analysis.scale) if c else "—",
             (formats.interval(c.low, c.high, analysis.scale) or c.note) if c else "—",
-            (f"{analysis.marker(s.verdict)} {s.verdict}" if s.verdict else "—") + (", not kept" if s.left else ""),
+            _said(analysis, s) + (", not kept" if s.left else ""),
             formats.change(s.total.estimate, analysis.scale) if s.total else "—", tables.seeds_of(s.row),
             tables.cost(s.row),
         ])  # fmt: skip
