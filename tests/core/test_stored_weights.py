@@ -11,11 +11,15 @@ from partial_trials import partial_trial
 from perceptual_files import narrow_lpips
 
 from ablate_core import checkpoint
+from ablate_core.batches import Batches
 from ablate_core.checkpoint import load_checkpoint, training_id
 from ablate_core.config import TrialConfig
 from ablate_core.ema import follow
 from ablate_core.fid.files import file_sha256
 from ablate_core.legality import check
+from ablate_core.optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
+from ablate_core.preparation import build_network, load_batch, load_data
+from ablate_core.random import Draws
 from ablate_core.target_networks.frozen import Frozen
 from ablate_core.trainer import train
 
@@ -64,6 +68,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.proves("target_network:frozen")
 @pytest.mark.parametrize(("ema", "stored"), [(0.0, "net"), (0.5, "ema")])
 def test_a_frozen_target_holds_the_teachers_weights_from_the_first_step_to_the_last(
     teacher: Path, tmp_path: Path, ema: float, stored: str
@@ -76,10 +81,24 @@ def test_a_frozen_target_holds_the_teachers_weights_from_the_first_step_to_the_l
         assert not same(state(tmp_path / stopped)["net"], wanted)
 
 
-def test_the_student_learns_from_the_teacher_and_not_from_itself(teacher: Path, tmp_path: Path) -> None:
-    train(config(student(teacher)), tmp_path / "frozen")
-    train(config({"name": "splitmeanflow"}), tmp_path / "own")
-    assert not same(state(tmp_path / "frozen")["net"], state(tmp_path / "own")["net"])
+@pytest.mark.proves("target_network:frozen")
+def test_the_first_step_of_a_student_is_the_one_towards_its_teacher(teacher: Path, tmp_path: Path) -> None:
+    trial = config(student(teacher), steps=1)
+    train(trial, tmp_path)
+    data = load_data(trial)
+    online, target = (build_network(trial, data, "cpu") for _ in range(2))
+    target.load_state_dict(torch.load(teacher, weights_only=True)["net"])
+    index = Batches(trial.objective.batching, len(data.x), data.y, 16, trial.seed).indices(0)
+    batch, draws = load_batch(trial, data, index, 0, "cpu"), Draws(trial.seed, 0)
+    optimizer = build_optimizer(trial.train, list(online.parameters()))
+    trial.objective.loss(online, target, trial.schedule, batch, draws, 0, 1).per_sample.mean().backward()
+    clip_gradients(list(online.parameters()), trial.train.grad_clip)
+    set_learning_rate(optimizer, learning_rate(trial.train, 0))
+    optimizer.step()
+    assert same(state(tmp_path)["net"], online.state_dict())
+    (tmp_path / "own").mkdir()
+    train(config({"name": "splitmeanflow"}, steps=1), tmp_path / "own")
+    assert not same(state(tmp_path / "own")["net"], online.state_dict())
 
 
 def test_an_interrupted_student_resumes_to_the_same_weights(teacher: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from ablate_core.legality import check
 from ablate_core.loss_metrics import LossMetric
-from ablate_core.loss_metrics.lpips import Lpips
+from ablate_core.loss_metrics.lpips import Lpips, unit
 from ablate_core.loss_metrics.random_features import RandomFeatures
 from ablate_core.objective import Objective
 
@@ -62,9 +62,16 @@ def test_the_gradient_is_that_of_central_differences_and_finite_at_equality(metr
     assert float((gradient * along).sum()) == pytest.approx(float((ahead - behind) / (2 * h)), rel=1e-4)
     (gradient,) = torch.autograd.grad(distance(metric, a, a.detach()).sum(), a)
     assert float(gradient.abs().max()) == 0.0
-    dark = torch.full((1, 3, 16, 16), -50.0, dtype=torch.float64, requires_grad=True)  # no feature answers
-    (gradient,) = torch.autograd.grad(distance(metric, dark, b[:1]).sum(), dark)
+
+
+@pytest.mark.oracle("O11")
+@pytest.mark.proves("metric:lpips")
+def test_features_of_length_0_have_a_finite_gradient() -> None:
+    silent = torch.zeros(2, 4, 3, 3, dtype=torch.float64, requires_grad=True)  # no channel answers: a black picture
+    (gradient,) = torch.autograd.grad(unit(silent).sum(), silent)
     assert bool(torch.isfinite(gradient).all())
+    found = pictures(2, 4, 3, 3)
+    assert_close(unit(found).norm(dim=1), torch.ones(2, 3, 3, dtype=torch.float64), rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m["name"])

@@ -51,7 +51,7 @@ class Lpips(LossMetric):
         with torch.autocast(prediction.device.type, enabled=False):  # small differences of features decide
             pairs = zip(*(network.features(self._picture(x)) for x in (prediction, target)), strict=True)
             parts = [
-                F.conv2d((_unit(a) - _unit(b)).square(), head).flatten(1).mean(1)
+                F.conv2d((unit(a) - unit(b)).square(), head).flatten(1).mean(1)
                 for (a, b), head in zip(pairs, network.heads, strict=True)
             ]
         return torch.stack(parts).sum(0)
@@ -109,7 +109,7 @@ class Vgg16:
         return found
 
 
-def _unit(features: Tensor) -> Tensor:
+def unit(features: Tensor) -> Tensor:
     """Features of length 1 over channels; the bound keeps the gradient finite where all of them are 0."""
     return features / (features.square().sum(1, keepdim=True).clamp(min=1e-20).sqrt() + 1e-10)
 

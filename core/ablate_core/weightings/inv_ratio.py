@@ -17,7 +17,7 @@ from ablate_core.weightings.base import Weighting
 
 
 class InvRatio(Weighting):
-    """((t - s) / (t - r))^power; 1 on rows with s = t, which take the limit, and on flow matching rows."""
+    """((t - s) / (t - r))^power; 1 on rows with s = t, which take the limit, and on flow matching rows, with s = r."""
 
     name: Literal["inv_ratio"] = "inv_ratio"
     power: Literal[-1, 1] = Field(-1, description="-1 as published, 1 as in the code")
@@ -29,6 +29,6 @@ class InvRatio(Weighting):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         times = state.times
         one = torch.ones_like(times.t)
-        apart = (times.s < times.t) & ~times.fm
+        apart = times.s < times.t
         step, whole = (torch.where(apart, gap, one) for gap in (times.t - times.s, times.t - times.r))
         return loss * (whole / step if self.power == -1 else step / whole), {}
