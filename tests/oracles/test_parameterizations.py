@@ -193,6 +193,24 @@ def test_a_perfect_denoiser_has_no_error_on_either_side_of_the_bound() -> None:
     assert_close(bounded.v, (x - mean) / t.clamp(min=0.05), rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.proves("parameterization:x0", "metric:mmd_laplace")
+def test_the_bandwidth_of_a_group_is_the_length_of_the_jump_whatever_the_sign_of_c_out() -> None:
+    """c_out of a denoised sample is negative; a negative bandwidth would make the kernel grow with the distance."""
+    own = Objective.model_validate({"name": "imm", "parameterization": "x0", "weighting": "none"})
+    state = own.state(Schedule.model_validate("linear"), Batch(normal(64, 4)), Draws(0, 0, dtype=torch.float64), 0, 1)
+    y, aim = normal(64, 4, seed=1), normal(64, 4, seed=2)
+    t, r = state.times.t[::4], state.times.r[::4]
+    w = t.clamp(min=0.05) / (t - r)
+    gram = [torch.exp(-w[:, None, None] * torch.cdist(*pair) / 4) for pair in _pairs(y, aim)]
+    wanted = (gram[0] + gram[1] - 2 * gram[2]).mean((1, 2))
+    assert_close(own.distance(y, aim, state)[::4], wanted, rtol=1e-3, atol=1e-5)
+
+
+def _pairs(y: Tensor, aim: Tensor) -> list[tuple[Tensor, Tensor]]:
+    one, other = y.reshape(-1, 4, 4), aim.reshape(-1, 4, 4)
+    return [(one, one), (other, other), (one, other)]
+
+
 # --- raw outputs, heads and guidance inputs ---
 
 
