@@ -56,6 +56,11 @@ def percent(p: float) -> str:
     return f"{100 * p:g}%"
 
 
+def listed(parts: list[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
 def short(text: str, length: int = 48) -> str:
     """A label cut to a length, control characters made harmless."""
     clean = " ".join("".join(ch if ch.isprintable() else " " for ch in str(text)).split())

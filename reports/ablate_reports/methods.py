@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ablate_reports import formats
 from ablate_reports.analysis import Analysis
+from ablate_reports.data import definition, records
 from ablate_reports.power import upper_sigma
 from ablate_reports.simultaneous import MaxT
 from ablate_reports.statistics import Contrast
@@ -14,7 +15,10 @@ def paragraph(analysis: Analysis) -> str:
     """How the numbers of this report came to be, in sentences that hold for exactly this study."""
     if analysis.model is None or analysis.primary is None:
         return "Nothing was measured, so no statistics were computed."
-    return " ".join([_data(analysis), *_model(analysis), *_contrasts(analysis)])
+    return " ".join(
+        [_data(analysis), *_seeds(analysis), *_model(analysis), *_contrasts(analysis), *_families(analysis),
+         *_software(analysis)]
+    )  # fmt: skip
 
 
 def _data(analysis: Analysis) -> str:
@@ -27,6 +31,46 @@ def _data(analysis: Analysis) -> str:
         f"Each finished trial contributes one value of the {s.metric}, {when}; the {count(s.measured, 'value')} of "
         f"{count(s.arms_measured, 'arm')} are {scale}."
     )
+
+
+def _seeds(analysis: Analysis) -> list[str]:
+    """Which seeds, whether the same in every arm, and the sampling noise that all of them share."""
+    sets = {tuple(sorted(r.seeds)) for r in analysis.rows if r.seeds}
+    every = sorted({s for seeds in sets for s in seeds})
+    if not every:
+        return []
+    names = formats.listed([str(s) for s in every[:12]]) + (" and more" if len(every) > 12 else "")
+    which = "the same in every arm" if len(sets) == 1 else "not all of them in every arm"
+    return [f"Training seed{'s' if len(every) > 1 else ''} {names}, {which}."]
+
+
+def _families(analysis: Analysis) -> list[str]:
+    """What is compared beside the arms with the baseline, each in intervals of its own."""
+    if analysis.model is None or not analysis.model.sigma:
+        return []
+    kinds = set(analysis.frames.study_arms["kind"])
+    parts = []
+    if "cumulative" in kinds:
+        parts.append("the steps of a path with the row each builds on")
+    if kinds & {"leave_one_out", "cumulative"}:
+        parts.append("components added first with the same added last")
+    if "grid" in kinds:
+        parts.append("the interactions of a grid, by least squares on its cells, with none")
+    parts.append("cheap arms with the front of cost")
+    return [f"Families of their own, each at the same level: {formats.listed(parts)}."]
+
+
+def _software(analysis: Analysis) -> list[str]:
+    """Versions that made the numbers; several where the study ran in several environments."""
+    found: dict[str, list[str]] = {}
+    for env in records(analysis.frames.environments):
+        for name, version in definition(env.definition).items():
+            if name in ("ablate", "python", "torch", "cuda") and isinstance(version, str):
+                found.setdefault(name, [])
+                found[name] += [version] if version not in found[name] else []
+    names = {"ablate": "ablate", "python": "Python", "torch": "PyTorch", "cuda": "CUDA"}
+    said = [f"{names[k]} {' and '.join(formats.short(v, 40) for v in found[k])}" for k in names if k in found]
+    return [f"Trained with {formats.listed(said)}."] if said else []
 
 
 def _model(analysis: Analysis) -> list[str]:

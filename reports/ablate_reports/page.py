@@ -7,6 +7,7 @@ from typing import Any
 from ablate_reports import cards, formats, methods, published, queries, tables
 from ablate_reports.analysis import Analysis, ArmRow
 from ablate_reports.choices import choices, varying
+from ablate_reports.data import DIVERGED, FAILED, LOST
 from ablate_reports.figures import all_figures
 from ablate_reports.figures.base import Table
 from ablate_reports.figures.losses import panels
@@ -59,6 +60,7 @@ def context(analysis: Analysis) -> dict[str, Any]:
             [[formats.short(p.label, 80), f"{step:,}", formats.number(v)] for p in losses for step, v in p.points],
         ),
         "failures": tables.failures(analysis),
+        "spent_on_failures": _spent_on_failures(analysis),
         "skips": tables.skips(analysis),
         "identity": tables.identity(analysis.primary) if analysis.primary else None,
         "others": tables.other_groups(analysis),
@@ -66,7 +68,8 @@ def context(analysis: Analysis) -> dict[str, Any]:
         "published_introduction": published.INTRODUCTION,
         "methods": methods.paragraph(analysis),
         "trials": tables.trials(analysis),
-        "environments": tables.environments(analysis),
+        "environments": _environments(analysis)[0],
+        "packages": _environments(analysis)[1],
         "machines": tables.machines(analysis),
         "count": count,
         **filters(analysis),
@@ -114,6 +117,28 @@ def _arm(analysis: Analysis, number: int, row: ArmRow, mini: cards.Mini | None) 
         "marker": analysis.marker(verdict) if verdict else "", "said": tables.verdict_of(analysis, row), "mini": mini,
         "why": _without_value(analysis, row) if row.value is None else "",
     }  # fmt: skip
+
+
+def _environments(analysis: Analysis) -> tuple[Table, Table]:
+    """What was recorded of the machines, and apart from it the long list of packages."""
+    every = tables.environments(analysis)
+    long = [row for row in every.rows if row[0].startswith(("packages.", "plugins."))]
+    return Table(every.head, [row for row in every.rows if row not in long]), Table(every.head, long)
+
+
+def _spent_on_failures(analysis: Analysis) -> str:
+    """What the trials cost that gave no value, in one sentence; empty without any."""
+    trials = analysis.frames.trials
+    lost = trials["status"].isin([DIVERGED, FAILED, LOST])
+    if not lost.any():
+        return ""
+    unit = "gpu" if trials["gpu_seconds"].sum() > 0 else "cpu"
+    spent, whole = float(trials.loc[lost, f"{unit}_seconds"].sum()), float(trials[f"{unit}_seconds"].sum())
+    share = f", {formats.percent(round(spent / whole, 3))} of the whole" if whole > 0 else ""
+    return (
+        f"{int(lost.sum())} of {count(len(trials), 'trial')} failed, diverged or were lost; they cost "
+        f"{formats.hours(spent)} of {unit.upper()} time{share}."
+    )
 
 
 def _without_value(analysis: Analysis, row: ArmRow) -> str:

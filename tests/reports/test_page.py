@@ -208,6 +208,7 @@ def test_published_numbers_stand_apart(page: str) -> None:
 def test_failures_and_skips_carry_their_reasons(page: str) -> None:
     assert "RuntimeError: out of memory" in page
     assert "loss is not finite at step 900" in page
+    assert re.search(r"4 of 44 trials failed, diverged or were lost; they cost .+, [\d.]+% of the whole\.", page)
     assert "the method is derived for the linear path" in page
 
 
@@ -220,6 +221,9 @@ def test_methods_say_what_was_done(page: str) -> None:
         "all 9 comparisons at once",
         "±2%",
         "Brown-Forsythe",
+        "Training seeds 0, 1, 2 and 3, not all of them in every arm.",
+        "the steps of a path with the row each builds on",
+        "Trained with PyTorch synthetic.",
     ):
         assert words in methods[0]
 
