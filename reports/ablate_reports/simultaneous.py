@@ -52,6 +52,15 @@ def _loadings(corr: Array) -> Array | None:
     return found if close and (found < 1).all() else None
 
 
+@lru_cache(maxsize=16)
+def _largest(corr: bytes, m: int) -> Array:
+    """The largest of m correlated normals, quasi-randomly; one family is asked with several degrees of freedom."""
+    points = stats.qmc.Sobol(m, scramble=True, rng=np.random.default_rng(20260703)).random_base2(SOBOL_LOG2)
+    values, vectors = np.linalg.eigh(np.frombuffer(corr).reshape(m, m))
+    root = vectors * np.sqrt(np.clip(values, 0, None))
+    return np.asarray(np.abs(special.ndtri(np.clip(points, 1e-12, 1 - 1e-12)) @ root.T).max(axis=1))
+
+
 @dataclass(frozen=True)
 class MaxT:
     """Distribution of ``max_i |t_i|`` for m contrasts.
@@ -69,11 +78,7 @@ class MaxT:
         found = _loadings(self.corr)
         object.__setattr__(self, "_loads", None if found is None else np.unique(found.round(12), return_counts=True))
         if m > 1 and found is None:
-            points = stats.qmc.Sobol(m, scramble=True, rng=np.random.default_rng(20260703)).random_base2(SOBOL_LOG2)
-            values, vectors = np.linalg.eigh(self.corr)
-            root = vectors * np.sqrt(np.clip(values, 0, None))
-            largest = np.abs(special.ndtri(np.clip(points, 1e-12, 1 - 1e-12)) @ root.T).max(axis=1)
-            object.__setattr__(self, "_largest", largest)
+            object.__setattr__(self, "_largest", _largest(np.round(self.corr, 12).tobytes(), m))
 
     @property
     def exact(self) -> bool:

@@ -1,0 +1,69 @@
+"""Ordinary least squares for small designs: what is estimable, what it is, and how sure.
+
+Designs may be short of rank (missing cells, aliased factors): estimates then come from the pseudo-inverse, and
+`LeastSquares.estimable` says which combinations of coefficients the data determine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class LeastSquares:
+    """The fit of ``y = design @ beta + noise``.
+
+    Attributes:
+        beta: (p,) coefficients, of minimal norm where they are not unique.
+        inverse: (p, p) pseudo-inverse of ``design.T @ design``.
+        projection: (p, p) onto the row space of the design.
+        rank: rank of the design.
+        rss: residual sum of squares.
+        df: residual degrees of freedom.
+    """
+
+    beta: Array
+    inverse: Array
+    projection: Array
+    rank: int
+    rss: float
+    df: int
+
+    def estimable(self, row: Array) -> bool:
+        """Whether ``row @ beta`` is determined by the data."""
+        return bool(np.abs(row @ self.projection - row).max(initial=0.0) < 1e-7 * max(1.0, float(np.abs(row).max())))
+
+
+def least_squares(design: Array, y: Array) -> LeastSquares:
+    """Fit by the singular value decomposition of the design (n, p)."""
+    u, s, vt = np.linalg.svd(design, full_matrices=False)
+    rank = int((s > TOLERANCE * max(design.shape) * (s[0] if len(s) else 0.0)).sum()) if s.size else 0
+    u, s, vt = u[:, :rank], s[:rank], vt[:rank]
+    scores = u.T @ y
+    rss = float(((y - u @ scores) ** 2).sum())
+    return LeastSquares(
+        vt.T @ (scores / s), (vt.T / s**2) @ vt, vt.T @ vt, rank, rss, len(y) - rank
+    )  # fmt: skip
+
+
+def rank(*blocks: Array) -> int:
+    """The rank of some columns side by side."""
+    design = np.hstack(blocks)
+    if design.shape[1] == 0:
+        return 0
+    s = np.linalg.svd(design, compute_uv=False)
+    return int((s > TOLERANCE * max(design.shape) * s[0]).sum()) if s[0] > 0 else 0
+
+
+def sum_coded(values: Sequence[object], levels: Sequence[object]) -> Array:
+    """Effect coding: one column per level but the last, which is -1 in all of them; (n, len(levels) - 1)."""
+    member = np.array([[float(v == level) for level in levels] for v in values]).reshape(len(values), len(levels))
+    return np.asarray(member[:, :-1] - member[:, -1:], dtype=np.float64)
