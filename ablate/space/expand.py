@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ablate.errors import SpaceError
 from ablate.space.assemble import assemble
@@ -113,8 +114,8 @@ class _Walk:
         sized = self.resolver.sized
         for name in self.space.axes:
             for path in _varied_paths(name, self.space):
-                for key in (key for key in sized if _encloses(key, path)):
-                    why = f"{key} is what axis {name!r} varies; fidelity {fidelity!r} would make its levels one"
+                for key, leaf in ((key, leaf) for key, leaf in _said(sized) if _encloses(leaf, path)):
+                    why = f"{leaf} is what axis {name!r} varies; fidelity {fidelity!r} would make its levels one"
                     self.at(("fidelity", "levels", fidelity or "", key), why)
                 for i, (key, _) in enumerate(self.resolver.settings):
                     if _encloses(key, path):
@@ -283,6 +284,15 @@ def _varied_paths(name: str, space: Space) -> list[str]:
         return [path]
     levels = axis_levels(name, space.axes[name])
     return list(dict.fromkeys(key for level in levels for key in level.overrides if key != "preset"))
+
+
+def _said(overrides: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(key as written, path it sets): a mapping under ``train`` or ``eval`` sets its own fields only."""
+    for key, value in overrides.items():
+        if key in ("train", "eval") and isinstance(value, dict):
+            yield from ((key, f"{key}.{name}") for name in value)
+        else:
+            yield key, key
 
 
 def _encloses(outer: str, inner: str) -> bool:

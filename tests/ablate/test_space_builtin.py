@@ -23,7 +23,7 @@ def test_a_shipped_space_expands_at_every_fidelity(name: str, level: str | None)
     assert (
         len({t.key for t in plan.trials})
         == len(plan.trials)
-        == sum(t.arm_id in {a.id for a in plan.arms} for t in plan.trials)
+        == sum(t.arm_id in {a.trained for a in plan.arms} for t in plan.trials)
     )
     for arm in plan.arms:
         assert not [p for p in legality.check(arm.config) if p.level == "error"]

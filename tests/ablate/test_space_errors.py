@@ -367,3 +367,11 @@ def test_no_text_makes_anything_but_a_space_error() -> None:
             refused.append(error)
     assert len(refused) > 50
     assert all(line and "\n" not in line for error in refused for line in error.problems)
+
+
+def test_a_size_sets_its_own_fields_of_eval_and_not_the_one_that_varies() -> None:
+    level = "fidelity: {levels: {full: {eval: {samples: 99%s}}}}\n"
+    space = "base: {objective: meanflow}\naxes: {steps: {path: eval.nfe, levels: [1, 2]}}\n"
+    assert len(expand(space_from_text(space + level % ""), fidelity="full").evaluations) == 6
+    (found,) = problems(space + level % ", nfe: 4", fidelity="full")
+    assert "eval.nfe is what axis 'steps' varies" in found

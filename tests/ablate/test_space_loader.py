@@ -36,7 +36,8 @@ def test_a_space_is_named_after_its_file_unless_it_says_otherwise(tmp_path: Path
 
 def test_overrides_per_arm_merge_by_their_expression_which_may_hold_dots(tmp_path: Path) -> None:
     level = "fidelity:\n  levels:\n    smoke:\n      per_arm:\n        train.steps == 50: {%s}\n"
-    parent = "base: {objective: esc, train: {steps: 50, batch_size: 32}}\naxes: {schedule: [linear]}\n" + level % "train.lr: 0.5, train.steps: 7"
+    base = "base: {objective: esc, train: {steps: 50, batch_size: 32}}\naxes: {schedule: [linear]}\n"
+    parent = base + level % "train.lr: 0.5, train.steps: 7"
     child = "extends: parent.yaml\n" + level % "train.lr: 0.25"
     child += "        objective.tangent == 'shaped': {objective.tangent.warmup_steps: 3}\n"
     write(tmp_path, parent=parent, child=child)
