@@ -8,6 +8,7 @@ answers and until every figure is drawn. The numbers go to docs/statistics.md; n
 
 from __future__ import annotations
 
+import itertools
 import resource
 import sys
 import tempfile
@@ -25,8 +26,14 @@ import ablate_reports as reports
 def main(trials: int = 1000, points: int = 1000) -> None:
     """Simulate, render, print."""
     seeds = 4
-    arms = {f"arm {i:03d}": -0.002 * i for i in range(trials // seeds)}
-    frames = study(arms, seeds, points=points, steps=10_000, every=1000)
+    levels = [range(5), range(5), range(trials // seeds // 25)]
+    cells = {"-".join(map(str, cell)): cell for cell in itertools.product(*levels)}
+    members = [
+        (name, "design", "grid", i, name, dict(zip(("schedule", "velocity", "weighting"), map(str, cell), strict=True)))
+        for i, (name, cell) in enumerate(cells.items())
+    ]
+    arms = {name: -0.02 * sum(cell) for name, cell in cells.items()}
+    frames = study(arms, seeds, points=points, steps=10_000, every=1000, members=members)
     print(
         f"{trials} trials, {len(arms)} arms, {len(frames.curves):,} curve points, {len(frames.measurements):,} "
         "measurements"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from typing import Any
@@ -14,7 +15,7 @@ from test_analysis import changed
 
 from ablate_reports.analysis import Analysis, analyse
 from ablate_reports.choices import choices, find, varying
-from ablate_reports.figures import components, cost, cumulative, curves, effects, parallel
+from ablate_reports.figures import components, cost, cumulative, curves, effects, heatmap, parallel
 
 STUDY = analyse(component_study())
 
@@ -186,3 +187,47 @@ def test_an_arm_without_all_its_seeds_says_so_in_its_row() -> None:
     texts: list[Any] = [t["text"] for t in effects.build(a)[0].spec["layout"]["annotations"]]
     assert [("2 of 3 seeds" in t) for t in texts] == ["esc" in t for t in texts]
     assert math.isfinite(a.rows[-1].value or math.nan)
+
+
+def crossed(levels: dict[str, list[str]], effect: Any, drop: int = 0, **more: Any) -> Analysis:
+    """A grid over all combinations; `effect` maps a choice to its place on the log scale."""
+    cells = [dict(zip(levels, cell, strict=True)) for cell in itertools.product(*levels.values())]
+    cells = cells[: len(cells) - drop]
+    names = {"-".join(c.values()): c for c in cells}
+    members = [(name, "cross", "grid", i, name, choice) for i, (name, choice) in enumerate(names.items())]
+    return analyse(study({n: effect(c) for n, c in names.items()}, 3, noise=0.01, members=members, **more))
+
+
+def test_an_interaction_is_written_into_its_cell_with_a_star_where_it_is_sure() -> None:
+    [figure] = heatmap.build(STUDY)
+    texts = [a["text"] for a in figure.spec["layout"]["annotations"]]
+    assert len([t for t in texts if "★" in t]) == 2  # plug-in p05 and p10 with batches of one class
+    rows = {tuple(row[:2]): row for row in figure.table.rows}
+    assert rows["plug p05", "batches same class"][6] == "★ not additive"
+    assert rows["plug off", "batches same class"][4] == "—"
+    change = float(rows["plug p05", "batches same class"][4].rstrip("%").replace("\u2212", "-"))
+    assert change == pytest.approx(100 * math.expm1(-0.14), abs=2.5)
+
+
+def test_a_grid_of_three_axes_is_drawn_pair_by_pair_and_stacked_on_a_phone() -> None:
+    levels = {"a": ["0", "1"], "b": ["0", "1", "2"], "c": ["0", "1"]}
+    a = crossed(levels, lambda c: 0.2 * (c["a"] == "1" and c["b"] == "2"))
+    [figure] = heatmap.build(a)
+    assert len(figure.spec["data"]) == 3
+    panels = heatmap.panels(a, "cross")
+    assert (panels[0].row, panels[0].column) == ("a", "b")  # the pair that interacts comes first
+    assert not any(c.stands_out for p in panels[1:] for c in p.cells.values())
+    assert panels[1].cells["0", "0"].mean is not None
+    domains = [figure.spec["layout"][f"xaxis{k}"]["domain"] for k in ("", "2", "3")]
+    assert domains[0] != domains[1]
+    assert figure.narrow["xaxis2.domain"] == [0.0, 1.0]
+    assert figure.narrow["height"] > figure.height
+
+
+def test_what_a_grid_cannot_tell_is_said() -> None:
+    a = crossed({"a": ["0", "1"], "b": ["0", "1"]}, lambda c: 0.0, drop=1)
+    [figure] = heatmap.build(a)
+    [note] = figure.notes
+    assert note.startswith("Interaction of a and b: not estimable")
+    assert not any("★" in n["text"] for n in figure.spec["layout"]["annotations"])
+    assert "not planned" in [n["text"] for n in figure.spec["layout"]["annotations"]]
