@@ -27,6 +27,11 @@ NUISANCE: dict[str, Any] = {"nuisance": True}
 """Marks a field (``json_schema_extra``) that may change without changing any result: it stays outside the keys."""
 
 
+IDENTITY: dict[str, Any] = {"no_axis": "decides what the number means; numbers of another meaning are never compared"}
+"""Marks a field of `EvalConfig` whose values make different metrics: it cannot be an axis of a study."""
+
+
+USUAL_LENGTHS_ARE_NEUTRAL: dict[str, Any] = {"neutral": (0.05, 0.10)}
 WHOLE_PATH_IS_NEUTRAL: dict[str, Any] = {"neutral": WHOLE_PATH}
 
 
@@ -57,7 +62,7 @@ class TrainConfig(Frozen):
     snapshot_sigma_rel: tuple[float, ...] = Field(
         (0.05, 0.10),
         min_length=1,
-        json_schema_extra={"neutral": (0.05, 0.10)},
+        json_schema_extra=USUAL_LENGTHS_ARE_NEUTRAL,
         description="lengths of the power-function averages that are tracked, relative to the training so far",
     )
     diverged_above: float = Field(1e6, gt=0, description="a mean loss above this, or not finite, is a divergence")
@@ -102,8 +107,10 @@ Average = Annotated[
 class EvalConfig(Frozen):
     """What is measured on a trained network. Nothing here ever retrains a trial."""
 
-    metric: Literal["fid", "fd_digits", "energy_distance"] = "fid"
-    samples: int = Field(50_000, gt=1, description="generated samples per measurement, exactly")
+    metric: Literal["fid", "fd_digits", "energy_distance"] = Field("fid", json_schema_extra=IDENTITY)
+    samples: int = Field(
+        50_000, gt=1, json_schema_extra=IDENTITY, description="generated samples per measurement, exactly"
+    )
     nfe: int = Field(1, gt=0, description="network evaluations per sample")
     sampler: Sampler = Field("auto", description="how few steps are taken; auto: as the network was trained")
     gamma: float = Field(
@@ -143,13 +150,24 @@ class EvalConfig(Frozen):
         description="which average is sampled: one of train.ema; null: the longest of them; 0: raw weights; "
         "{sigma_rel: 0.15}: a post-hoc average of that length, measured at the end only",
     )
-    every: int = Field(0, ge=0, description="steps between measurements while training; 0: only at the end")
+    every: int = Field(
+        0,
+        ge=0,
+        json_schema_extra={"no_axis": "says when a trial is measured, not how"},
+        description="steps between measurements while training; 0: only at the end",
+    )
     batch_size: int = Field(500, gt=0, json_schema_extra=NUISANCE)
     seed: int = Field(0, ge=0, description="seed of the sampling noise and labels, common to all arms")
     reference: str | None = Field(
-        None, description="npz with mu and sigma of the reference; null: computed from the data once"
+        None,
+        json_schema_extra=IDENTITY,
+        description="npz with mu and sigma of the reference; null: computed from the data once",
     )
-    extractor: str | None = Field(None, description="path of Inception weights for fid; null: clean-fid's own download")
+    extractor: str | None = Field(
+        None,
+        json_schema_extra=IDENTITY,
+        description="path of Inception weights for fid; null: clean-fid's own download",
+    )
     gallery: int = Field(64, ge=0, json_schema_extra=NUISANCE, description="samples kept as a picture; 0: none")
     neighbours: int = Field(
         0,

@@ -70,7 +70,7 @@ class FlowMap:
         raw, d_raw = (out.to(x.dtype) for out in both)
         if self._is_raw(t, g):
             return raw, d_raw
-        dual = torch.func.jvp(lambda *at: self.scaled(*at, g), (raw, x, t), (d_raw, dx, one))
+        dual = torch.func.jvp(lambda *at: self.scaled(at[0], at[1], at[2], g), (raw, x, t), (d_raw, dx, one))
         return dual[0], dual[1]
 
     def velocity_and_landing_tangent(

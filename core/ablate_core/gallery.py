@@ -59,7 +59,7 @@ def nearest(x: Tensor, data: Tensor, count: int) -> Tensor:
     """
     rows = x.detach().cpu().flatten(1).double()
     squares = []
-    for piece in data.split(CHUNK):
+    for piece in torch.split(data, CHUNK):
         other = piece.detach().cpu().flatten(1).double()
         squares.append((other * other).sum(dim=1) - 2 * rows @ other.T)  # |x|^2 is the same for all
     return torch.cat(squares, dim=1).argsort(dim=1, stable=True)[:, :count]

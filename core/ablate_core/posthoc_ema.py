@@ -161,7 +161,7 @@ class PowerEMA:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after optimiser step 1, 2, ...; the first one replaces the initialisation."""
-        live = list(self._live.values())
+        live: list[Tensor] = list(self._live.values())
         for sigma, average in self._averages.items():
             torch._foreach_lerp_(list(average.values()), live, share_of_new(self._gammas[sigma], step))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ablate_core.architectures.base import Network
@@ -45,7 +47,8 @@ def build_network(config: TrialConfig, data: Samples, device: str | torch.device
     """A freshly initialised network on `device`; the caller's random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(config.seed, "init"))
-        own, more = config.objective, {}
+        own = config.objective
+        more: dict[str, Any] = {}
         if own.parameterization.needs_velocity_head:  # an architecture that has no such option need not know of it
             more["velocity_head"] = True
         if own.guidance_inputs:

@@ -56,7 +56,7 @@ class BothMaps(FlowMap):
         kept = torch.nonzero(y != self.null).squeeze(1)
         if len(kept) == 0:
             return FlowMap.raw(self, x, r, t, y)
-        longer = [torch.cat([part, part[kept]]) for part in (x, r, t)]
-        both = FlowMap.raw(self, *longer, torch.cat([y, null_labels(y[kept], self.null)]))
+        x2, r2, t2 = (torch.cat([part, part[kept]]) for part in (x, r, t))
+        both = FlowMap.raw(self, x2, r2, t2, torch.cat([y, null_labels(y[kept], self.null)]))
         own, without = both[: len(x)], both[len(x) :]
         return own.index_copy(0, kept, torch.lerp(without, own[kept], self.scale))

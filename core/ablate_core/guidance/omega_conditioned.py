@@ -35,7 +35,7 @@ class OmegaConditioned(Guidance):
         if self.beta == 1:
             return torch.exp(u * math.log(top))
         power = 1 - self.beta
-        return (1 + u * (top**power - 1)) ** (1 / power)
+        return torch.pow(1 + u * (top**power - 1), 1 / power)
 
     def draw(self, kept: Tensor, fm: Tensor, draws: Draws) -> Tensor:
         n = len(kept)

@@ -9,8 +9,8 @@ from typing import Any
 
 from ablate_core.component import unknown_name
 from ablate_core.methods import average_velocity, consistency, flow_maps
-from ablate_core.methods.method import COMMON, NO_TWO_STEPS
-from ablate_core.methods.method import Method as Method
+from ablate_core.methods.row import COMMON, NO_TWO_STEPS
+from ablate_core.methods.row import Method as Method
 
 METHODS: dict[str, Method] = {
     "fm": Method(

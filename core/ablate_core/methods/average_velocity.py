@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablate_core.methods.method import COMMON, NO_TWO_STEPS, UNGUIDED, Method
+from ablate_core.methods.row import COMMON, NO_TWO_STEPS, UNGUIDED, Method
 
 METHODS: dict[str, Method] = {
     "meanflow": Method(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablate_core.methods.method import COMMON, NO_TWO_STEPS, Method
+from ablate_core.methods.row import COMMON, NO_TWO_STEPS, Method
 
 METHODS: dict[str, Method] = {
     "ct": Method(
