@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ablate import __version__
-from ablate.cli import components, db, doctor, importance, ls, plan, published, report, run, schema, show
+from ablate.cli import components, db, doctor, evaluate, importance, ls, plan, published, report, run, schema, show
 
 EPILOG = (
     "Exit codes: 0 every planned trial complete; 1 internal error; 2 usage or invalid space; "
@@ -54,4 +54,5 @@ for command in (
     schema.schema,
 ):
     app.command()(command)
+app.command("eval")(evaluate.evaluate)
 app.add_typer(db.app, name="db")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -43,6 +43,30 @@ PluginOption = Annotated[
         show_default=False,
     ),
 ]
+GpusOption = Annotated[
+    float | None, typer.Option("--gpus", help="Cap of GPUs in use at once; 0: use CPUs.", show_default=False)
+]
+GpusPerTrialOption = Annotated[
+    float | None, typer.Option("--gpus-per-trial", help="Share of a GPU per trial, e.g. 0.25.", show_default=False)
+]
+CpusPerTrialOption = Annotated[
+    float | None, typer.Option("--cpus-per-trial", help="CPU cores per trial.", show_default=False)
+]
+IsolationOption = Annotated[
+    Literal["process", "actor"] | None,
+    typer.Option("--isolation", help="A fresh process per trial, or the worker itself.", show_default=False),
+]
+MaxConcurrentOption = Annotated[
+    int | None, typer.Option("--max-concurrent", help="Cap of trials running at once.", show_default=False)
+]
+TimeLimitOption = Annotated[
+    str | None,
+    typer.Option("--time-limit", help="Stop cleanly after this long, e.g. 30m or 24h.", show_default=False),
+]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", help="A Ray cluster [env: RAY_ADDRESS].", show_default=False)
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before starting.")]
 OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Only these arms (globs).", show_default=False)]
 
 
@@ -82,6 +106,27 @@ def plugin_names(flag: list[str] | None) -> list[str]:
     if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
         raise AblateError('ablate.toml: plugins is a list of modules, plugins = ["my_lab.paths"]')
     return [*listed, *(flag or [])]
+
+
+def number(value: object, flag: str) -> float | None:
+    """A number given as a flag, in the environment or in a file; AblateError for anything else."""
+    if value is None:
+        return None
+    try:
+        return float(str(value))
+    except ValueError:
+        raise AblateError(f"{flag}: {value!r} is not a number") from None
+
+
+def seconds(text: str | None) -> float | None:
+    """``90s``, ``30m``, ``24h``, ``2d`` or plain seconds."""
+    if text is None:
+        return None
+    unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:], 0)
+    try:
+        return float(text[:-1]) * unit if unit else float(text)
+    except ValueError:
+        raise AblateError(f"--time-limit {text!r}: write 90s, 30m, 24h or 2d") from None
 
 
 def seed_list(text: str | None) -> list[int] | None:

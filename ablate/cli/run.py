@@ -8,8 +8,14 @@ from typing import Annotated, Literal
 import typer
 
 from ablate.cli.options import (
+    AddressOption,
+    CpusPerTrialOption,
     FidelityOption,
+    GpusOption,
+    GpusPerTrialOption,
+    IsolationOption,
     JsonOption,
+    MaxConcurrentOption,
     OnlyOption,
     PlanOption,
     PluginOption,
@@ -17,6 +23,10 @@ from ablate.cli.options import (
     SetOption,
     SpaceArgument,
     StoreOption,
+    TimeLimitOption,
+    YesOption,
+    number,
+    seconds,
     seed_list,
     setting,
     store_root,
@@ -25,13 +35,9 @@ from ablate.cli.options import (
 
 def run(
     space: SpaceArgument,
-    gpus: Annotated[
-        float | None, typer.Option(help="Cap of GPUs in use at once; 0: train on CPUs.", show_default=False)
-    ] = None,
-    gpus_per_trial: Annotated[
-        float | None, typer.Option(help="Share of a GPU per trial, e.g. 0.25.", show_default=False)
-    ] = None,
-    cpus_per_trial: Annotated[float | None, typer.Option(help="CPU cores per trial.", show_default=False)] = None,
+    gpus: GpusOption = None,
+    gpus_per_trial: GpusPerTrialOption = None,
+    cpus_per_trial: CpusPerTrialOption = None,
     store: StoreOption = None,
     fidelity: FidelityOption = None,
     seeds: SeedsOption = None,
@@ -39,13 +45,8 @@ def run(
     only: OnlyOption = None,
     set_: SetOption = None,
     plugin: PluginOption = None,
-    isolation: Annotated[
-        Literal["process", "actor"] | None,
-        typer.Option(help="A fresh process per trial, or the worker itself.", show_default=False),
-    ] = None,
-    max_concurrent: Annotated[
-        int | None, typer.Option(help="Cap of trials running at once.", show_default=False)
-    ] = None,
+    isolation: IsolationOption = None,
+    max_concurrent: MaxConcurrentOption = None,
     max_failures: Annotated[
         str | None, typer.Option(help="Abort when more have failed: 5 or 10%.", show_default=False)
     ] = None,
@@ -53,14 +54,12 @@ def run(
         Literal["failed", "oom", "crash", "all"] | None,
         typer.Option(help="Train again what failed before.", show_default=False),
     ] = None,
-    time_limit: Annotated[
-        str | None, typer.Option(help="Stop cleanly after this long, e.g. 30m or 24h.", show_default=False)
-    ] = None,
-    address: Annotated[str | None, typer.Option(help="A Ray cluster [env: RAY_ADDRESS].", show_default=False)] = None,
+    time_limit: TimeLimitOption = None,
+    address: AddressOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and stop (the same as `ablate plan`).")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before starting.")] = False,
+    yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
     """Train and measure every trial of SPACE that the store does not hold yet."""
@@ -74,15 +73,15 @@ def run(
         return planning.show(expanded, paths, json)
     resources = expanded.resources
     options = RunOptions(
-        gpus=_number(setting("gpus", gpus, default=None), "--gpus"),
-        gpus_per_trial=_number(setting("gpus_per_trial", gpus_per_trial), "--gpus-per-trial"),
-        cpus_per_trial=_number(setting("cpus_per_trial", cpus_per_trial), "--cpus-per-trial"),
+        gpus=number(setting("gpus", gpus, default=None), "--gpus"),
+        gpus_per_trial=number(setting("gpus_per_trial", gpus_per_trial), "--gpus-per-trial"),
+        cpus_per_trial=number(setting("cpus_per_trial", cpus_per_trial), "--cpus-per-trial"),
         max_concurrent=max_concurrent,
         isolation=setting("isolation", isolation, resources.get("isolation"), default="process"),
         max_failures=max_failures,
         retry=retry,
         address=address,
-        time_limit=_seconds(time_limit),
+        time_limit=seconds(time_limit),
     )
     if not json:
         planning.summary(expanded, paths)
@@ -94,27 +93,3 @@ def run(
 
         present.line(f"next: ablate report {expanded.name} --html")
     raise typer.Exit(int(result.exit_code))
-
-
-def _number(value: object, flag: str) -> float | None:
-    from ablate.errors import AblateError
-
-    if value is None:
-        return None
-    try:
-        return float(str(value))
-    except ValueError:
-        raise AblateError(f"{flag}: {value!r} is not a number") from None
-
-
-def _seconds(text: str | None) -> float | None:
-    """``90s``, ``30m``, ``24h``, ``2d`` or plain seconds."""
-    from ablate.errors import AblateError
-
-    if text is None:
-        return None
-    unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:], 0)
-    try:
-        return float(text[:-1]) * unit if unit else float(text)
-    except ValueError:
-        raise AblateError(f"--time-limit {text!r}: write 90s, 30m, 24h or 2d") from None

@@ -48,13 +48,13 @@ def study_arm_id(config: TrialConfig, usual: EvalConfig) -> str:
 
     What is measured alike is one arm: with one step every sampler is the same, and null is the longest average.
     """
-    here = _measured(config)
-    if config.eval == usual or here == _measured(config.model_copy(update={"eval": usual})):
+    here = how_measured(config)
+    if config.eval == usual or here == how_measured(config.model_copy(update={"eval": usual})):
         return arm_id(config)
     return _key({"arm": _training(config), "measured": here})
 
 
-def _measured(config: TrialConfig) -> dict[str, Any] | None:
+def how_measured(config: TrialConfig) -> dict[str, Any] | None:
     """How a network is measured, with what ``auto`` and null stand for; None where it cannot be measured so."""
     fields = type(config.eval).model_fields
     what = {

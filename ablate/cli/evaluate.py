@@ -1,0 +1,99 @@
+"""``ablate eval``: measure trained networks in other ways. Nothing is ever trained."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ablate.cli.options import (
+    AddressOption,
+    CpusPerTrialOption,
+    GpusOption,
+    GpusPerTrialOption,
+    IsolationOption,
+    JsonOption,
+    MaxConcurrentOption,
+    PluginOption,
+    StoreOption,
+    TimeLimitOption,
+    YesOption,
+    number,
+    plugin_names,
+    seconds,
+    setting,
+    store_root,
+)
+
+
+def evaluate(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[STUDY|TRIAL]...",
+            help="Studies, or beginnings of trial keys; not needed when there is one study.",
+            show_default=False,
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            "-S",
+            help="How to measure, e.g. eval.nfe=1,2,4: several values make several evaluations; repeat to combine.",
+            show_default=False,
+        ),
+    ] = None,
+    gpus: GpusOption = None,
+    gpus_per_trial: GpusPerTrialOption = None,
+    cpus_per_trial: CpusPerTrialOption = None,
+    store: StoreOption = None,
+    plugin: PluginOption = None,
+    isolation: IsolationOption = None,
+    max_concurrent: MaxConcurrentOption = None,
+    time_limit: TimeLimitOption = None,
+    address: AddressOption = None,
+    yes: YesOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Measure trained networks again, each as its study does but for what --set changes; train nothing.
+
+    What the store has is not measured again. Ends with 0 when every number asked for is there (combinations that a
+    network does not allow are named and left out), 3 when an evaluation failed or a trained network is gone.
+    """
+    from ablate.cli import present
+    from ablate.errors import ExitCode
+    from ablate.launch import RunOptions, choose_view, run_evaluations
+    from ablate.launch.evaluate import asked
+    from ablate.space import load_plugins
+    from ablate.store import StorePaths
+
+    loaded = load_plugins(plugin_names(plugin))
+    paths = StorePaths(store_root(store))
+    found = asked(paths, names or [], set_ or [])
+    view = choose_view(as_json=json)
+    for line in found.refused:
+        view.message(line)
+    if not json:
+        present.line(
+            f"{found.name}: {len(found.tasks)} evaluations to make, {len(found.skipped)} in the store already"
+            + (f", {len(found.refused)} not possible" if found.refused else "")
+        )
+    if found.tasks and not yes and not json and sys.stdin.isatty() and sys.stdout.isatty():
+        typer.confirm("start?", default=True, abort=True)
+    options = RunOptions(
+        gpus=number(setting("gpus", gpus, default=None), "--gpus"),
+        gpus_per_trial=number(setting("gpus_per_trial", gpus_per_trial), "--gpus-per-trial"),
+        cpus_per_trial=number(setting("cpus_per_trial", cpus_per_trial), "--cpus-per-trial"),
+        max_concurrent=max_concurrent,
+        isolation=setting("isolation", isolation, default="process"),
+        address=address,
+        time_limit=seconds(time_limit),
+        plugins=loaded,
+    )
+    result = run_evaluations(found.name, found.tasks, found.skipped, paths, options, view)
+    code = result.exit_code
+    if code is ExitCode.COMPLETE and found.lost:
+        code = ExitCode.FAILED_TRIALS
+    raise typer.Exit(int(code))
