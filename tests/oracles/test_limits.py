@@ -273,3 +273,11 @@ def test_the_second_term_is_flow_matching_with_the_estimate_of_the_velocity_slot
     first = (jumps.prediction - jumps.target).square().mean(1)
     ours = own.loss(net, net, LINEAR, batch(), draws(), 3, 10).per_sample
     same_in_value_and_gradient(net, ours, (first + second) / 2)
+
+
+@pytest.mark.proves("limit:annealed")
+def test_the_step_of_a_difference_that_is_not_taken_leaves_no_trace() -> None:
+    plain = Objective.model_validate("alphaflow")
+    assert Objective.model_validate({"name": "alphaflow", "limit": {"h": 0.1}}) == plain
+    taken = Objective.model_validate({"name": "alphaflow", "limit": {"h": 0.1, "jvp_backend": "finite_diff"}})
+    assert taken.limit.h == 0.1  # type: ignore[attr-defined]

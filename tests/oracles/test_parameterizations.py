@@ -18,7 +18,8 @@ from ablate_core.objective import Batch, Objective
 from ablate_core.parameterizations import Parameterization
 from ablate_core.random import Draws
 from ablate_core.schedules import Schedule
-from ablate_core.state import State
+from ablate_core.state import Rows, State
+from ablate_core.targets.continuous import Continuous
 from ablate_core.time_samplers.base import TimeSample
 from ablate_core.velocities.plugin import Plugin
 
@@ -274,3 +275,22 @@ def test_derivatives_along_the_path_and_by_the_landing_time_are_limits_of_differ
     assert along[1] < 1e-3
     assert 3.5 < along[0] / along[1] < 4.5
     assert across[1] < 1e-5
+
+
+@pytest.mark.oracle("O5")
+@pytest.mark.proves("limit:continuous", "schedule:{path}")
+@pytest.mark.parametrize("path", sorted(Schedule.choices))
+@pytest.mark.parametrize("name", ["u", "v_ddim", "imm_simple_edm"])
+def test_differences_stay_on_the_path_at_both_of_its_ends(name: str, path: str) -> None:
+    flow_map, _ = pair(parameterization(name), path)
+    end = flow_map.schedule.end
+    t = torch.tensor([0.002, 0.5, 1.0], dtype=torch.float64) * end
+    x, r = normal(3, 4), 0.3 * t
+    rows = Rows(x=x, v=normal(3, 4, seed=1), r=r, s=t, t=t, y=torch.arange(3), ladder_bottom=None, null=5)
+    with torch.no_grad():
+        _, exact = Continuous().derivative(flow_map, rows)
+        _, difference = Continuous(jvp_backend="finite_diff", h=1e-6 * end).derivative(flow_map, rows)
+        _, wide = Continuous(jvp_backend="finite_diff", h=0.01 * end).derivative(flow_map, rows)
+    assert_close(difference, exact, rtol=2e-2, atol=1e-3)  # of first order at the end, where vp_sqrt is steep
+    assert_close(difference[1], exact[1], rtol=1e-6, atol=1e-8)
+    assert bool(torch.isfinite(wide).all())

@@ -29,7 +29,7 @@ class Annealed(Limit):
 
     name: Literal["annealed"] = "annealed"
     jvp_backend: Literal["forward_ad", "finite_diff"] = Field("forward_ad", description="how dV/dt is computed")
-    h: float = Field(5e-3, gt=0, description="step of the central difference; for finite_diff, float32 only")
+    h: float = Field(5e-3, gt=0, description="step of the central difference, in the path's own time; for finite_diff")
     clamp_target: float = Field(0.0, ge=0, description="bound of a discrete target's entries; 0 is off")
     two_steps: ClassVar[bool] = True
     closes_gap: ClassVar[bool] = True
@@ -38,6 +38,11 @@ class Annealed(Limit):
     @property
     def needs_forward_ad(self) -> bool:
         return self.jvp_backend == "forward_ad"
+
+    def simplest(self) -> Limit:
+        if self.jvp_backend == "finite_diff":
+            return self
+        return self.model_copy(update={"h": Annealed.model_fields["h"].default})
 
     def regress(self, slots: Objective, online: FlowMap, target: FlowMap, state: State, step: int) -> Regression:
         times, x = state.times, state.x

@@ -29,7 +29,7 @@ class Continuous(Limit):
 
     name: Literal["continuous"] = "continuous"
     jvp_backend: Literal["forward_ad", "finite_diff"] = Field("forward_ad", description="how dV/dt is computed")
-    h: float = Field(5e-3, gt=0, description="step of the central difference; for finite_diff, float32 only")
+    h: float = Field(5e-3, gt=0, description="step of the central difference, in the path's own time; for finite_diff")
     shapes_tangent: ClassVar[bool] = True
 
     @property
@@ -82,6 +82,9 @@ class Continuous(Limit):
 
         if self.jvp_backend == "forward_ad":
             return target.velocity_and_tangent(rows.x, rows.r, rows.t, rows.y, rows.along, rows.g)
-        ahead = velocity(rows.x + self.h * rows.along, rows.t + self.h)
-        behind = velocity(rows.x - self.h * rows.along, rows.t - self.h)
-        return velocity(rows.x, rows.t), (ahead - behind) / (2 * self.h)
+        # One-sided within h of either end: no path is asked for times that it does not have.
+        forward = (target.schedule.end - rows.t).clamp(max=self.h)
+        backward = rows.t.clamp(max=self.h)
+        ahead = velocity(rows.x + expand(forward, rows.x) * rows.along, rows.t + forward)
+        behind = velocity(rows.x - expand(backward, rows.x) * rows.along, rows.t - backward)
+        return velocity(rows.x, rows.t), (ahead - behind) / expand(forward + backward, rows.x)
