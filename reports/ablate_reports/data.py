@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -132,17 +133,17 @@ class StudyFrames:
         """The label of an arm, or of what was trained for several; the id of what has none."""
         return self.labels.get(arm_id) or self.trained_labels.get(arm_id, arm_id)
 
-    @property
+    @cached_property
     def declares(self) -> bool:
         """Whether it was recorded which numbers the arms ask for."""
         return bool(self.measurements["declared"].notna().any())
 
-    @property
+    @cached_property
     def trained(self) -> dict[str, str]:
         """``arm_id -> trained_id``: equal for arms that are measured from the same trials; alone, the arm's own id."""
         return {str(a): str(t) for a, t in self.arms[["arm_id", "trained_id"]].values}
 
-    @property
+    @cached_property
     def trained_labels(self) -> dict[str, str]:
         """``trained_id -> label`` of what was trained, in the order of the arms."""
         found = {r.arm_id: (str(r.trained_id), str(r.trained_label)) for r in records(self.arms)}
@@ -152,7 +153,7 @@ class StudyFrames:
         """The trials an arm is measured from."""
         return self.trials[self.trials["arm_id"] == self.trained[arm_id]]
 
-    @property
+    @cached_property
     def ordered(self) -> list[str]:
         """The arms as the space lists them: the baseline, then plan by plan and position by position."""
         rows = self.study_arms
@@ -164,7 +165,7 @@ class StudyFrames:
         end = (len(rows), 0.0)
         return sorted(self.arms["arm_id"], key=lambda a: (a != self.baseline, *place.get(a, end)))
 
-    @property
+    @cached_property
     def labels(self) -> dict[str, str]:
         """``arm_id -> label``, all different."""
         raw = {
@@ -174,7 +175,7 @@ class StudyFrames:
         counts = Counter(raw.values())
         return {a: lb if counts[lb] == 1 else f"{lb} ({a[:6]})" for a, lb in raw.items()}
 
-    @property
+    @cached_property
     def namesakes(self) -> list[list[str]]:
         """Names of one arm inside one plan, where it has several: they compute the same and were trained once."""
         rows = self.study_arms.sort_values(["plan", "position"], kind="stable")

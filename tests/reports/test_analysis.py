@@ -303,6 +303,6 @@ def test_a_grid_cell_that_another_arm_stands_for_has_its_value() -> None:
     from ablate_reports.figures.heatmap import build
 
     (figure,) = build(analyse(study(members=members)))
-    cells = {row[0]: row[1:] for row in figure.table.rows}
-    assert cells["u"][0] == cells["v"][0]
-    assert cells["u"][1] != cells["v"][1]
+    means = {tuple(row[:2]): row[2] for row in figure.table.rows}
+    assert means["own u", "path linear"] == means["own v", "path linear"]
+    assert means["own u", "path cosine"] != means["own v", "path cosine"]

@@ -67,9 +67,10 @@ def panels(analysis: Analysis, plan: str) -> list[Panel]:
     names = list(dict.fromkeys(k for choice, _ in members for k in choice))
     levels = {k: list(dict.fromkeys(str(choice.get(k)) for choice, _ in members)) for k in names}
     axes = {k: v for k, v in levels.items() if len(v) > 1}
-    arms = {a: {k: str(choice.get(k)) for k in axes} for choice, a in members if a in analysis.by_id}
+    places = [({k: str(choice.get(k)) for k in axes}, a) for choice, a in members if a in analysis.by_id]
+    arms = {a: at for at, a in reversed(places)}  # an arm that stands for several cells is one of them to the model
     fitted = _fitted(analysis, arms) if len(axes) > 1 else None
-    found = [_panel(analysis, arms, fitted, axes, pair) for pair in itertools.combinations(axes, 2)]
+    found = [_panel(analysis, places, fitted, axes, pair) for pair in itertools.combinations(axes, 2)]
     found.sort(key=lambda p: -sum(c.stands_out for c in p.cells.values()))
     return found[:MOST_PAIRS]
 
@@ -83,7 +84,7 @@ def _fitted(analysis: Analysis, arms: Mapping[str, Mapping[str, str]]) -> Factor
 
 def _panel(
     analysis: Analysis,
-    arms: Mapping[str, Mapping[str, str]],
+    places: list[tuple[dict[str, str], str]],
     fitted: Factorial | None,
     axes: Mapping[str, list[str]],
     pair: tuple[str, str],
@@ -94,7 +95,7 @@ def _panel(
     why = next((t.why for t in fitted.terms if t.factors == pair), "") if fitted else ""
     cells: dict[tuple[str, str], Cell] = {}
     for y, x in itertools.product(axes[row], axes[column]):
-        mine = tuple(analysis.by_id[a] for a, at in arms.items() if (at[row], at[column]) == (y, x))
+        mine = tuple(analysis.by_id[a] for at, a in places if (at[row], at[column]) == (y, x))
         values = [_scaled(analysis, r.value) for r in mine if r.value is not None]
         mean = sum(values) / len(values) if values else None
         if mine:

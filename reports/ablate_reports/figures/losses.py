@@ -47,46 +47,55 @@ def panels(analysis: Analysis) -> tuple[str, list[Panel]]:
     name = loss_name(curves)
     if name is None:
         return "", []
-    rows = curves.loc[(curves["name"] == name) & np.isfinite(curves["value"]), ["arm_id", "seed", "step", "value"]]
-    by_arm = dict(iter(rows.groupby("arm_id", sort=True)))
-    points, listed = (MOST_POINTS, 8) if len(by_arm) <= MANY_ARMS else (MOST_POINTS // 2, 2)
+    logged = (curves["name"] == name).to_numpy(dtype=bool) & np.isfinite(curves["value"].to_numpy())
+    rows = curves.loc[logged, ["arm_id", "seed", "step", "value"]]
+    arms, numbers = np.unique(rows["arm_id"].to_numpy(dtype=str), return_inverse=True)
+    points, listed = (MOST_POINTS, 8) if len(arms) <= MANY_ARMS else (MOST_POINTS // 2, 2)
+    binned = _binned(rows, numbers, points)
+    by_arm = {str(arms[number]): some for number, some in binned.groupby("arm", sort=True)}
     trained = {a: label for a, label in analysis.frames.trained_labels.items() if a in by_arm}
-    found = [_panel(label, by_arm[a], points, listed) for a, label in trained.items()]
-    return name, [p for p in found if p is not None]
+    return name, [_panel(label, by_arm[a], listed) for a, label in trained.items() if len(by_arm[a]) > 1]
 
 
 def loss_name(curves: pd.DataFrame) -> str | None:
     """Which logged scalar is the training loss: ``loss``, else the first name that ends in it."""
-    names = sorted(set(curves["name"].astype(str)))
+    names = sorted(map(str, curves["name"].unique()))
     return next((n for n in ("loss", "train/loss", "train.loss") if n in names), None) or next(
         (n for n in names if n.endswith("loss")), None
     )
 
 
-def _panel(label: str, rows: pd.DataFrame, points: int, listed: int) -> Panel | None:
-    first, last = rows["step"].min(), rows["step"].max()
-    if not last > first:
-        return None
-    width = max(1.0, (last - first) / points)
-    bins = np.floor((rows["step"] - first) / width)
-    seeds = rows.assign(bin=bins).groupby(["bin", "seed"])[["step", "value"]].mean().groupby("bin")
-    step, mean = seeds["step"].mean().to_numpy(), seeds["value"].mean().to_numpy()
-    low, high = seeds["value"].min().to_numpy(), seeds["value"].max().to_numpy()
+def _binned(rows: pd.DataFrame, arms: npt.NDArray[np.intp], points: int) -> pd.DataFrame:
+    """``arm, bin, step, mean, low, high, seeds, last``: each arm in `points` stretches, over the means of its seeds."""
+    table = pd.DataFrame({"arm": arms, "seed": rows["seed"].to_numpy(), "step": rows["step"].to_numpy()})
+    table["value"] = rows["value"].to_numpy()
+    ends = table.groupby("arm")["step"].agg(["min", "max"])
+    first, last = ends["min"].to_numpy()[arms], ends["max"].to_numpy()[arms]
+    table["bin"] = np.floor((table["step"].to_numpy() - first) / np.maximum(1.0, (last - first) / points))
+    seeds = table.groupby(["arm", "bin", "seed"])[["step", "value"]].mean().reset_index()
+    named = {"step": ("step", "mean"), "mean": ("value", "mean"), "low": ("value", "min"), "high": ("value", "max")}
+    found = seeds.groupby(["arm", "bin"]).agg(**named).reset_index()
+    count = table.groupby("arm")["seed"].nunique()
+    return found.assign(seeds=count.to_numpy()[found["arm"].to_numpy()], last=ends["max"].to_numpy()[found["arm"]])
+
+
+def _panel(label: str, rows: pd.DataFrame, listed: int) -> Panel:
+    step, mean, low, high = (rows[name].to_numpy() for name in ("step", "mean", "low", "high"))
     # a first step far above the rest would flatten the curve: the panel's limits cover 98 % of it and clip the rest
     bottom, top = float(low.min()), float(np.quantile(high, 0.98))
     top = top if top > bottom else bottom + 1.0
-    x = (step - first) / (last - first) * WIDTH
+    x = (step - step[0]) / (step[-1] - step[0]) * WIDTH
 
     def y(values: Array) -> Array:
         return HEIGHT - np.clip((values - bottom) / (top - bottom), 0, 1) * HEIGHT
 
-    count = rows["seed"].nunique()
+    count = int(rows["seeds"].iloc[0])
     band = _path(np.concatenate([x, x[::-1]]), np.concatenate([y(high), y(low)[::-1]])) + "Z" if count > 1 else ""
     picked = np.unique(np.linspace(0, len(step) - 1, min(listed, len(step))).astype(int))
     return Panel(
         label, _path(x, y(mean)), band, formats.number(bottom, 3), formats.number(top, 3),
-        formats.number(float(mean[-1]), 3),
-        f"{int(last):,}", int(count), [(int(step[i]), float(mean[i])) for i in picked],
+        formats.number(float(mean[-1]), 3), f"{int(rows['last'].iloc[0]):,}", count,
+        [(int(step[i]), float(mean[i])) for i in picked],
     )  # fmt: skip
 
 
