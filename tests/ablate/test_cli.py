@@ -63,7 +63,7 @@ MISTAKES = {
         "space.yaml:1:29: no key",
         "'optimiser'",
     ),
-    "misspelt component": ("base: {objective: meanflo}\n" + VARIED, "space.yaml:1:19:", "did you mean meanflow?"),
+    "misspelt component": ("base: {objective: meanflo}\n" + VARIED, "space.yaml:1:19:", "did you mean meanflow or"),
     "illegal combination": (
         "base: {objective: scd, schedule: cosine01}\n" + VARIED,
         "C16",
