@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from ablate_core.random import Draws
 from ablate_core.schedules import Schedule
 from ablate_core.state import Rows
 from ablate_core.targets.annealed import Annealed
+from ablate_core.targets.continuous import Continuous
+from ablate_core.targets.discrete import Discrete
 
 LINEAR = Schedule.model_validate("linear")
 PLAIN = {"metric": "l2_mean", "weighting": "none", "tangent": "none", "label_dropout": 0.1}
@@ -136,6 +139,24 @@ def test_a_target_that_stops_where_it_lands_is_trajectory_flow_matching(first: s
     assert torch.equal(state.times.s, state.times.r)
 
 
+@pytest.mark.proves("limit:annealed")
+def test_in_one_batch_rows_with_a_gap_take_two_steps_and_rows_without_their_limit() -> None:
+    own = Objective.model_validate({"name": "alphaflow", "time_sampler": {"p_eq": 0.3}, **PLAIN})
+    net, slow = (FlowMap(random_network((4,), seed=seed), own.parameterization, LINEAR) for seed in (0, 1))
+    state = own.state(LINEAR, batch(), draws(), 3, 10)
+    closed = torch.arange(32) % 2 == 0
+    state = replace(state, times=replace(state.times, s=torch.where(closed, state.times.t, state.times.s)))
+    mixed = own.limit.regress(own, net, slow, state, 3).target
+    two = own.model_copy(update={"limit": Discrete(compare="velocities")})
+    none = own.model_copy(update={"limit": Continuous()})
+    apart, together = (other.limit.regress(other, net, slow, state, 3).target for other in (two, none))
+    jumps = ~state.times.fm
+    assert_close(mixed[jumps & ~closed], apart[jumps & ~closed], **CLOSE)
+    assert_close(mixed[jumps & closed], together[jumps & closed], **CLOSE)
+    assert torch.equal(mixed[~jumps], state.v[~jumps])
+    assert min(int((jumps & closed).sum()), int((jumps & ~closed).sum()), int((~jumps).sum())) > 3
+
+
 @pytest.mark.proves("time_sampler:lambda_split", "first_step:network", "second_step:network", "limit:discrete")
 def test_two_network_steps_are_splitmeanflow() -> None:
     """Target (1 - l) u^-(x_s, r, s) + l u^-(x_t, s, t) with s = (1 - l) t + l r."""
@@ -189,6 +210,32 @@ def test_network_velocity_and_two_heads_are_imf() -> None:
     ours = own.loss(net, net, LINEAR, batch(), draws(), 3, 10).per_sample
     same_in_value_and_gradient(net, ours, wanted)
     assert int((r < t).sum()) > 8
+
+
+@pytest.mark.oracle("O16")
+@pytest.mark.proves("velocity:network", "parameterization:x0_dual", "time_sampler:ln_mask_first")
+def test_two_heads_that_denoise_are_pmf() -> None:
+    """As iMF, with u = (x - F) / max(t, clip) for both heads inside the derivative, and v = (x - x0) / max(t, clip)."""
+    clip = 0.65  # rows on either side
+    own = Objective.model_validate({"name": "pmf", "parameterization": {"clip": clip}, "metric": "l2_sum"})
+    net = random_network((4,), heads=2)
+    state = own.state(LINEAR, batch(), draws(), 3, 10)
+    x, r, t, y = state.x, state.times.r, state.times.t, state.y
+
+    def velocities(x: Tensor, r: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        by = t.clamp(min=clip)[:, None]
+        u, head = net.forward_heads(x, r, t, y)
+        return (x - u) / by, (x - head) / by
+
+    v = (x - state.x0) / t.clamp(min=clip)[:, None]
+    with torch.no_grad():
+        along = velocities(x, t, t)[1]
+        _, du = torch.func.jvp(lambda x, t: velocities(x, r, t)[0], (x, t), (along, torch.ones_like(t)))
+    u, head = velocities(x, r, t)
+    wanted = (u + (t - r)[:, None] * du - v).square().sum(1) + (head - v).square().sum(1)
+    same_in_value_and_gradient(net, own.loss(net, net, LINEAR, batch(), draws(), 3, 10).per_sample, wanted)
+    assert bool((t < clip).any())
+    assert bool((t > clip).any())
 
 
 @pytest.mark.proves("velocity:network")
