@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ablate.errors import ClusterError, ExitCode
-from ablate.launch import RunOptions, run_plan
+from ablate.launch import RunOptions, evaluate, run_evaluations, run_plan
 from ablate.launch import driver as driving
 from ablate.launch.forkserver import warm_process
 from ablate.launch.options import RunSummary
@@ -136,6 +136,50 @@ def test_a_plan_is_trained_then_skipped_then_only_evaluated(tmp_path: Path) -> N
     assert sum(event["kind"] == "scalar" for event in read_events(paths)) == scalars
     assert max(attempts(paths).values()) == 2
     assert not (paths.root / ".tune").exists() or not list((paths.root / ".tune").iterdir())
+
+
+def in_ways(nfe: str, objectives: str = "fm, meanflow") -> Plan:
+    """Two trainings of 20 steps and one seed, each measured with several numbers of steps."""
+    space = SPACE.format(steps=20, objectives=objectives, seeds="0", samples=50, oom=0)
+    axes = f"axes: {{objective: [{objectives}], nfe: {{path: eval.nfe, levels: [{nfe}]}}}}"
+    return expand(space_from_text(space.replace(f"axes: {{objective: [{objectives}]}}", axes), name="toy"))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_ways_of_measuring_are_evaluations_of_one_training_and_later_ones_train_nothing(tmp_path: Path) -> None:
+    paths, view = StorePaths(tmp_path), Watch()
+    first = run_plan(in_ways("1, 2"), paths, asked(), view)
+    assert (first.done, first.failed, first.waiting, first.exit_code) == (4, 0, 0, ExitCode.COMPLETE)
+    begun = Counter(e["task"] for e in read_events(paths) if e["kind"] == "attempt_started")
+    assert begun == {"train": 2, "eval": 2}
+    again = run_plan(in_ways("1, 2"), paths, asked(), Watch())
+    assert (again.done, again.skipped, again.startup_seconds) == (0, 4, 0)
+
+    added = run_plan(in_ways("1, 2, 4"), paths, asked(), Watch())
+    assert (added.done, added.skipped) == (2, 4)
+    more = evaluate.asked(paths, ["toy"], ["eval.nfe=8,4"])
+    assert (len(more.tasks), len(more.skipped)) == (2, 2)
+    measured = run_evaluations(more.name, more.tasks, more.skipped, paths, asked(), Watch())
+    assert (measured.done, measured.skipped, measured.exit_code) == (2, 2, ExitCode.COMPLETE)
+    begun = Counter(e["task"] for e in read_events(paths) if e["kind"] == "attempt_started")
+    assert begun == {"train": 2, "eval": 6}
+    steps = [e["condition"]["nfe"] for e in read_events(paths) if e["kind"] == "measurement"]
+    assert Counter(steps) == {1: 2, 2: 2, 4: 2, 8: 2}
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_network_that_fails_is_not_measured_and_one_that_fails_to_be_measured_is_tried_again(tmp_path: Path) -> None:
+    paths = StorePaths(tmp_path)
+    broken = run_plan(in_ways("1, 2"), paths, asked(), Watch(), evaluator="launch_trainers:broken_evaluator")
+    assert (broken.done, broken.failed, broken.exit_code) == (2, 2, ExitCode.FAILED_TRIALS)
+    assert Counter(state.status for state in states(paths).values()) == {"done": 2}, "the networks are trained"
+    mended = run_plan(in_ways("1, 2"), paths, asked(), Watch())
+    assert (mended.done, mended.skipped, mended.exit_code) == (2, 2, ExitCode.COMPLETE)
+
+    other = StorePaths(tmp_path / "other")
+    failed = run_plan(in_ways("1, 2", "fm"), other, asked(), Watch(), trainer="launch_trainers:broken")
+    assert (failed.failed, failed.dropped, failed.waiting) == (1, 1, 0)
+    assert failed.exit_code is ExitCode.FAILED_TRIALS
 
 
 @pytest.mark.usefixtures("cluster")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field
 
-from ablate.space import arm_id, eval_key, keys, train_key
+from ablate.space import arm_id, eval_key, keys, study_arm_id, train_key
 from ablate.space.keys import essential
 from ablate_core.config import TrialConfig
 
@@ -183,3 +183,34 @@ def test_essential_parts_are_plain_types() -> None:
     parts = essential(config())
     assert parts["train"]["ema"] == [0.99]
     assert "log_every" not in parts["train"]
+
+
+def test_how_a_network_is_measured_makes_another_arm_of_the_same_training() -> None:
+    usual = config().eval
+    assert study_arm_id(config(), usual) == arm_id(config())
+    few = config(eval__nfe=2)
+    assert study_arm_id(few, usual) != arm_id(few) == arm_id(config())
+    assert study_arm_id(few, few.eval) == arm_id(few), "what is usual is the base of the study"
+    assert study_arm_id(config(eval__seed=1), usual) != arm_id(config())
+    assert study_arm_id(config(eval__nfe=2, objective="ct"), usual) != study_arm_id(few, usual)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"eval__sampler": "pushforward"},  # with one step there is but one sampler
+        {"eval__ema": 0.99},  # null is the longest average kept
+        {"eval__gallery": 3},
+        {"eval__ema": 0.99, "eval__sampler": "restart"},
+    ],
+)
+def test_what_is_measured_alike_is_one_arm(changes: dict[str, Any]) -> None:
+    assert study_arm_id(config(**changes), config().eval) == arm_id(config())
+
+
+def test_snapshots_make_another_trial_and_none_the_one_there_was() -> None:
+    assert arm_id(config(train__snapshot_every=0)) == arm_id(config())
+    kept = config(train__snapshot_every=10)
+    assert arm_id(kept) != arm_id(config())
+    assert arm_id(config(train__snapshot_every=10, train__snapshot_sigma_rel=[0.1, 0.05])) == arm_id(kept)
+    assert eval_key(config(train__snapshot_every=10, eval__ema={"sigma_rel": 0.1})) != eval_key(kept)
