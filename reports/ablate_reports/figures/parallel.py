@@ -49,6 +49,8 @@ def build(analysis: Analysis) -> list[Figure]:
     if not analysis.lower_is_better:
         caption = caption.replace("best at the bottom", "best at the top")
     notes = []
+    if any(a not in lines.chosen[r.arm_id] for r in lines.rows for a in lines.axes):
+        notes.append("An arm without a level on an axis passes it by.")
     if (more := len(varying(lines.chosen)) - len(lines.axes)) > 0:
         notes.append(f"{more} axes with the fewest levels are left out.")
     return [
@@ -91,12 +93,12 @@ def _spec(analysis: Analysis, lines: Lines) -> dict[str, Any]:
                 continue
             shift = JITTER * ((i * GOLDEN) % 1 - 0.5) * 2
             for k, (axis_name, levels) in enumerate(lines.axes.items()):
-                at = _height(levels, lines.chosen[r.arm_id].get(axis_name))
-                xs.append(k)
-                ys.append(None if at is None else at + shift / max(1, len(levels) / 4))
+                if (at := _height(levels, lines.chosen[r.arm_id].get(axis_name))) is not None:
+                    xs.append(k)
+                    ys.append(at + shift / max(1, len(levels) / 4))
             xs += [len(lines.axes), None]
             ys += [0.04 + 0.92 * (drawn[i] - low) / span, None]
-            arms += [number[r.arm_id]] * (len(lines.axes) + 2)
+            arms += [number[r.arm_id]] * (len(xs) - len(arms))
         colour = RAMP[round(b * (len(RAMP) - 1) / max(1, bins - 1))]
         data.append({
             "type": "scatter", "mode": "lines", "x": xs, "y": plain(ys, 4), "hoverinfo": "skip", "showlegend": False,
