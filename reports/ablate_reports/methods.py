@@ -55,8 +55,8 @@ def _families(analysis: Analysis) -> list[str]:
     if kinds & {"leave_one_out", "cumulative"}:
         parts.append("components added first with the same added last")
     if "grid" in kinds:
-        parts.append("the interactions of a grid, by least squares on its cells, with none")
-    parts.append("cheap arms with the front of cost")
+        parts.append("interactions within a grid (least squares on its cells)")
+    parts.append("every arm with the best of those that cost no more")
     return [f"Families of their own, each at the same level: {formats.listed(parts)}."]
 
 
