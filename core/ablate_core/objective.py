@@ -293,7 +293,8 @@ class Objective(BaseModel):
         assert t is not None
         x, v = state.schedule.interpolate(state.x0, state.noise, t)
         times = TimeSample(r=t, s=t, t=t, fm=torch.ones_like(state.times.fm))
-        second, _ = self.estimated(replace(state, times=times, x=x, v=v, direction=None), draws)
+        g = self.guidance.draw(state.kept, times.fm, draws) if self.guidance.inputs else None
+        second, _ = self.estimated(replace(state, times=times, x=x, v=v, g=g, direction=None), draws)
         second = second.with_velocity(self.guidance.guide(target, second))
         return NoLimit().regress(self, online, target, second, step), second
 

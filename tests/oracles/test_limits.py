@@ -328,3 +328,23 @@ def test_the_step_of_a_difference_that_is_not_taken_leaves_no_trace() -> None:
     assert Objective.model_validate({"name": "alphaflow", "limit": {"h": 0.1}}) == plain
     taken = Objective.model_validate({"name": "alphaflow", "limit": {"h": 0.1, "jvp_backend": "finite_diff"}})
     assert taken.limit.h == 0.1  # type: ignore[attr-defined]
+
+
+@pytest.mark.proves("time_sampler:dmf", "guidance:omega_conditioned")
+def test_rows_of_the_second_term_are_told_the_window_of_flow_matching_rows() -> None:
+    own = Objective.model_validate({"name": "dmf", "guidance": "omega_conditioned", "label_dropout": 0.0})
+    told: list[Tensor] = []
+
+    class Spy(GoldenNetwork):
+        def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
+            if torch.is_grad_enabled():
+                assert g is not None
+                told.append(g)
+            return super().forward(x, r, t, y, g)
+
+    net = Spy({name: p.detach() for name, p in random_network((4,), guidance_inputs=3).named_parameters()})
+    own.loss(net, net, LINEAR, batch(), draws(), 3, 10)
+    jumps, velocities = told
+    assert torch.equal(jumps[:, 0], velocities[:, 0])  # one scale per row
+    assert float(jumps[:, 1].max()) > 0
+    assert velocities[:, 1:].unique(dim=0).tolist() == [[0.0, 1.0]]
