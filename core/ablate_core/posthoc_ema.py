@@ -115,7 +115,7 @@ def misfit(sigma_rel: float, step: int, every: int, kept: tuple[float, ...]) -> 
 def reconstruct(
     sigma_rel: float, step: int, every: int, kept: Sequence[float], read: Callable[[int], Averages]
 ) -> dict[str, Tensor]:
-    """The average of length `sigma_rel` at `step`, by name of the parameter.
+    """The average of length `sigma_rel` at `step`, by name of the parameter; combined on the CPU.
 
     Args:
         sigma_rel: the wanted length. One that is in `kept` is returned as it was tracked.
@@ -145,7 +145,7 @@ def reconstruct(
             share = next(coefficients)
             for name, tensor in averages[repr(sigma)].items():
                 dtypes[name] = tensor.dtype
-                part = share * tensor.double()  # coefficients of both signs: sums in float32 would lose digits
+                part = share * tensor.double().cpu()  # both signs: float32 sums lose digits; files are read to the CPU
                 total[name] = total[name] + part if name in total else part
     return {name: tensor.to(dtypes[name]) for name, tensor in total.items()}
 
