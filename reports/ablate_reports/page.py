@@ -80,7 +80,8 @@ def context(analysis: Analysis) -> dict[str, Any]:
 def filters(analysis: Analysis) -> dict[str, Any]:
     """``filter_axes``: axis -> levels to choose from; ``arm_levels``: for every arm, axis number -> level."""
     chosen = choices(analysis.frames)
-    axes = {a: levels for a, levels in varying(chosen).items() if len(levels) <= MOST_LEVELS}
+    several = {a: levels for a, levels in varying(chosen).items() if len(levels) < len(chosen)}  # else: the arm's name
+    axes = {a: levels for a, levels in several.items() if len(levels) <= MOST_LEVELS}
     kept = dict(list(axes.items())[:MOST_FILTERS])
     numbers = {axis: str(i) for i, axis in enumerate(kept)}
     arms = [{numbers[a]: v for a, v in chosen[r.arm_id].items() if a in kept} for r in analysis.rows]

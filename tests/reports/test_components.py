@@ -114,6 +114,8 @@ def test_parameters_are_drawn_where_arms_differ_in_them() -> None:
     sized = frames.arms.assign(num_parameters=np.arange(len(frames.arms)) * 1e5 + 1e5)
     assert [f.id for f in cost.build(analyse(changed(frames, arms=sized)))] == ["cost-time", "cost-size"]
     assert [f.id for f in cost.build(analyse(frames))] == ["cost-time"]
+    alike = frames.arms.assign(num_parameters=1e6 + np.arange(len(frames.arms)))
+    assert [f.id for f in cost.build(analyse(changed(frames, arms=alike)))] == ["cost-time"]
 
 
 def test_every_arm_is_a_line_through_its_levels_to_its_value() -> None:

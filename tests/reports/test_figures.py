@@ -148,6 +148,13 @@ def test_each_loss_panel_has_its_own_scale() -> None:
     assert found[0].band.endswith("Z")
 
 
+def test_limits_of_a_flat_loss_can_be_told_apart() -> None:
+    frames = study({"fm": 0.0}, 2)
+    flat = frames.curves.assign(value=1.0 - frames.curves["step"] * 1e-8)
+    _, [panel] = panels(analyse(changed(frames, curves=flat)))
+    assert (panel.low, panel.high) == ("0.99998", "1.00000")
+
+
 def test_the_training_loss_is_recognised_among_other_scalars() -> None:
     assert loss_name(pd.DataFrame({"name": ["grad_norm", "loss"]})) == "loss"
     assert loss_name(pd.DataFrame({"name": ["a/val_loss"]})) == "a/val_loss"

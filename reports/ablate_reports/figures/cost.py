@@ -14,6 +14,8 @@ from ablate_reports.figures.base import GREY, Figure, Table, axis, layout, log_t
 MOST_NAMES = 10
 SAME_TIME = 0.05
 """Training times closer than this, relatively, are the same: they vary as much from one run to the next."""
+SAME_SIZE = 0.01
+"""Arms whose numbers of weights differ by less are of one size: a figure of it would show nothing."""
 PLACES = {
     "front": ("on the front", "#0072B2", "diamond"),
     "tied": ("tied with the front", "#0072B2", "diamond-open"),
@@ -51,7 +53,7 @@ def build(analysis: Analysis) -> list[Figure]:
         for r in analysis.rows
         if r.value is not None and r.num_parameters is not None and r.num_parameters > 0
     ]
-    if len({p.cost for p in sized}) > 1:
+    if len(sized) > 1 and max(p.cost for p in sized) > (1 + SAME_SIZE) * min(p.cost for p in sized):
         how = "the number of weights"
         found.append(_figure(analysis, "cost-size", "size", "parameters", how, placed(analysis, sized), ""))
     return found

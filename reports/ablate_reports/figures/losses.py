@@ -93,10 +93,15 @@ def _panel(label: str, rows: pd.DataFrame, listed: int) -> Panel:
     band = _path(np.concatenate([x, x[::-1]]), np.concatenate([y(high), y(low)[::-1]])) + "Z" if count > 1 else ""
     picked = np.unique(np.linspace(0, len(step) - 1, min(listed, len(step))).astype(int))
     return Panel(
-        label, _path(x, y(mean)), band, formats.number(bottom, 3), formats.number(top, 3),
-        formats.number(float(mean[-1]), 3), f"{int(rows['last'].iloc[0]):,}", count,
-        [(int(step[i]), float(mean[i])) for i in picked],
+        label, _path(x, y(mean)), band, *_told_apart(bottom, top, float(mean[-1])), f"{int(rows['last'].iloc[0]):,}",
+        count, [(int(step[i]), float(mean[i])) for i in picked],
     )  # fmt: skip
+
+
+def _told_apart(low: float, high: float, last: float) -> tuple[str, str, str]:
+    """The three numbers with as many digits as it takes to see that the first two differ, at most seven."""
+    digits = next((d for d in range(3, 7) if formats.number(low, d) != formats.number(high, d)), 7)
+    return formats.number(low, digits), formats.number(high, digits), formats.number(last, digits)
 
 
 def _path(x: Array, y: Array) -> str:
