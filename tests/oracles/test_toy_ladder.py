@@ -1,8 +1,13 @@
 """O22: the ladder of methods on five Gaussians in the plane without labels, in one step, over three seeds.
 
-1500 steps of Adam, batches of 512, MLP of three layers of 128, squared errors (design-space 6.4, V14, one seed: `V14`).
-A method is far off where its energy distance is more than twice that. Samples of one distribution have .0006, standard
-normal noise .067, the mean of the data 1.03.
+1500 steps of Adam, batches of 512, MLP of three layers of 128, squared errors, a quarter of the rows at r = t
+(design-space 6.4, V14, one seed). A method is far off where its energy distance is more than twice that of V14. Samples
+of one distribution have .0006, standard normal noise .067, the mean of the data 1.03.
+
+V14 leaves open the learning rate, the distribution of times and how the network is told them. All three matter: one
+step asks for the corner (r, t) = (0, 1), which LN(-.4, 1) hardly draws, and Fourier features of times extrapolate worse
+than times as plain numbers. Here they are 1e-3, LN(-2, 2) and plain numbers. With LN(-.4, 1) and Fourier features the
+methods that draw r at random are two to six times as far as V14, and at 2e-3 sCT-linear is at .3.
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.oracle("O22"), pytest.mark.timeout(1
 
 SEEDS = (0, 1, 2)
 PLAIN: dict[str, Any] = {"metric": "l2_mean", "weighting": "none", "tangent": "none"}
-PAIR = {"p_eq": 0.25}
+PAIR = {"mu": -2.0, "sd": 2.0, "p_eq": 0.25}
 ROWS: dict[str, tuple[str, dict[str, Any], float]] = {
     "meanflow": ("linear", {"name": "meanflow", **PLAIN, "time_sampler": PAIR}, 0.0767),
     "esc": ("linear", {"name": "esc", **PLAIN, "time_sampler": {**PAIR, "zero_steps": 500}}, 0.0549),
@@ -40,7 +45,7 @@ ROWS: dict[str, tuple[str, dict[str, Any], float]] = {
     "splitmeanflow": ("linear", {"name": "splitmeanflow", **PLAIN, "time_sampler": PAIR}, 0.175),
     "alphaflow": ("linear", {"name": "alphaflow", **PLAIN, "time_sampler": PAIR}, 0.215),
     "scd": ("linear", {"name": "scd", "time_sampler": {"bootstrap": 0.75}, "target_network": {"mu": 0.98}}, 0.0325),
-    "sct_linear": ("linear", {"name": "sct_linear", **PLAIN, "time_sampler": PAIR}, 0.0152),
+    "sct_linear": ("linear", {"name": "sct_linear", **PLAIN, "time_sampler": {"p_eq": 0.25}}, 0.0152),
     "sct": ("cosine01", {"name": "sct", "weighting": "none", "tangent": {"warmup_steps": 100}}, 0.0200),
     "ct_linear": ("linear", {"name": "ct_linear", **PLAIN, "time_sampler": {"s1": 160}}, 0.0290),
     "tvm": ("linear", {"name": "tvm", **PLAIN, "guidance": "none", "parameterization": "u"}, 0.0089),
@@ -76,9 +81,9 @@ def trial(method: Any, path: str, seed: int, nfe: int = 1) -> TrialConfig:
         {
             "schedule": path,
             "objective": method,
-            "architecture": "mlp",
+            "architecture": {"name": "mlp", "frequencies": 0},
             "data": "gaussians",
-            "train": {"steps": 1500, "batch_size": 512, "lr": 2e-3, "ema": [0.98], "log_every": 1500},
+            "train": {"steps": 1500, "batch_size": 512, "lr": 1e-3, "ema": [0.98], "log_every": 1500},
             "eval": {"metric": "energy_distance", "samples": 5000, "nfe": nfe, "gallery": 0},
             "seed": seed,
         }
