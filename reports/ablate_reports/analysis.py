@@ -229,20 +229,15 @@ def _tied(frames: StudyFrames, model: Model | None, means: Mapping[str, Mean], a
 
 def _detectable(frames: StudyFrames, model: Model | None, power_level: float = 0.8) -> float | None:
     """Smallest difference to the baseline this study finds with 80 % power, for its median contrast."""
-    if model is None or not model.sigma or frames.baseline not in model.pooled or frames.baseline in model.own:
+    base = frames.baseline
+    if model is None or not model.sigma or base not in model.pooled:
         return None
-    pairs = [(a, str(frames.baseline)) for a in model.pooled if a != frames.baseline and a not in model.own]
-    if not pairs:
-        return None
-    found = model.compare(pairs, float(frames.study["alpha"]))
-    judged = [c for c in found if c.method == "pooled"] or [c for c in found if c.method == "within"]
-    errors = [c.se for c in judged if c.se is not None]
-    first = judged[0]
-    assert first.low is not None
-    assert first.se is not None
-    assert first.df is not None
-    critical = (first.estimate - first.low) / first.se
-    return power.detectable(float(np.median(errors)), first.df, critical, power_level)
+    pairs = [(a, str(base)) for a in model.values if a != base and len(model.values[a]) > 1]
+    found = []
+    for c in model.compare(pairs, float(frames.study["alpha"])) if pairs else []:
+        if c.low is not None and c.se is not None and c.df is not None:
+            found.append(power.detectable(c.se, c.df, (c.estimate - c.low) / c.se, power_level))
+    return float(np.median(found)) if found else None
 
 
 def _situation(
@@ -334,14 +329,29 @@ def _notes(frames: StudyFrames, primary: Group | None, scale: str, model: Model 
         found.append("Values are each trial's best over its measured steps, which flatters noisy arms.")
     if primary and primary.lower_is_better != frames.lower_is_better:
         found.append("The study declares the opposite direction of its metric's definition; the study's is used.")
-    if model and model.own:
-        names = ", ".join(f"{formats.short(labels[a])} ({r:.1f} times)" for a, r in model.own.items())
-        found.append(f"Spread out of line with the other arms, tested with its own variance (Welch, Holm): {names}.")
+    found += _spread_notes(frames, model)
     if model and model.no_spread:
         found.append(f"{NO_SPREAD[0].upper()}{NO_SPREAD[1:]}. Check that the seed reaches the training.")
     ones = [formats.short(labels[a]) for a, seeds in (model.values if model else {}).items() if len(seeds) == 1]
     if ones:
         found.append(f"{ONE_SEED[0].upper()}{ONE_SEED[1:]} for {', '.join(ones)}.")
+    return found
+
+
+def _spread_notes(frames: StudyFrames, model: Model | None) -> list[str]:
+    """Which arms are judged by their own spread."""
+    if model is None:
+        return []
+    found, labels, base = [], frames.labels, str(frames.baseline)
+    if model.own:
+        names = ", ".join(f"{formats.short(labels[a])} ({formats.times(r)})" for a, r in model.own.items())
+        found.append(f"Spread out of line with the other arms, judged with its own variance: {names}.")
+    leaning = model.leaning([(a, base) for a in model.values if a != base and len(model.values[a]) > 1])
+    if base in leaning and base not in model.own:
+        found.append(
+            f"The baseline's seeds spread {formats.times(model.spread[base].ratio)} as much as the others'. Every "
+            "comparison leans on it, so its own variance is used; more seeds of the baseline would narrow them all."
+        )
     return found
 
 

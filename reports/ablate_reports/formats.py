@@ -44,6 +44,11 @@ def magnitude(delta: float, scale: str = "log") -> str:
     return f"{100 * math.expm1(delta):.1f}%" if scale == "log" else number(delta, 2)
 
 
+def times(ratio: float) -> str:
+    """A ratio: ``2.3 times``."""
+    return f"{ratio:.1f} times" if ratio < 99 else "over 99 times"
+
+
 def hours(seconds: float) -> str:
     """Seconds as hours, minutes below one hour: ``3.2 h``, ``12 min``, ``40 s``."""
     if seconds >= 3600:

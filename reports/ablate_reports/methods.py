@@ -97,8 +97,8 @@ def _model(analysis: Analysis) -> list[str]:
         parts.append(f"Brown-Forsythe test of equal variances: p = {m.brown_forsythe_p:.2g}.")
     if m.own:
         parts.append(
-            f"{count(len(m.own), 'arm')} with a spread out of line is tested with its own variance by Welch's t "
-            "and Holm's correction."
+            f"{count(len(m.own), 'arm')} with a spread out of line, judged with own variance and Welch-Satterthwaite "
+            "degrees of freedom."
         )
     return parts
 
@@ -121,6 +121,11 @@ def _contrasts(analysis: Analysis) -> list[str]:
         parts.append(
             f"Their {analysis.level} intervals hold for all {count(len(judged), 'comparison')} at once "
             f"(largest |t|, Dunnett; critical value {critical:.3f} by {way})."
+        )
+    elif any(c.method == "welch" for c in judged):
+        parts.append(
+            f"Their {analysis.level} intervals hold for all {count(len(judged), 'comparison')} at once (largest |t|, "
+            f"with the own variance of {label} and the degrees of freedom of each comparison)."
         )
     if analysis.margin:
         parts.append(

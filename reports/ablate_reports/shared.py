@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ablate_reports.statistics import Model, Values, fit
+from ablate_reports.statistics import SPREAD_RATIO, Model, Values, fit
 
 
 def fit_shared(values: Values, networks: Mapping[str, str]) -> Model | None:
@@ -39,7 +39,8 @@ def fit_shared(values: Values, networks: Mapping[str, str]) -> Model | None:
     if len(members) in (1, len(plain.values)):
         return plain
     layers = [[arms[i] for arms in members.values() if len(arms) > i] for i in range(max(map(len, members.values())))]
-    between = _pooled(_fitted(plain, layers), blocked=plain.blocked)
+    of_layers = _fitted(plain, layers)
+    between = _pooled(of_layers, blocked=plain.blocked)
     if between is None or plain.no_spread:
         return plain
     own = _fitted(plain, [arms for arms in members.values() if len(arms) > 1])
@@ -49,8 +50,10 @@ def fit_shared(values: Values, networks: Mapping[str, str]) -> Model | None:
         df = sum(model.df for model in own if model.blocked)  # trials of different networks are independent
         made = [replace(model, sigma=pooled.sigma, df=df) for model in own if model.blocked]
         within = {arm: model for model in made for arm in model.values}
+    spread = {arm: some for model in of_layers for arm, some in model.spread.items()}  # arms of a layer are independent
     return replace(
-        plain, sigma=between.sigma, df=between.df, _marginal=between._marginal, within=within, networks=len(members),
+        plain, own={arm: some.ratio for arm, some in spread.items() if some.ratio > SPREAD_RATIO}, spread=spread,
+        sigma=between.sigma, df=between.df, _marginal=between._marginal, within=within, networks=len(members),
         seed_sd=between.seed_sd, block_f=between.block_f, block_note=between.block_note,
     )  # fmt: skip
 

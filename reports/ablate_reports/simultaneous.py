@@ -26,11 +26,17 @@ _CRITICAL: dict[tuple[bytes, float, float], float] = {}
 """Critical values already solved for: a report asks for the same family several times."""
 
 
+@lru_cache(maxsize=1)
+def _legendre() -> tuple[Array, Array]:
+    x, w = np.polynomial.legendre.leggauss(NODES_S)
+    return x, w
+
+
 @lru_cache(maxsize=64)
 def scale_nodes(df: float) -> tuple[Array, Array]:
     """Gauss-Legendre nodes and weights for ``E[f(S)]`` with ``S = sqrt(chi2_df / df)``."""
     low, high = np.sqrt(stats.chi2.ppf([1e-15, 1 - 1e-15], df) / df)
-    x, w = np.polynomial.legendre.leggauss(NODES_S)
+    x, w = _legendre()
     s = low + (high - low) * (x + 1) / 2
     weights = w * (high - low) / 2 * stats.chi2.pdf(df * s * s, df) * 2 * df * s
     return s, weights / weights.sum()

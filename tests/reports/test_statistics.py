@@ -10,6 +10,8 @@ import pytest
 import statsmodels.formula.api as smf
 from scipy import stats
 
+from ablate_reports import statistics
+from ablate_reports.simultaneous import MaxT
 from ablate_reports.statistics import NO_SPREAD, ONE_SEED, fit
 
 Data = dict[str, dict[int, float]]
@@ -37,6 +39,14 @@ def pairs(data: Data) -> list[tuple[str, str]]:
     return [(a, "a0") for a in data if a != "a0"]
 
 
+@pytest.fixture
+def one_variance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every arm by the pooled variance, however its few seeds happen to lie."""
+    monkeypatch.setattr(statistics, "SPREAD_RATIO", math.inf)
+    monkeypatch.setattr(statistics, "SHARED_RATIO", math.inf)
+
+
+@pytest.mark.usefixtures("one_variance")
 @pytest.mark.parametrize("missing", [[], [("a1", 0)], [("a0", 2), ("a3", 1)]])
 def test_blocked_contrasts_agree_with_statsmodels(missing: list[tuple[str, int]]) -> None:
     data = draw(6, 4, seed_sd=2.0, rng_seed=3)
@@ -68,6 +78,7 @@ def test_the_block_f_agrees_with_statsmodels() -> None:
     assert model.block_f == pytest.approx(table.loc["C(seed)", "F"], rel=1e-8)
 
 
+@pytest.mark.usefixtures("one_variance")
 def test_unblocked_family_agrees_with_scipy_dunnett() -> None:
     data = draw(5, 6, rng_seed=3)
     data["a2"] = {s: y + 2 for s, y in data["a2"].items()}
@@ -107,37 +118,98 @@ def test_two_blocked_arms_are_the_paired_t_test() -> None:
     assert c.p == pytest.approx(oracle.pvalue, rel=1e-8)
 
 
-def test_an_arm_of_triple_spread_is_tested_by_welch() -> None:
-    data = draw(8, 6, sd=0.1, rng_seed=4)
-    data["a3"] = {s: y * 12 for s, y in data["a3"].items()}
+def test_two_arms_of_their_own_variance_are_compared_by_welch() -> None:
+    data = apart(draw(8, 6, sd=0.1, rng_seed=4))
+    for arm in ("a3", "a4"):
+        data[arm] = {s: y * 12 for s, y in data[arm].items()}
+    model = fit(data)
+    assert model is not None
+    assert list(model.own) == ["a3", "a4"]
+    [c] = model.compare([("a3", "a4")])
+    oracle = stats.ttest_ind(list(data["a3"].values()), list(data["a4"].values()), equal_var=False)
+    assert c.method == "welch"
+    assert (c.p, c.df) == pytest.approx((oracle.pvalue, oracle.df), rel=1e-8)
+    others = [c for c in model.compare(pairs(data)) if c.arm not in model.own]
+    assert {c.method for c in others} == {"pooled"}
+
+
+@pytest.mark.parametrize("missing", [[], [("a1", 0)], [("a3", 1)]])
+def test_own_variances_in_blocks_are_those_of_a_sandwich(missing: list[tuple[str, int]]) -> None:
+    """``L (X'X)^-1 X' diag(variance of each arm) X (X'X)^-1 L'`` with the design of statsmodels; Satterthwaite's df."""
+    data = with_a_noisy_arm(2.5)
+    for arm, seed in missing:
+        del data[arm][seed]
     model = fit(data)
     assert model is not None
     assert list(model.own) == ["a3"]
-    c = next(c for c in model.compare(pairs(data)) if c.arm == "a3")
-    oracle = stats.ttest_ind(list(data["a3"].values()), list(data["a0"].values()), equal_var=False)
+    assert "a3" in model.pooled
+    frame = long(data)
+    ols = smf.ols("y ~ 0 + C(arm) + C(seed, Sum)", frame).fit()
+    inverse, design = ols.normalized_cov_params.to_numpy(), ols.model.exog
+    mine = (frame["arm"] == "a3").to_numpy()
+    leverage = np.diag(design @ inverse @ design.T)
+    variance = float((ols.resid[mine] ** 2).sum() / (1 - leverage[mine]).sum())
+    names = list(ols.params.index)
+    row = np.zeros(len(names))
+    row[names.index("C(arm)[a3]")], row[names.index("C(arm)[a0]")] = 1, -1
+    weights = row @ inverse @ design.T
+    of_own, of_pool = (weights[mine] ** 2).sum() * variance, (weights[~mine] ** 2).sum() * ols.mse_resid
+    df = (of_own + of_pool) ** 2 / (of_own**2 / (mine.sum() - 1) + of_pool**2 / ols.df_resid)
+    [c] = model.compare([("a3", "a0")])
     assert c.method == "welch"
-    assert (c.p, c.df) == pytest.approx((oracle.pvalue, oracle.df), rel=1e-8)
-    others = [c for c in model.compare(pairs(data)) if c.arm != "a3"]
-    assert all(c.method == "pooled" for c in others)
-    assert c.low is not None
-    assert c.low_single is not None
-    assert c.low < c.low_single
+    assert (c.estimate, c.se, c.df) == pytest.approx((row @ ols.params, math.sqrt(of_own + of_pool), df), rel=1e-8)
 
 
-def test_a_baseline_of_triple_spread_makes_every_comparison_welch() -> None:
-    data = draw(6, 6, sd=0.1, rng_seed=4)
+def test_an_arm_far_out_of_line_leaves_the_pooled_variance_and_the_seed_effects() -> None:
+    data = with_a_noisy_arm(60.0)
+    model = fit(data)
+    assert model is not None
+    assert list(model.own) == ["a3"]
+    assert "a3" not in model.pooled
+    frame = long(data)
+    rest = smf.ols("y ~ 0 + C(arm) + C(seed, Sum)", frame[frame["arm"] != "a3"]).fit()
+    assert model.sigma == pytest.approx(math.sqrt(rest.mse_resid), rel=1e-10)
+    of_seed = rest.predict(pd.DataFrame([("a0", s) for s in range(6)], columns=["arm", "seed"]))
+    less = np.array(list(data["a3"].values())) - of_seed.to_numpy() + of_seed.mean()
+    [c] = model.compare([("a3", "a0")])
+    assert c.estimate == pytest.approx(less.mean() - rest.params["C(arm)[a0]"], rel=1e-9)
+    assert c.se == pytest.approx(math.sqrt((less.var(ddof=1) + rest.mse_resid) / 6), rel=1e-8)
+    others = model.compare([(a, "a0") for a in data if a not in ("a0", "a3")])
+    assert {(c.method, c.df) for c in others} == {("pooled", rest.df_resid)}
+
+
+def with_a_noisy_arm(factor: float) -> Data:
+    """Eight arms over six seeds with seed effects; the residual of a3 is `factor` times the others'."""
+    rng = np.random.default_rng(21)
+    of_seed = rng.normal(0, 0.3, 6)
+    sd = {f"a{i}": 0.1 * (factor if i == 3 else 1.0) for i in range(8)}
+    return {a: {s: float(of_seed[s] + rng.normal(0, scale)) for s in range(6)} for a, scale in sd.items()}
+
+
+def test_a_baseline_of_a_little_more_spread_is_judged_by_its_own_as_all_lean_on_it() -> None:
+    data = draw(6, 6, sd=0.1, rng_seed=6)
+    model = fit(data)
+    assert model is not None
+    assert model.own == {}
+    assert 1.1 < model.spread["a0"].ratio < 2
+    assert {c.method for c in model.compare(pairs(data))} == {"welch"}
+    assert {c.method for c in model.compare(pairs(data)[:2])} == {"pooled"}, "two comparisons do not make a baseline"
+
+
+def test_the_family_of_a_noisy_baseline_uses_its_joint_law_with_the_degrees_of_freedom_of_each() -> None:
+    data = apart(draw(6, 6, sd=0.1, rng_seed=4))
     data["a0"] = {s: y * 12 for s, y in data["a0"].items()}
     model = fit(data)
     assert model is not None
     found = model.compare(pairs(data))
     assert {c.method for c in found} == {"welch"}
-    from statsmodels.stats.multitest import multipletests
-
-    np.testing.assert_allclose(
-        [c.p_family for c in found], multipletests([c.p for c in found], method="holm")[1], rtol=1e-8
-    )
+    own = model.spread["a0"].variance
+    rho = own / (own + (model.sigma or 0) ** 2)
     for c in found:
-        assert c.low is not None and c.high is not None and c.p_family is not None  # noqa: PT018
+        assert c.df is not None and c.se is not None and c.high is not None and c.low is not None  # noqa: PT018
+        law = MaxT(np.full((5, 5), rho) + (1 - rho) * np.eye(5), c.df)
+        assert (c.high - c.estimate) / c.se == pytest.approx(law.critical(0.05), rel=1e-6)
+        assert c.p_family == pytest.approx(law.adjusted_p(c.estimate / c.se), abs=1e-6)
         assert (c.p_family < 0.05) == (not c.low <= 0 <= c.high)
 
 
@@ -239,15 +311,3 @@ def test_the_satterthwaite_mean_of_a_balanced_study_is_the_textbook_one() -> Non
     assert mean.high is not None
     assert mean.high - mean.mean == pytest.approx(stats.t.isf(0.025, df) * math.sqrt(variance), rel=1e-8)
     assert model.seed_sd == pytest.approx(math.sqrt((ms_seed - ms_error) / a), rel=1e-8)
-
-
-def test_the_surest_welch_contrast_is_judged_at_holms_first_level() -> None:
-    data = draw(6, 6, sd=0.1, rng_seed=4)
-    data["a0"] = {s: y * 12 for s, y in data["a0"].items()}
-    model = fit(data)
-    assert model is not None
-    surest = min(model.compare(pairs(data)), key=lambda c: c.p or 1.0)
-    assert surest.se is not None
-    assert surest.high is not None
-    half = stats.t.isf(0.05 / 5 / 2, surest.df) * surest.se
-    assert surest.high - surest.estimate == pytest.approx(half, rel=1e-10)
