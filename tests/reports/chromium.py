@@ -65,6 +65,7 @@ class Chromium:
         self._session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
         self.resize(width, height)
 
     def __enter__(self) -> Chromium:
@@ -146,6 +147,13 @@ class Chromium:
     def theme(self, scheme: str) -> None:
         """Pretend that the system prefers ``light`` or ``dark``."""
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def press(self, key: str, code: int) -> None:
+        """Press and release a key, as a hand would: ``("Tab", 9)``."""
+        named = {"key": key, "code": key, "windowsVirtualKeyCode": code, "nativeVirtualKeyCode": code}
+        text = {"text": "\r"} if key == "Enter" else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", **named, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **named)
 
     def screenshot(self, path: Path, *, whole: bool = True) -> None:
         """Save a PNG of the whole page, or of what is in view."""

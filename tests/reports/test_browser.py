@@ -170,6 +170,29 @@ def test_what_can_be_operated_can_be_reached_by_keyboard_and_has_a_name(browser:
     assert browser.run(unreachable) == 0
 
 
+def test_the_keyboard_alone_chooses_a_level_and_opens_a_table(browser: Chromium, page: Path) -> None:
+    browser.run("document.querySelector('.skip').focus()")
+    assert browser.run("document.querySelector('.skip').getBoundingClientRect().left") > 0  # hidden until it has focus
+    active = "document.activeElement.outerHTML.slice(0, 60)"
+    seen = []
+    for _ in range(40):
+        browser.press("Tab", 9)
+        seen.append(browser.run(active))
+        if "data-axis" in seen[-1]:
+            break
+    assert "data-axis" in seen[-1], seen
+    before = browser.run(SHOWN)
+    browser.press("ArrowDown", 40)
+    assert 0 < browser.run(f"{WAIT}.then(() => {SHOWN})") < before
+    browser.press("ArrowUp", 38)
+    assert browser.run(f"{WAIT}.then(() => {SHOWN})") == before
+    browser.run("document.querySelector('#figure-effects summary').focus()")
+    browser.press("Enter", 13)
+    assert browser.run("document.querySelector('#figure-effects details').open") is True
+    browser.press("Enter", 13)
+    assert browser.problems == []
+
+
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 def test_text_has_contrast(browser: Chromium, page: Path, scheme: str) -> None:
     browser.theme(scheme)
