@@ -235,8 +235,9 @@ def _detectable(frames: StudyFrames, model: Model | None, power_level: float = 0
     pairs = [(a, str(base)) for a in model.values if a != base and len(model.values[a]) > 1]
     found = []
     for c in model.compare(pairs, float(frames.study["alpha"])) if pairs else []:
-        if c.low is not None and c.se is not None and c.df is not None:
-            found.append(power.detectable(c.se, c.df, (c.estimate - c.low) / c.se, power_level))
+        if c.low is not None and c.se_family is not None and c.df_family is not None:
+            critical = (c.estimate - c.low) / c.se_family
+            found.append(power.detectable(c.se_family, c.df_family, critical, power_level))
     return float(np.median(found)) if found else None
 
 

@@ -59,12 +59,13 @@ def _loadings(corr: Array) -> Array | None:
 
 
 @lru_cache(maxsize=16)
-def _largest(corr: bytes, m: int) -> Array:
+def _largest(corr: bytes, m: int, signed: bool = False) -> Array:
     """The largest of m correlated normals, quasi-randomly; one family is asked with several degrees of freedom."""
     points = stats.qmc.Sobol(m, scramble=True, rng=np.random.default_rng(20260703)).random_base2(SOBOL_LOG2)
     values, vectors = np.linalg.eigh(np.frombuffer(corr).reshape(m, m))
     root = vectors * np.sqrt(np.clip(values, 0, None))
-    return np.asarray(np.abs(special.ndtri(np.clip(points, 1e-12, 1 - 1e-12)) @ root.T).max(axis=1))
+    normal = special.ndtri(np.clip(points, 1e-12, 1 - 1e-12)) @ root.T
+    return np.asarray((normal if signed else np.abs(normal)).max(axis=1))
 
 
 @dataclass(frozen=True)
@@ -130,3 +131,32 @@ class MaxT:
     def adjusted_p(self, t: float) -> float:
         """The family-wise p value of one contrast's t statistic."""
         return float(min(1.0, max(0.0, 1 - self.cdf(abs(t)))))
+
+    def upper_cdf(self, c: float) -> float:
+        """``P(max t <= c)``, one-sided."""
+        if len(self.corr) == 1:
+            return float(stats.t.cdf(c, self.df))
+        if self.__dict__["_loads"] is None:
+            m = _largest(np.round(self.corr, 12).tobytes(), len(self.corr), signed=True)
+            if c == 0:
+                return float((m <= 0).mean())
+            beyond = stats.chi2.sf(self.df * (m / c) ** 2, self.df)
+            return float(np.where(m <= 0, 1.0, beyond).mean() if c > 0 else np.where(m < 0, 1 - beyond, 0.0).mean())
+        s, weight = scale_nodes(self.df)
+        z = np.linspace(-9, 9, 2 * NODES_Z - 1)
+        density = np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
+        inside = np.ones((len(s), len(z)))
+        for load, count in zip(*self.__dict__["_loads"], strict=True):
+            inside *= special.ndtr((c * s[:, None] + load * z) / np.sqrt(1 - load**2)) ** count
+        return float(weight @ inside @ density)
+
+    def upper_critical(self, alpha: float) -> float:
+        """The c with ``P(max t > c) = alpha``."""
+        low, high = float(stats.t.isf(alpha, self.df)), float(stats.t.isf(alpha / len(self.corr), self.df))
+        if len(self.corr) == 1:
+            return low
+        return float(optimize.brentq(lambda c: self.upper_cdf(c) - (1 - alpha), low - 0.01, high + 0.01, xtol=1e-10))
+
+    def upper_p(self, t: float) -> float:
+        """The family-wise p value of one contrast's t statistic, one-sided."""
+        return float(min(1.0, max(0.0, 1 - self.upper_cdf(t))))

@@ -59,6 +59,7 @@ class Contrast:
 
     Attributes:
         se, df: standard error and degrees of freedom of the ordinary interval.
+        se_family, df_family: those the family judges by; they differ where it leans on a noisy arm.
         low, high: the simultaneous interval, over the family the contrast was computed in; None without one.
         low_single, high_single: the ordinary interval of this contrast alone.
         p, p_family: ordinary and family-wise p value.
@@ -82,6 +83,8 @@ class Contrast:
     p_family: float | None = None
     method: str = "none"
     note: str = ""
+    se_family: float | None = None
+    df_family: float | None = None
 
 
 @dataclass(frozen=True)
@@ -286,7 +289,8 @@ class Model:
             se, law = math.sqrt(float(variance)), laws[df]
             half = law.critical(level) * se
             p = min(1.0, law.adjusted_p(float(estimate) / se) * alpha / level)
-            found[i] = replace(found[i], low=float(estimate) - half, high=float(estimate) + half, p_family=p)
+            low, high = float(estimate) - half, float(estimate) + half
+            found[i] = replace(found[i], low=low, high=high, p_family=p, se_family=se, df_family=df)
             if own & {found[i].arm, found[i].reference}:
                 found[i] = replace(found[i], method="welch", note=OWN_VARIANCE)
 
@@ -346,7 +350,9 @@ def _widen_holm(found: list[Contrast], index: list[int], alpha: float, share: fl
             stopped = level
         running = max(running, min(1.0, c.p * (m - k) / share))
         half = float(stats.t.isf(level / 2, c.df)) * c.se
-        found[i] = replace(c, low=c.estimate - half, high=c.estimate + half, p_family=running)
+        found[i] = replace(
+            c, low=c.estimate - half, high=c.estimate + half, p_family=running, se_family=c.se, df_family=c.df
+        )
 
 
 def fit(values: Values) -> Model | None:
