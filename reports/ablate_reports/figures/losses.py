@@ -52,7 +52,8 @@ def panels(analysis: Analysis) -> tuple[str, list[Panel]]:
     arms, numbers = np.unique(rows["arm_id"].to_numpy(dtype=str), return_inverse=True)
     points, listed = (MOST_POINTS, 8) if len(arms) <= MANY_ARMS else (MOST_POINTS // 2, 2)
     binned = _binned(rows, numbers, points)
-    by_arm = {str(arms[number]): some for number, some in binned.groupby("arm", sort=True)}
+    groups = dict(list(binned.groupby("arm", sort=True)))
+    by_arm = {str(arm): groups[number] for number, arm in enumerate(arms) if number in groups}
     trained = {a: label for a, label in analysis.frames.trained_labels.items() if a in by_arm}
     return name, [_panel(label, by_arm[a], listed) for a, label in trained.items() if len(by_arm[a]) > 1]
 
