@@ -18,8 +18,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from ablate_reports.linear import Array, LeastSquares, least_squares, rank, sum_coded
-from ablate_reports.simultaneous import MaxT
+from ablate_reports.linear import Array, LeastSquares, estimates, least_squares, rank, sum_coded
 
 Cells = Mapping[str, Mapping[str, str]]
 Values = Mapping[str, Mapping[int, float]]
@@ -28,8 +27,6 @@ Name = tuple[str, ...]
 REST = "(as base)"
 """The level of a factor that an arm does not name."""
 NO_NOISE = "no interval: nothing is left to estimate the noise from"
-MAX_FAMILY = 400
-"""A family larger than this gets Bonferroni limits: the joint law would take longer than the answer is worth."""
 
 
 @dataclass(frozen=True)
@@ -318,19 +315,10 @@ def _judged(found: list[_Asked], sigma: float | None, df: float, alpha: float) -
     if sigma is None or not usable:
         return out
     # all main effects share one fit, all interactions another: one covariance holds for the whole family
-    fitted = found[usable[0]][1]
     rows = np.stack([found[i][2] for i in usable])
-    cov = rows @ fitted.inverse @ rows.T
-    scale = np.sqrt(np.diag(cov))
-    law = MaxT(cov / np.outer(scale, scale), df) if len(usable) <= MAX_FAMILY else None
-    critical = law.critical(alpha) if law else float(stats.t.isf(alpha / (2 * len(usable)), df))
-    single = float(stats.t.isf(alpha / 2, df))
-    for i, root in zip(usable, scale, strict=True):
-        estimate, se = out[i].estimate or 0.0, sigma * float(root)
-        p = float(2 * stats.t.sf(abs(estimate) / se, df))
+    for i, e in zip(usable, estimates(found[usable[0]][1], rows, sigma, df, alpha), strict=True):
         out[i] = replace(
-            out[i], se=se, low=estimate - critical * se, high=estimate + critical * se,
-            low_single=estimate - single * se, high_single=estimate + single * se, p=p,
-            p_family=law.adjusted_p(estimate / se) if law else min(1.0, p * len(usable)),
+            out[i], se=e.se, low=e.low, high=e.high, low_single=e.low_single, high_single=e.high_single, p=e.p,
+            p_family=e.p_family,
         )  # fmt: skip
     return out

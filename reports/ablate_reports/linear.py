@@ -11,10 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
+
+from ablate_reports.simultaneous import MaxT
 
 Array = npt.NDArray[np.float64]
 
 TOLERANCE = 1e-9
+MAX_FAMILY = 400
+"""A family larger than this gets Bonferroni limits: the joint law would take longer than the answer is worth."""
 
 
 @dataclass(frozen=True)
@@ -67,3 +72,53 @@ def sum_coded(values: Sequence[object], levels: Sequence[object]) -> Array:
     """Effect coding: one column per level but the last, which is -1 in all of them; (n, len(levels) - 1)."""
     member = np.array([[float(v == level) for level in levels] for v in values]).reshape(len(values), len(levels))
     return np.asarray(member[:, :-1] - member[:, -1:], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A combination of coefficients.
+
+    Attributes:
+        low, high, p_family: hold for all combinations of its family at once.
+        low_single, high_single, p: hold for this one alone.
+    """
+
+    value: float
+    se: float
+    low: float
+    high: float
+    low_single: float
+    high_single: float
+    p: float
+    p_family: float
+
+
+def estimates(fit: LeastSquares, rows: Array, sigma: float, df: float, alpha: float) -> list[Estimate]:
+    """Combinations ``rows @ beta`` (m, p), all estimable, as one family.
+
+    Args:
+        sigma, df: residual standard deviation to judge by and its degrees of freedom; > 0.
+    """
+    cov = rows @ fit.inverse @ rows.T
+    scale, m = np.sqrt(np.diag(cov)), len(rows)
+    law = MaxT(cov / np.outer(scale, scale), df) if m <= MAX_FAMILY else None
+    critical = law.critical(alpha) if law else float(stats.t.isf(alpha / (2 * m), df))
+    single = float(stats.t.isf(alpha / 2, df))
+    found = []
+    for value, root in zip((rows @ fit.beta).tolist(), scale.tolist(), strict=True):
+        se = sigma * root
+        p = float(2 * stats.t.sf(abs(value) / se, df))
+        family = law.adjusted_p(value / se) if law else min(1.0, p * m)
+        found.append(
+            Estimate(
+                value,
+                se,
+                value - critical * se,
+                value + critical * se,
+                value - single * se,
+                value + single * se,
+                p,
+                family,
+            )
+        )
+    return found
