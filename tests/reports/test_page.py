@@ -104,16 +104,17 @@ def test_the_same_study_gives_the_same_bytes_in_another_process() -> None:
         "print([hashlib.sha256(x(f).encode()).hexdigest() for x in (r.render_html, r.render_json, r.render_csv, "
         "r.render_markdown)])"
     )
-    seen = set()
-    for seed in ("1", "2"):
-        run = subprocess.run(
+    runs = [
+        subprocess.Popen(
             [sys.executable, "-c", code, str(Path(__file__).parent)],
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
-            check=True,
             env=os.environ | {"PYTHONHASHSEED": seed},
         )
-        seen.add(run.stdout)
+        for seed in ("1", "2")
+    ]
+    seen = {run.communicate()[0] for run in runs}
+    assert [run.returncode for run in runs] == [0, 0]
     assert len(seen) == 1
 
 
