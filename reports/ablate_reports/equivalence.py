@@ -84,7 +84,7 @@ def equivalences(
     found = [_single(c, margin, lower_is_better, alpha) for c in contrasts]
     judged = [i for i, e in enumerate(found) if e.p is not None]
     of_family = [_by_family(contrasts[i], margin) for i in judged]
-    for i, p in zip(judged, _holm(of_family), strict=True):
+    for i, p in zip(judged, holm(of_family), strict=True):
         found[i] = replace(found[i], p_family=p, equivalent=p <= alpha)
     limits = _limits(model, [contrasts[i] for i in judged], margin, lower_is_better, alpha)
     for i, (limit, p) in zip(judged, limits, strict=True):
@@ -114,7 +114,7 @@ def _by_family(c: Contrast, margin: float) -> float:
     return tost(c.estimate, c.se_family, c.df_family, margin)
 
 
-def _holm(p: Sequence[float]) -> list[float]:
+def holm(p: Sequence[float]) -> list[float]:
     """Holm's adjusted p values."""
     order = np.argsort(p, kind="stable")
     out, running = [0.0] * len(p), 0.0
