@@ -15,10 +15,8 @@ from typing import Any
 from scipy import stats
 
 from ablate_reports.choices import choices, varying
-from ablate_reports.data import DIVERGED, DONE, FAILED, StudyFrames, records
+from ablate_reports.data import DIVERGED, FAILED, FINAL, StudyFrames, records
 from ablate_reports.equivalence import holm
-
-FINAL = (DONE, DIVERGED, FAILED)
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class LevelCount:
     Attributes:
         planned: trials of the level; `final`: those that ended.
         failed, diverged: of the final ones.
-        missing: final trials without a usable value, for whatever reason.
+        missing: final trials without a usable value, for whatever reason (stopped early too, which is no loss).
         others_lost, others_final: failed or diverged, and final, among the other levels of the axis.
         p: one-sided Fisher exact p that this level loses more trials than the others; None where nothing can be tested.
         p_family: Holm's over all levels of all axes.
@@ -109,7 +107,7 @@ def _count(
     diverged = sum(t.status == DIVERGED for t in final)
     failed = sum(t.status == FAILED for t in final)
     missing = sum(t.trial_id not in usable for t in final)
-    rest_lost = sum(t.status != DONE for t in rest)
+    rest_lost = sum(t.status in (DIVERGED, FAILED) for t in rest)
     p = None
     if final and rest and failed + diverged + rest_lost:
         table = [[failed + diverged, len(final) - failed - diverged], [rest_lost, len(rest) - rest_lost]]

@@ -20,6 +20,7 @@ from ablate_reports.data import (
     DIVERGED,
     DONE,
     FAILED,
+    FINAL,
     StudyFrames,
     metric_title,
     records,
@@ -266,7 +267,7 @@ def _situation(
         for r in rows
         if r.contrast is not None
     ]
-    final = int(status.isin([DONE, DIVERGED, FAILED]).sum())
+    final = int(status.isin(FINAL).sum())
     return Situation(
         metric=_spoken(primary, frames),
         baseline=_called(base) if base else None,

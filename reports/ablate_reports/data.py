@@ -34,9 +34,15 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "environments": ("env_id", "definition"),
     "attempts": ("trial_id", "attempt", "host", "device", "started_at", "ended_at", "status", "error_head"),
     "skips": ("plan", "label", "reason"),
+    "rungs": ("trial_id", "arm_id", "seed", "step", "value", "decision"),
 }  # fmt: skip
 """The columns each frame must have. Where trained networks are measured in several ways, ``arms`` also has
-``trained_id, trained_label``, and measurements and artifacts say in ``declared`` whether an arm asked for them."""
+``trained_id, trained_label``, and measurements and artifacts say in ``declared`` whether an arm asked for them. Where
+trials were run to confirm a pick, ``trials`` says so in ``confirm``. ``rungs`` has one row for each trial that a rung
+of early stopping judged: the metric at that step, and whether it was ``kept``, ``stopped``, or would have been stopped
+and ran on for the ``audit``; a study that stops nothing early has none."""
+
+DECISIONS = ("kept", "stopped", "audit")
 
 NUMERIC = frozenset(
     "num_parameters position seed steps_planned steps_done wall_seconds cpu_seconds gpu_seconds peak_mem_mb "
@@ -47,9 +53,12 @@ NUMERIC = frozenset(
 DONE = "done"
 DIVERGED = "diverged"
 FAILED = "failed"
+STOPPED = "stopped"
 LOST = "lost"
-STATUSES = (DONE, DIVERGED, FAILED, LOST, "interrupted", "running", "planned")
-"""Every status a trial may have, as the store derives it; the first three are final, the others go on with the run."""
+FINAL = (DONE, DIVERGED, FAILED, STOPPED)
+STATUSES = (*FINAL, LOST, "interrupted", "running", "planned")
+"""Every status a trial may have, as the store derives it; what is not final goes on with the run. ``stopped``: by a
+rung of early stopping, and no failure."""
 
 METRIC_NAMES = {
     "fid": "Frechet Inception distance (FID)",
@@ -85,6 +94,7 @@ class StudyFrames:
     attempts: pd.DataFrame
     skips: pd.DataFrame
     published: list[dict[str, Any]] = field(default_factory=list)
+    rungs: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS["rungs"]))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "study", _checked_study(self.study))
@@ -93,6 +103,9 @@ class StudyFrames:
         unknown = sorted(set(self.trials["status"]) - set(STATUSES))
         if unknown:
             raise ValueError(f"trials.status has {unknown[0]!r}; it is one of {', '.join(STATUSES)}")
+        odd = sorted(set(self.rungs["decision"].astype(str)) - set(DECISIONS))
+        if odd:
+            raise ValueError(f"rungs.decision has {odd[0]!r}; it is one of {', '.join(DECISIONS)}")
         for name in ("arms", "trials"):
             key = self.__dict__[name][f"{name[:-1]}_id"]
             if key.duplicated().any():
@@ -100,6 +113,8 @@ class StudyFrames:
         arms = self.arms
         defaults = {"trained_id": arms["arm_id"], "trained_label": arms["label"]}
         object.__setattr__(self, "arms", arms.assign(**{k: v for k, v in defaults.items() if k not in arms}))
+        confirm = self.trials["confirm"].eq(True) if "confirm" in self.trials else False
+        object.__setattr__(self, "trials", self.trials.assign(confirm=confirm))
         for name in ("measurements", "artifacts"):
             if "declared" not in (frame := self.__dict__[name]):
                 object.__setattr__(self, name, frame.assign(declared=None))
@@ -150,8 +165,8 @@ class StudyFrames:
         return dict(found[arm] for arm in self.ordered)
 
     def trials_of(self, arm_id: str) -> pd.DataFrame:
-        """The trials an arm is measured from."""
-        return self.trials[self.trials["arm_id"] == self.trained[arm_id]]
+        """The trials an arm is measured from; those run to confirm it stand apart."""
+        return self.trials[(self.trials["arm_id"] == self.trained[arm_id]) & ~self.trials["confirm"]]
 
     @cached_property
     def ordered(self) -> list[str]:
@@ -267,7 +282,7 @@ def metric_title(name: str, defined: Mapping[str, Any] | None = None) -> str:
     return f"{title}, {samples:,} samples" if isinstance(samples, int) else title
 
 
-def final_values(frames: StudyFrames, rows: pd.DataFrame) -> pd.DataFrame:
+def final_values(frames: StudyFrames, rows: pd.DataFrame, *, confirm: bool = False) -> pd.DataFrame:
     """One row per finished trial and arm measured from it: the value that counts, by the study's ``metric.at``.
 
     Draws of one step are averaged on the log scale (arithmetically when one is not positive). A value of None or NaN
@@ -276,11 +291,13 @@ def final_values(frames: StudyFrames, rows: pd.DataFrame) -> pd.DataFrame:
     Args:
         frames: the study.
         rows: its measurements of one ``(metric_id, cond_id)``.
+        confirm: the values of trials that were run to confirm a pick, instead of all others.
 
     Returns:
         ``trial_id, arm_id, seed, step, value``.
     """
-    done = set(frames.trials.loc[frames.trials["status"] == DONE, "trial_id"])
+    mine = (frames.trials["status"] == DONE) & (frames.trials["confirm"] == confirm)
+    done = set(frames.trials.loc[mine, "trial_id"])
     rows = rows[rows["trial_id"].isin(done)]
     at = frames.study["metric"]["at"]
     if isinstance(at, Mapping):
