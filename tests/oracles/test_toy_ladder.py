@@ -8,6 +8,13 @@ V14 leaves open the learning rate, the distribution of times and how the network
 step asks for the corner (r, t) = (0, 1), which LN(-.4, 1) hardly draws, and Fourier features of times extrapolate worse
 than times as plain numbers. Here they are 1e-3, LN(-2, 2) and plain numbers. With LN(-.4, 1) and Fourier features the
 methods that draw r at random are two to six times as far as V14, and at 2e-3 sCT-linear is at .3.
+
+Measured over the three seeds (V14): oracle velocity .0024 to .0029 (.0219), plug-in velocity on every row .0030 to
+.0039, MeanFlow .0044 to .0052 (.0767), ESC .0038 to .0065 (.0549), iMF .0047 to .0084 (.109), SplitMeanFlow .0042 to
+.0072 (.175), AlphaFlow .0039 to .0051 (.215), SCD .0124 to .0150 (.0325), sCT-linear .0024 to .0034 (.0152), sCT .0024
+to .0047 (.0200), CT-linear .0108 to .0124 (.0290), TVM .0014 to .0027 (.0089), IMM .0063 to .0134 (.0115), FM .79 to
+.80 in one step and .0015 to .0028 in 64 (.645, .0015). The order by the variance of the velocity holds for every seed;
+ESC, whose rows have the plug-in velocity half of the time, cannot be told from MeanFlow by three seeds.
 """
 
 from __future__ import annotations
@@ -37,10 +44,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.oracle("O22"), pytest.mark.timeout(1
 SEEDS = (0, 1, 2)
 PLAIN: dict[str, Any] = {"metric": "l2_mean", "weighting": "none", "tangent": "none"}
 PAIR = {"mu": -2.0, "sd": 2.0, "p_eq": 0.25}
-ROWS: dict[str, tuple[str, dict[str, Any], float]] = {
+ROWS: dict[str, tuple[str, dict[str, Any], float | None]] = {
     "meanflow": ("linear", {"name": "meanflow", **PLAIN, "time_sampler": PAIR}, 0.0767),
     "esc": ("linear", {"name": "esc", **PLAIN, "time_sampler": {**PAIR, "zero_steps": 500}}, 0.0549),
     "oracle": ("linear", {"name": "meanflow", **PLAIN, "time_sampler": PAIR}, 0.0219),
+    "plugin": (
+        "linear",
+        {"name": "meanflow", **PLAIN, "time_sampler": PAIR, "velocity": {"name": "plugin", "prob": 1.0}},
+        None,
+    ),
     "imf": ("linear", {"name": "imf", **PLAIN, "time_sampler": PAIR}, 0.109),
     "splitmeanflow": ("linear", {"name": "splitmeanflow", **PLAIN, "time_sampler": PAIR}, 0.175),
     "alphaflow": ("linear", {"name": "alphaflow", **PLAIN, "time_sampler": PAIR}, 0.215),
@@ -51,7 +63,7 @@ ROWS: dict[str, tuple[str, dict[str, Any], float]] = {
     "tvm": ("linear", {"name": "tvm", **PLAIN, "guidance": "none", "parameterization": "u"}, 0.0089),
     "imm": ("linear", {"name": "imm", "time_sampler": {"group": 16, "k": 10}}, 0.0115),
 }
-"""Path, objective, and the energy distance of V14."""
+"""Path, objective, and the energy distance of V14, where it has one."""
 
 
 def without_labels(patch: pytest.MonkeyPatch) -> None:
@@ -108,16 +120,17 @@ def measured(name: str) -> tuple[float, ...]:
         return tuple(energy(trial(objective, path, seed), Path(folder) / str(seed)) for seed in SEEDS)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row[2] is not None])
 def test_a_method_is_within_twice_the_recorded_distance(name: str) -> None:
     recorded = ROWS[name][2]
+    assert recorded is not None
     print(f"{name}: {', '.join(f'{value:.4f}' for value in measured(name))} (recorded {recorded})")
     assert max(measured(name)) < 2 * recorded
 
 
 def test_less_variance_in_the_velocity_is_a_better_map() -> None:
-    oracle, esc, meanflow = (mean(measured(name)) for name in ("oracle", "esc", "meanflow"))
-    assert oracle < esc < meanflow
+    oracle, plugin, conditional = (mean(measured(name)) for name in ("oracle", "plugin", "meanflow"))
+    assert oracle < plugin < conditional
 
 
 def test_flow_matching_without_labels_needs_many_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,4 +141,4 @@ def test_flow_matching_without_labels_needs_many_steps(tmp_path: Path, monkeypat
         (many,) = evaluate_checkpoint(trial("fm", "linear", seed, nfe=64), folder)
         print(f"fm: {one:.4f} in one step, {many['value']:.4f} in 64")
         assert one > 0.5
-        assert many["value"] < 0.003
+        assert many["value"] < 0.004
