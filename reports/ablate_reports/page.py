@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ablate_reports import cards, formats, methods, published, queries, tables
+from ablate_reports import accounting, cards, formats, methods, published, queries, tables
 from ablate_reports.analysis import Analysis, ArmRow
 from ablate_reports.choices import choices, varying
-from ablate_reports.data import DIVERGED, FAILED, LOST
+from ablate_reports.data import DIVERGED, FAILED, LOST, STOPPED
 from ablate_reports.figures import all_figures
 from ablate_reports.figures.base import Table
 from ablate_reports.figures.losses import panels
@@ -61,6 +61,8 @@ def context(analysis: Analysis) -> dict[str, Any]:
         ),
         "failures": tables.failures(analysis),
         "spent_on_failures": _spent_on_failures(analysis),
+        "stopped_early": bool((frames.trials["status"] == STOPPED).any()),
+        "lost_by_level": _lost_by_level(analysis),
         "skips": tables.skips(analysis),
         "identity": tables.identity(analysis.primary) if analysis.primary else None,
         "others": tables.other_groups(analysis),
@@ -125,6 +127,22 @@ def _environments(analysis: Analysis) -> tuple[Table, Table]:
     every = tables.environments(analysis)
     long = [row for row in every.rows if row[0].startswith(("packages.", "plugins."))]
     return Table(every.head, [row for row in every.rows if row not in long]), Table(every.head, long)
+
+
+def _lost_by_level(analysis: Analysis) -> tuple[list[str], Table]:
+    """Whether some level loses more trials than others: sentences and counts; empty where none was lost."""
+    values = analysis.primary.values if analysis.primary else None
+    usable = set() if values is None else set(values.loc[values["value"].notna(), "trial_id"])
+    counts = accounting.by_level(analysis.frames, usable)
+    head = ["Axis", "Level", "Planned", "Ended", "Failed", "Diverged", "Without a value", "Loses more often, p"]
+    if not any(c.lost for c in counts):
+        return [], Table(head, [])
+    rows = [
+        [formats.short(c.axis, 60), formats.short(c.level, 60), *map(str, (c.planned, c.final, c.failed, c.diverged)),
+         str(c.missing), "—" if c.p_family is None else f"{c.p_family:.2g}"]
+        for c in counts
+    ]  # fmt: skip
+    return accounting.sentences(counts), Table(head, rows)
 
 
 def _spent_on_failures(analysis: Analysis) -> str:

@@ -66,6 +66,11 @@ def scalar(name: str) -> str:
     return f"SELECT arm_id, seed, step, value FROM curves WHERE name = {quoted(name)}\nORDER BY arm_id, seed, step"
 
 
+def rungs() -> str:
+    """What each rung of early stopping judged, and how."""
+    return "SELECT step, arm_id, seed, value, decision FROM rungs ORDER BY step, arm_id, seed"
+
+
 def pictures(kind: str) -> str:
     """The newest picture of every trial and arm."""
     return (
@@ -93,7 +98,7 @@ def _from(analysis: Analysis, *, finished: bool = True) -> str:
     if analysis.frames.declares:
         text += " AND m.declared"
     if finished:
-        text += " AND t.status = 'done'"
+        text += " AND t.status = 'done' AND NOT t.confirm"
     samples = next(
         (v for k in ("samples", "num_samples", "n_samples") if isinstance(v := group.metric.get(k), int)), None
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from ablate_reports import formats
 from ablate_reports.analysis import Analysis, ArmRow
-from ablate_reports.data import DIVERGED, FAILED, LOST, STATUSES, definition, flat, records
+from ablate_reports.data import DIVERGED, FAILED, LOST, STATUSES, STOPPED, definition, flat, records
 from ablate_reports.figures.base import Table
 from ablate_reports.groups import Group, identity_diff
 from ablate_reports.shared import fit_shared
@@ -83,9 +83,9 @@ def arms(analysis: Analysis) -> Table:
 
 
 def failures(analysis: Analysis) -> Table:
-    """Trials that failed or diverged, with the reason that was recorded."""
+    """Trials that failed, diverged or were stopped early, with the reason that was recorded."""
     frames = analysis.frames
-    lost = frames.trials[frames.trials["status"].isin([DIVERGED, FAILED, LOST])]
+    lost = frames.trials[frames.trials["status"].isin([DIVERGED, FAILED, LOST, STOPPED])]
     rows = []
     for t in records(lost):
         reason = t.reason if isinstance(t.reason, str) and t.reason else _last_error(analysis, t.trial_id)

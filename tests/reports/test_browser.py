@@ -54,7 +54,15 @@ WAIT = "new Promise(done => setTimeout(done, 250))"
 
 def test_the_page_draws_everything_without_an_error_or_a_request(browser: Chromium, page: Path) -> None:
     drawn = browser.run(DRAWN)
-    assert [name for name, *_ in drawn] == ["cumulative-0", "effects", "grid-0", "cost-time", "curves", "parallel"]
+    assert [name for name, *_ in drawn] == [
+        "cumulative-0",
+        "effects",
+        "grid-0",
+        "cost-time",
+        "curves",
+        "rungs",
+        "parallel",
+    ]
     assert all(svg and not complains for _, svg, complains in drawn)
     assert [u for u in browser.requests if not u.startswith(("data:", "blob:"))] == [page.as_uri()]
     assert browser.run("document.body.innerText.includes('Share chart')") is False

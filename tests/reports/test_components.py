@@ -15,7 +15,8 @@ from test_analysis import changed
 
 from ablate_reports.analysis import Analysis, analyse
 from ablate_reports.choices import choices, find, varying
-from ablate_reports.figures import components, cost, cumulative, curves, effects, heatmap, parallel
+from ablate_reports.data import COLUMNS
+from ablate_reports.figures import components, cost, cumulative, curves, effects, heatmap, parallel, rungs
 
 STUDY = analyse(component_study())
 
@@ -233,3 +234,36 @@ def test_what_a_grid_cannot_tell_is_said() -> None:
     assert note.startswith("Interaction of a and b: not estimable")
     assert not any("★" in n["text"] for n in figure.spec["layout"]["annotations"])
     assert "not planned" in [n["text"] for n in figure.spec["layout"]["annotations"]]
+
+
+def test_without_stops_a_cut_to_a_third_is_imagined_at_the_measured_steps() -> None:
+    [figure] = rungs.build(STUDY)
+    assert figure.title == "Would stopping early have been safe?"
+    assert [row[0] for row in figure.table.rows] == ["500", "1,000", "1,500"]
+    marks = [t for t in figure.spec["data"] if t["mode"] == "markers"]
+    assert {t["name"] for t in marks} == {"kept", "below an imagined cut to the best third"}
+    assert sum(len(t["x"]) for t in marks) == 3 * 13
+    assert figure.narrow["height"] > figure.height
+
+
+def test_what_a_rung_decided_is_drawn_and_its_line_stands_in_the_curves() -> None:
+    frames = study({f"m{i}": -0.1 * i for i in range(9)}, 2, noise=0.02, every=500)
+    early = frames.measurements[frames.measurements["step"] == 500]
+    rank = early["arm_id"].str.removeprefix("arm-m").astype(int)
+    decision = np.where(rank >= 6, "kept", np.where(rank.isin([0, 3]), "audit", "stopped"))
+    rows = early.assign(decision=decision)[list(COLUMNS["rungs"])]
+    gone = frames.trials["arm_id"].isin(rows.loc[rows["decision"] == "stopped", "arm_id"])
+    stopped = frames.trials.assign(status=frames.trials["status"].mask(gone, "stopped"))
+    a = analyse(changed(frames, rungs=rows, trials=stopped))
+    [figure] = rungs.build(a)
+    assert figure.title == "Was stopping early safe?"
+    assert {t["name"] for t in figure.spec["data"] if "name" in t} == {"kept", "to be stopped, ran on for the audit"}
+    assert figure.table.rows[0][1:4] == ["5", "6", "2"]
+    assert "not estimated: fewer than 6 arms" in figure.table.rows[0][5]
+    assert "not estimated" in figure.caption
+    assert [s["x0"] for s in curves.build(a)[0].spec["layout"]["shapes"]] == [500.0]
+    assert any("rungs" in note for note in curves.build(a)[0].notes)
+
+
+def test_few_arms_have_no_rungs() -> None:
+    assert rungs.build(analyse(study({"fm": 0.0, "ct": -1.0}))) == []

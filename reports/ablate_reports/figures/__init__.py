@@ -6,7 +6,7 @@ Plotly itself is not imported: a spec is JSON, and ``plotly.graph_objects.Figure
 from __future__ import annotations
 
 from ablate_reports.analysis import Analysis
-from ablate_reports.figures import components, cost, cumulative, curves, effects, heatmap, parallel
+from ablate_reports.figures import components, cost, cumulative, curves, effects, heatmap, parallel, rungs
 from ablate_reports.figures.base import Figure, Table
 
 BUILDERS = (
@@ -16,6 +16,7 @@ BUILDERS = (
     heatmap.build,
     cost.build,
     curves.build,
+    rungs.build,
     parallel.build,
 )
 

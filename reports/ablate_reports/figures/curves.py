@@ -49,6 +49,8 @@ def build(analysis: Analysis) -> list[Figure]:
     )
     left = len(arms) - len(shown)
     notes = [f"Shown: the baseline and the {len(shown) - 1} best arms; {left} more are in the table."] if left else []
+    if len(analysis.frames.rungs):
+        notes.append("Dotted lines are rungs, at which early stopping judged the arms.")
     if fading := [r for r in shown if table.loc[table["arm_id"] == r.arm_id, "n"].nunique() > 1]:
         names = ", ".join(formats.short(r.label, 32) for r in fading[:4]) + (", …" if len(fading) > 4 else "")
         notes.append(f"Not every step has all seeds: {names} (hover or table for the number at each step).")
@@ -113,6 +115,7 @@ def _spec(analysis: Analysis, table: pd.DataFrame, arms: list[ArmRow]) -> dict[s
             yaxis=y,
             margin={"l": 56, "r": 16, "t": 12, "b": 48},
             showlegend=False,
+            shapes=[_rung(step) for step in sorted(set(analysis.frames.rungs["step"]))],
         ),
     }
 
@@ -124,6 +127,11 @@ def thinned(rows: pd.DataFrame, most: int = MOST_POINTS) -> pd.DataFrame:
     stretch = np.arange(len(rows)) * (most // 2) // len(rows)
     mean = rows["mean"].reset_index(drop=True).groupby(stretch)
     return rows.iloc[np.unique([0, *mean.idxmin(), *mean.idxmax(), len(rows) - 1])]
+
+
+def _rung(step: float) -> dict[str, Any]:
+    line = {"color": GREY, "width": 1, "dash": "dot"}
+    return {"type": "line", "x0": step, "x1": step, "y0": 0, "y1": 1, "yref": "paper", "layer": "below", "line": line}
 
 
 def _legend(arms: list[ArmRow]) -> list[Key]:
