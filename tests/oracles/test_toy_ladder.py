@@ -6,7 +6,7 @@ of one distribution have .0006, standard normal noise .067, the mean of the data
 
 V14 leaves open the learning rate, the distribution of times and how the network is told them. All three matter: one
 step asks for the corner (r, t) = (0, 1), which LN(-.4, 1) hardly draws, and Fourier features of times extrapolate worse
-than times as plain numbers. Here they are 1e-3, LN(-2, 2) and plain numbers. With LN(-.4, 1) and Fourier features the
+than times as plain numbers. Here they are 1e-3, LN(-2, 2) and plain numbers, chosen by looking at seed 0. With LN(-.4, 1) and Fourier features the
 methods that draw r at random are two to six times as far as V14, and at 2e-3 sCT-linear is at .3.
 
 Measured over the three seeds (V14): oracle velocity .0024 to .0029 (.0219), plug-in velocity on every row .0030 to
@@ -141,4 +141,4 @@ def test_flow_matching_without_labels_needs_many_steps(tmp_path: Path, monkeypat
         (many,) = evaluate_checkpoint(trial("fm", "linear", seed, nfe=64), folder)
         print(f"fm: {one:.4f} in one step, {many['value']:.4f} in 64")
         assert one > 0.5
-        assert many["value"] < 0.004
+        assert many["value"] < 0.003  # twice the recorded .0015
