@@ -25,14 +25,15 @@
   const at = (layout, path) => path.split(/[.[\]]+/).filter(Boolean).reduce((o, k) => o?.[k], layout) ?? null;
   const fit = (el) => {
     const { narrow, wide } = specs.get(el);
-    return Object.keys(narrow).length ? Plotly.relayout(el, phone.matches ? narrow : wide) : null;
+    // a new height alone would make Plotly keep the width of before
+    return Object.keys(narrow).length ? Plotly.relayout(el, { ...(phone.matches ? narrow : wide), autosize: true }) : null;
   };
   async function start(el) {
     const spec = JSON.parse(document.getElementById("spec-" + el.dataset.figure).textContent);
     const narrow = spec.narrow, wide = Object.fromEntries(Object.keys(narrow).map((k) => [k, at(spec.layout, k)]));
     specs.set(el, { narrow, wide, traces: spec.data.map(({ meta, y, z, opacity }) => ({ meta, y, z, opacity: opacity ?? 1 })) });
     await Plotly.newPlot(el, spec.data, spec.layout, config);
-    await Plotly.relayout(el, { ...look(el.layout), ...(phone.matches ? narrow : {}) });
+    await Plotly.relayout(el, { ...look(el.layout), ...(phone.matches ? narrow : {}), autosize: true });
     el.dataset.drawn = "1";
     if (chosen) mask(el);
   }
