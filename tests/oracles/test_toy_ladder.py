@@ -6,8 +6,9 @@ of one distribution have .0006, standard normal noise .067, the mean of the data
 
 V14 leaves open the learning rate, the distribution of times and how the network is told them. All three matter: one
 step asks for the corner (r, t) = (0, 1), which LN(-.4, 1) hardly draws, and Fourier features of times extrapolate worse
-than times as plain numbers. Here they are 1e-3, LN(-2, 2) and plain numbers, chosen by looking at seed 0. With LN(-.4, 1) and Fourier features the
-methods that draw r at random are two to six times as far as V14, and at 2e-3 sCT-linear is at .3.
+than times as plain numbers. Here they are 1e-3, LN(-2, 2) and plain numbers, chosen by looking at seed 0. With
+LN(-.4, 1) and Fourier features the methods that draw r at random are two to six times as far as V14, and at 2e-3
+sCT-linear is at .3.
 
 Measured over the three seeds (V14): oracle velocity .0024 to .0029 (.0219), plug-in velocity on every row .0030 to
 .0039, MeanFlow .0044 to .0052 (.0767), ESC .0038 to .0065 (.0549), iMF .0047 to .0084 (.109), SplitMeanFlow .0042 to
