@@ -94,6 +94,8 @@ class Factorial:
         error: ``seeds`` (within cells) or ``model`` (residual of the model).
         blocked: whether seeds are blocks.
         lack_of_fit: p of the test that nothing beyond two-way interactions is there; None where it cannot be tested.
+        within: factors that vary within trainings (ways of measuring): they and their interactions are judged within
+            trials, with `sigma_within` and `df_within`; the others between trainings, from means over the ways.
     """
 
     factors: dict[str, list[str]]
@@ -105,6 +107,9 @@ class Factorial:
     terms: list[Term]
     effects: list[Effect]
     lack_of_fit: float | None = None
+    within: tuple[str, ...] = ()
+    sigma_within: float | None = None
+    df_within: int = 0
 
     def main(self) -> list[Effect]:
         """The effects of single factors."""
@@ -124,6 +129,7 @@ def factorial(
     typ: Literal[2, 3] = 2,
     error: Literal["seeds", "model"] = "seeds",
     alpha: float = 0.05,
+    networks: Mapping[str, str] | None = None,
 ) -> Factorial | None:
     """Read arms that mix levels as a factorial.
 
@@ -134,6 +140,7 @@ def factorial(
         interactions: whether two-way interactions are in the model.
         typ: sums of squares of the main effects.
         error: where the noise comes from; ``seeds`` falls back to ``model`` when there is one seed.
+        networks: arm -> what was trained for it; arms with equal entries are measured from the same trials.
 
     Returns:
         None where no factor varies over the arms with values.
@@ -145,7 +152,52 @@ def factorial(
     if not factors:
         return None
     rows = [(a, s, float(y)) for a in arms for s, y in sorted(values[a].items()) if math.isfinite(y)]
+    of = {a: (networks or {}).get(a, a) for a in arms}
+    if 1 < len(set(of.values())) < len(arms):
+        return _split(cells, factors, rows, interactions, of, typ, error, alpha)
     return _Layout(cells, factors, rows, interactions).analysed(typ, error, alpha)
+
+
+def _split(
+    cells: Cells,
+    factors: dict[str, list[str]],
+    rows: list[tuple[str, int, float]],
+    interactions: bool,
+    of: Mapping[str, str],
+    typ: Literal[2, 3],
+    error: Literal["seeds", "model"],
+    alpha: float,
+) -> Factorial:
+    """Two strata: trainings, by means over the ways that all of them were measured in, and what is within them."""
+    per: dict[str, list[str]] = {}
+    for arm, network in of.items():
+        per.setdefault(network, []).append(arm)
+    within = tuple(f for f in factors if any(len({cells[a][f] for a in arms}) > 1 for arms in per.values()))
+    inside = _Layout(cells, factors, rows, interactions, of).analysed(typ, error, alpha, only=set(within))
+    ways = [{tuple(cells[a][f] for f in within) for a in arms} for arms in per.values()]
+    common = set.intersection(*ways)
+    outer = {f: levels for f, levels in factors.items() if f not in within}
+    between = None
+    if outer and common:
+        values: dict[tuple[str, int], list[float]] = {}
+        for arm, seed, y in rows:
+            if tuple(cells[arm][f] for f in within) in common:
+                values.setdefault((of[arm], seed), []).append(y)
+        means = [(n, s, sum(ys) / len(ys)) for (n, s), ys in values.items() if len(ys) == len(common)]
+        first = {network: cells[arms[0]] for network, arms in per.items()}
+        between = _Layout(first, outer, means, interactions).analysed(typ, error, alpha)
+    found = {t.factors: t for part in (inside, between) if part is not None for t in part.terms}
+    names: list[Name] = [(f,) for f in factors] + list(itertools.combinations(factors, 2))
+    unknown = "not estimable: trainings are not measured alike"
+    terms = [found.get(n) or Term(n, 0, math.prod(len(factors[f]) - 1 for f in n), why=unknown) for n in names]
+    effects = (between.effects if between else []) + inside.effects
+    order = {n: i for i, n in enumerate(names)}
+    return replace(
+        inside, factors=factors, sigma=between.sigma if between else None, df=between.df if between else 0,
+        blocked=between.blocked if between else False, terms=terms,
+        effects=sorted(effects, key=lambda e: order[e.factors]), within=within, sigma_within=inside.sigma,
+        df_within=inside.df,
+    )  # fmt: skip
 
 
 def _factors(cells: Cells, arms: Sequence[str], reference: Mapping[str, str]) -> dict[str, list[str]]:
@@ -166,17 +218,28 @@ class _Layout:
     """Columns of every term over the values, and what follows from them."""
 
     def __init__(
-        self, cells: Cells, factors: dict[str, list[str]], rows: list[tuple[str, int, float]], interactions: bool
+        self,
+        cells: Cells,
+        factors: dict[str, list[str]],
+        rows: list[tuple[str, int, float]],
+        interactions: bool,
+        trained: Mapping[str, str] | None = None,
     ) -> None:
         self.factors = factors
         self.y = np.array([y for _, _, y in rows])
         arms, seeds = list(dict.fromkeys(a for a, _, _ in rows)), sorted({s for _, s, _ in rows})
         place = [arms.index(a) for a, _, _ in rows]
         member, seed = np.eye(len(arms))[place], sum_coded([s for _, s, _ in rows], seeds)
-        self.blocked = len(seeds) > 1 and rank(member, seed) == len(arms) + len(seeds) - 1
-        one = np.ones((len(rows), 1))
-        self.block = np.hstack([one, seed]) if self.blocked else one
-        self.saturated = np.hstack([member, seed]) if self.blocked else member
+        if trained is None:
+            self.blocked = len(seeds) > 1 and rank(member, seed) == len(arms) + len(seeds) - 1
+            one = np.ones((len(rows), 1))
+            self.block = np.hstack([one, seed]) if self.blocked else one
+            self.base = np.ones((len(arms), 1))
+        else:  # trials are the blocks, and a training takes up all that its arms have in common
+            self.blocked, trial = True, [(trained[a], s) for a, s, _ in rows]
+            self.block = np.array([[float(t == u) for u in dict.fromkeys(trial)] for t in trial])
+            self.base = np.array([[float(trained[a] == n) for n in dict.fromkeys(trained.values())] for a in arms])
+        self.saturated = np.hstack([member, self.block])
         code = {f: sum_coded([cells[a][f] for a in arms], some) for f, some in factors.items()}
         self.mains: list[Name] = [(f,) for f in factors]
         self.pairs: list[Name] = list(itertools.combinations(factors, 2))
@@ -198,30 +261,36 @@ class _Layout:
 
     def gains(self, term: Name, others: Iterable[Name]) -> int:
         """Degrees of freedom that a term adds to others, over the cells of the plan."""
-        before = [np.ones((len(self.by_arm[term]), 1)), *(self.by_arm[t] for t in others)]
+        before = [self.base, *(self.by_arm[t] for t in others)]
         return rank(*before, self.by_arm[term]) - rank(*before)
 
     def others(self, term: Name, typ: int) -> list[Name]:
         """The terms a term is tested after."""
         return [t for t in self.terms if t != term and (typ == 3 or not set(term) <= set(t))]
 
-    def analysed(self, typ: Literal[2, 3], error: str, alpha: float) -> Factorial:
+    def analysed(self, typ: Literal[2, 3], error: str, alpha: float, only: set[str] | None = None) -> Factorial:
+        """Everything, or the terms and effects that have one of some factors."""
+
+        def asked(term: Name) -> bool:
+            return only is None or bool(only & set(term))
+
         model, within = self.fitted(self.terms), least_squares(self.saturated, self.y)
         error = "seeds" if error == "seeds" and within.df > 0 else "model"
         noise = within if error == "seeds" else model
         variance = noise.rss / noise.df if noise.df > 0 else 0.0
         sigma = math.sqrt(variance) if variance > 1e-24 * max(1.0, float((self.y**2).max())) else None
-        terms = {t: self._term(t, typ, sigma, noise.df) for t in [*self.mains, *self.pairs]}
-        plain = any(terms[t].aliases for t in self.mains)  # one model for all main effects of a family
+        terms = {t: self._term(t, typ, sigma, noise.df) for t in [*self.mains, *self.pairs] if asked(t)}
+        plain = any(t.aliases for t in terms.values())  # one model for all main effects of a family
         mains = [
             self._main(terms[f,], level, self.terms if typ == 3 and not plain else self.mains)
             for f, levels in self.factors.items()
+            if asked((f,))
             for level in levels[1:]
         ]
         both = [
             self._pair(f, g, a, b)
             for f, g in itertools.combinations(self.factors, 2)
-            if (f, g) in self.terms
+            if (f, g) in self.terms and asked((f, g))
             for a, b in itertools.product(self.factors[f][1:], self.factors[g][1:])
         ]
         effects = [e for some in (mains, both) for e in _judged(some, sigma, float(noise.df), alpha)]

@@ -18,7 +18,7 @@ from ablate_reports.simultaneous import MaxT
 Array = npt.NDArray[np.float64]
 
 TOLERANCE = 1e-9
-MAX_FAMILY = 400
+MAX_FAMILY = 150
 """A family larger than this gets Bonferroni limits: the joint law would take longer than the answer is worth."""
 
 

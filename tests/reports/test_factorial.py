@@ -229,3 +229,73 @@ def test_the_reference_level_is_the_one_asked_for() -> None:
     a1, a0 = first.main()[0].estimate, second.main()[0].estimate
     assert a1 is not None
     assert a0 == pytest.approx(-a1, rel=1e-10)
+
+
+# -- arms that are measured from the same trainings
+
+
+def measured(seeds: int = 5, rng_seed: int = 0) -> tuple[Cells, Values, dict[str, str]]:
+    """Four trainings (b x c), each measured at a0, a1 and a2: a split plot."""
+    cells = grid("b", "c", "a")
+    networks = {arm: arm[:4] for arm in cells}
+    rng = np.random.default_rng(rng_seed)
+    seed = rng.normal(0, 0.5, seeds)
+    trial = {(n, s): float(seed[s] + rng.normal(0, 1)) for n in set(networks.values()) for s in range(seeds)}
+    values = {
+        arm: {s: trial[networks[arm], s] + float(rng.normal(0, 0.2)) + 0.3 * (at["a"] == "a1") for s in range(seeds)}
+        for arm, at in cells.items()
+    }
+    return cells, values, networks
+
+
+def test_shared_trainings_are_a_split_plot_with_two_errors() -> None:
+    cells, values, networks = measured()
+    found = made(cells, values, networks=networks)
+    data = long(cells, values).assign(trial=lambda f: f["b"] + f["c"] + f["seed"].astype(str))
+    inner = smf.ols("y ~ C(trial) + C(a, Sum) + C(a, Sum):C(b, Sum) + C(a, Sum):C(c, Sum)", data).fit()
+    pure = smf.ols("y ~ C(trial) + C(a, Sum)*C(b, Sum)*C(c, Sum)", data).fit()
+    means = data.groupby(["b", "c", "seed"], as_index=False)["y"].mean()
+    outer = smf.ols("y ~ C(seed, Sum) + C(b, Sum)*C(c, Sum)", means).fit()
+    assert (found.within, found.df, found.df_within) == (("a",), outer.df_resid, pure.df_resid)
+    assert found.sigma is not None
+    assert found.sigma_within is not None
+    assert found.sigma**2 == pytest.approx(outer.mse_resid, rel=1e-8)
+    assert found.sigma_within**2 == pytest.approx(pure.mse_resid, rel=1e-8)
+    between = anova_lm(outer, typ=2)
+    by = {t.factors: t for t in found.terms}
+    assert by["b",].p == pytest.approx(between.loc["C(b, Sum)", "PR(>F)"], rel=1e-8)
+    assert by["b", "c"].f == pytest.approx(between.loc["C(b, Sum):C(c, Sum)", "F"], rel=1e-8)
+    less = smf.ols("y ~ C(trial) + C(a, Sum) + C(a, Sum):C(b, Sum)", data).fit()
+    ss = less.ssr - inner.ssr
+    assert by["c", "a"].f == pytest.approx(ss / 2 / pure.mse_resid, rel=1e-8)
+    [a1] = [e for e in found.main() if e.levels == ("a1",)]
+    plain = data[data["a"] == "a1"]["y"].mean() - data[data["a"] == "a0"]["y"].mean()
+    assert a1.estimate == pytest.approx(plain, rel=1e-8)
+    assert a1.se == pytest.approx(math.sqrt(pure.mse_resid * 2 / 20), rel=1e-8)
+    assert [e.factors for e in found.effects] == sorted(
+        [e.factors for e in found.effects], key=[t.factors for t in found.terms].index
+    )
+
+
+def test_trainings_that_are_measured_in_different_ways_are_compared_in_those_they_share() -> None:
+    cells, values, networks = measured()
+    for arm in ("b0c0a2", "b1c1a1"):
+        del cells[arm]
+    found = made(cells, values, networks=networks)
+    by = {t.factors: t for t in found.terms}
+    assert by["b",].estimable
+    [b1] = [e for e in found.main() if e.levels == ("b1",)]
+    shared = {arm: values[arm] for arm in cells if arm.endswith("a0")}
+    only = made({a: {"b": cells[a]["b"], "c": cells[a]["c"]} for a in shared}, shared)
+    assert b1.estimate == pytest.approx(only.main()[0].estimate, rel=1e-9)
+    nothing = {a: at for a, at in cells.items() if (at["a"] == "a0") == (at["b"] == "b0")}
+    apart = made(nothing, values, networks=networks)
+    assert {t.why for t in apart.terms if t.factors == ("b",)} == {"not estimable: trainings are not measured alike"}
+
+
+def test_with_one_training_or_none_shared_nothing_is_split() -> None:
+    cells = grid("a", "b")
+    values = drawn(cells)
+    usual = made(cells, values)
+    assert made(cells, values, networks={a: a for a in cells}) == usual
+    assert made(cells, values, networks=dict.fromkeys(cells, "one")) == usual

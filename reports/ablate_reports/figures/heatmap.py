@@ -79,7 +79,8 @@ def _fitted(analysis: Analysis, arms: Mapping[str, Mapping[str, str]]) -> Factor
     if analysis.model is None:
         return None
     base = choices(analysis.frames).get(str(analysis.frames.baseline), {})
-    return factorial(arms, analysis.model.values, reference=base, alpha=analysis.alpha)
+    trained = analysis.frames.trained
+    return factorial(arms, analysis.model.values, reference=base, alpha=analysis.alpha, networks=trained)
 
 
 def _panel(
