@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,9 @@ from ablate_reports.groups import Group, groups
 from ablate_reports.shared import fit_shared
 from ablate_reports.statistics import NO_SPREAD, ONE_SEED, Contrast, Mean, Model
 from ablate_reports.verdicts import Compared, Situation, Verdict, headline, judge, marker, remarks
+
+if TYPE_CHECKING:
+    from ablate_reports.findings import Findings
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,13 @@ class Analysis:
     def lower_is_better(self) -> bool:
         """The metric's direction."""
         return self.frames.lower_is_better
+
+    @cached_property
+    def findings(self) -> Findings:
+        """What can be said beyond the arms against the baseline; computed at the first look."""
+        from ablate_reports.findings import find  # it reads an `Analysis`
+
+        return find(self)
 
     @cached_property
     def by_id(self) -> dict[str, ArmRow]:

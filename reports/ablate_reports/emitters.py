@@ -11,7 +11,7 @@ import json
 import math
 from typing import Any
 
-from ablate_reports import methods, power, published, tables
+from ablate_reports import findings, methods, power, published, tables
 from ablate_reports.analysis import Analysis, ArmRow, analyse
 from ablate_reports.data import StudyFrames
 from ablate_reports.figures import cumulative
@@ -124,6 +124,7 @@ def _document(a: Analysis) -> dict[str, Any]:
         "failures": _records(tables.failures(a)),
         "skips": _records(tables.skips(a)),
         "published": published.records(a),
+        "findings": findings.document(a.findings),
     }  # fmt: skip
 
 

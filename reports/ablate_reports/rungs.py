@@ -191,12 +191,14 @@ def speeds(
     final: Mapping[str, Mapping[int, float]],
     reference: Mapping[str, str] | None = None,
     alpha: float = 0.05,
+    networks: Mapping[str, str] | None = None,
 ) -> list[Speed]:
     """Test rung x factor for every rung and axis, the surest first.
 
     Args:
         cells: arm -> axis -> level.
         early: step -> arm -> seed -> y; `final`: arm -> seed -> y, on the model's scale.
+        networks: arm -> what was trained for it.
     """
     found = []
     for step, values in sorted(early.items()):
@@ -204,7 +206,7 @@ def speeds(
             a: {s: final[a][s] - y for s, y in seeds.items() if s in final.get(a, {})} for a, seeds in values.items()
         }
         some = {a: at for a, at in cells.items() if gains.get(a)}
-        fitted = factorial(some, gains, reference=reference, interactions=False, alpha=alpha)
+        fitted = factorial(some, gains, reference=reference, interactions=False, alpha=alpha, networks=networks)
         for term in fitted.terms if fitted else []:
             if fitted is None or term.f is None or term.p is None:
                 continue

@@ -1,0 +1,274 @@
+"""Everything a report can say beyond the arms against the baseline: one object, computed when it is asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from ablate_reports import accounting, draws, power
+from ablate_reports.aliasing import Aliases, Chain, alias_structure, chains, two_level
+from ablate_reports.choices import choices
+from ablate_reports.claim_names import names_of
+from ablate_reports.claims import Claims, judge_claims
+from ablate_reports.data import definition, final_values, records
+from ablate_reports.equivalence import Equivalence, equivalences
+from ablate_reports.factorial import Factorial, factorial
+from ablate_reports.luck import Confirmed, Luck, confirm, luck
+from ablate_reports.rungs import Rung, Speed, rung_values, speeds
+from ablate_reports.sample_bias import SampleFamily, sample_families
+from ablate_reports.single_runs import SingleRuns, of_published
+
+if TYPE_CHECKING:
+    from ablate_reports.analysis import Analysis
+
+NOT_CROSSED = ("base", "cumulative", "leave_one_out", "confirm")
+"""Kinds of plans that are read in another way than as a factorial."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan read as a factorial, with what a two-level one aliases.
+
+    Attributes:
+        aliases: None where a factor has other than two levels or the plan is complete.
+        chains: what an incomplete two-level plan estimates; empty elsewhere.
+    """
+
+    factorial: Factorial
+    aliases: Aliases | None
+    chains: list[Chain]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Training and sampling noise, and the draws per checkpoint that follow; `plan` None where costs are not known."""
+
+    components: draws.Components
+    plan: draws.DrawPlan | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a report can say beyond the arms against the baseline; empty or None where the study has nothing of it.
+
+    Attributes:
+        equivalence: every arm against the baseline, TOST and non-inferiority.
+        plans: name -> plan that mixes two factors or more.
+        noise: from several draws per checkpoint.
+        luck: what the best of the arms owes to having been picked.
+        confirmed: picked arms on fresh seeds.
+        rungs, speeds: early steps as judges of the last one, and axes that change speed.
+        samples: families of metrics that differ in the number of samples.
+        levels: lost trials by level.
+        claims: declared claims, judged as a family of their own.
+        single_runs: published tables of single runs, with an assumed noise.
+        seeds: seeds per arm that would find a difference as large as the margin.
+    """
+
+    equivalence: list[Equivalence]
+    plans: dict[str, Plan]
+    noise: Noise | None
+    luck: Luck | None
+    confirmed: Confirmed | None
+    rungs: list[Rung]
+    speeds: list[Speed]
+    samples: list[SampleFamily]
+    levels: list[accounting.LevelCount]
+    claims: Claims
+    single_runs: list[SingleRuns]
+    seeds: power.SeedPlan | None
+
+
+def find(a: Analysis) -> Findings:
+    """Compute all of it."""
+    stable, moving = _rungs(a)
+    usable = set() if a.primary is None else {r.trial_id for r in records(a.primary.values) if math.isfinite(r.value)}
+    return Findings(
+        equivalence=_equivalence(a),
+        plans=_plans(a),
+        noise=_noise(a),
+        luck=luck(a.model),
+        confirmed=_confirmed(a),
+        rungs=stable,
+        speeds=moving,
+        samples=sample_families(a.frames, a.alpha),
+        levels=accounting.by_level(a.frames, usable),
+        claims=_claims(a),
+        single_runs=_single_runs(a),
+        seeds=_seeds(a),
+    )
+
+
+def _equivalence(a: Analysis) -> list[Equivalence]:
+    base = a.frames.baseline
+    if a.model is None or base not in a.model.values:
+        return []
+    pairs = [(arm, str(base)) for arm in a.model.values if arm != base]
+    return equivalences(a.model, pairs, a.margin, lower_is_better=a.lower_is_better, alpha=a.alpha) if pairs else []
+
+
+def _plans(a: Analysis) -> dict[str, Plan]:
+    """Plans with two factors or more; an arm that stands in several places of one counts where it stands first."""
+    if a.model is None:
+        return {}
+    every, found = choices(a.frames), {}
+    base = every.get(str(a.frames.baseline), {})
+    rows = a.frames.study_arms
+    for plan in dict.fromkeys(rows["plan"]):
+        mine = rows[(rows["plan"] == plan) & ~rows["kind"].isin(NOT_CROSSED)]
+        own: dict[str, dict[str, str]] = {}
+        for r in records(mine):
+            choice = definition(r.choice) if isinstance(r.choice, str | Mapping) else {}
+            own.setdefault(r.arm_id, {str(k): str(v) for k, v in choice.items()})
+        if own and set(mine["kind"]) == {"ofat"} and base:  # the base is an arm of every such plan
+            own = {str(a.frames.baseline): {}, **own}
+        axes = dict.fromkeys(axis for choice in own.values() for axis in choice)
+        known = {arm: {**base, **every.get(arm, {}), **choice} for arm, choice in own.items()}
+        cells = {arm: {axis: at[axis] for axis in axes if axis in at} for arm, at in known.items()}
+        fitted = factorial(cells, a.model.values, reference=base, alpha=a.alpha, networks=a.frames.trained)
+        if fitted is not None and len(fitted.factors) > 1:
+            found[str(plan)] = _two_level(a, cells, fitted, base)
+    return found
+
+
+def _two_level(a: Analysis, cells: dict[str, dict[str, str]], fitted: Factorial, base: Mapping[str, str]) -> Plan:
+    assert a.model is not None
+    mine = {arm: {f: at.get(f, "") for f in fitted.factors} for arm, at in cells.items() if arm in a.model.values}
+    two = all(len(levels) == 2 for levels in fitted.factors.values())
+    if not two or fitted.within or len({tuple(at.values()) for at in mine.values()}) == 2 ** len(fitted.factors):
+        return Plan(fitted, None, [])
+    try:
+        factors, design = two_level(mine, base)
+        return Plan(fitted, alias_structure(factors, design), chains(mine, a.model.values, base, a.alpha))
+    except ValueError:  # factors that no cell tells apart: the factorial says so, term by term
+        return Plan(fitted, None, [])
+
+
+def _noise(a: Analysis) -> Noise | None:
+    if a.primary is None:
+        return None
+    values, seen = draws.draws_of(a.frames, a.primary, a.scale), set()
+    alone = {}
+    for arm, seeds in values.items():  # of arms that share their trials one is enough
+        if (network := a.frames.trained.get(arm, arm)) not in seen:
+            seen.add(network)
+            alone[arm] = seeds
+    found = draws.components(alone, a.alpha)
+    if found is None:
+        return None
+    spent = draws.costs(a.frames, a.primary)
+    plan = draws.plan_draws(found, *spent) if spent else None
+    return Noise(found, plan, draws.sentence(found, plan))
+
+
+def _confirmed(a: Analysis) -> Confirmed | None:
+    if a.primary is None or a.model is None or not a.frames.trials["confirm"].any():
+        return None
+    fresh: dict[str, dict[int, float]] = {}
+    for r in records(final_values(a.frames, a.primary.rows, confirm=True)):
+        if math.isfinite(r.value) and math.isfinite(r.seed) and (r.value > 0 or a.scale != "log"):
+            y = math.log(r.value) if a.scale == "log" else float(r.value)
+            fresh.setdefault(r.arm_id, {})[int(r.seed)] = y
+    return confirm(
+        a.model.values, fresh, a.frames.baseline, a.frames.trained, margin=a.margin,
+        lower_is_better=a.lower_is_better, alpha=a.alpha,
+    )  # fmt: skip
+
+
+def _rungs(a: Analysis) -> tuple[list[Rung], list[Speed]]:
+    if a.primary is None or a.model is None:
+        return [], []
+    values = rung_values(a.frames, a.primary, a.model.values, a.scale)
+    chosen = choices(a.frames)
+    moving = speeds(
+        chosen, values.early, values.final, chosen.get(str(a.frames.baseline), {}), a.alpha, a.frames.trained
+    )
+    return values.rungs(lower_is_better=a.lower_is_better, alpha=a.alpha), moving
+
+
+def _claims(a: Analysis) -> Claims:
+    condition = a.primary.condition if a.primary else {}
+    nfe = condition.get("nfe")
+    names = names_of(a.frames, nfe if isinstance(nfe, int) else None)
+    return judge_claims(
+        list(a.frames.study.get("claims") or []), names, a.model, margin=float(a.frames.study["margin"]), scale=a.scale,
+        lower_is_better=a.lower_is_better, alpha=a.alpha,
+    )  # fmt: skip
+
+
+def _single_runs(a: Analysis) -> list[SingleRuns]:
+    base = a.frames.baseline
+    return of_published(a.frames.published, a.frames.label(base) if base is not None else None)
+
+
+def _seeds(a: Analysis) -> power.SeedPlan | None:
+    m = a.model
+    if m is None or not m.sigma or not a.margin or m.independent < 2:
+        return None
+    spent = a.frames.trials["gpu_seconds"] if (a.frames.trials["gpu_seconds"] > 0).any() else None
+    hours = float((a.frames.trials["cpu_seconds"] if spent is None else spent).mean()) / 3600
+    pilot = (m.sigma, m.df)
+    return power.seed_plan(
+        a.margin, m.independent, pilot, blocked=m.blocked, alpha=a.alpha,
+        hours_per_trial=hours if math.isfinite(hours) else None,
+    )  # fmt: skip
+
+
+def document(f: Findings) -> dict[str, Any]:
+    """The findings as plain mappings for ``report.json``."""
+    return {
+        "equivalence": [asdict(e) for e in f.equivalence],
+        "plans": {name: _plan(plan) for name, plan in f.plans.items()},
+        "noise": None if f.noise is None else asdict(f.noise),
+        "luck": None if f.luck is None else {**asdict(f.luck), "sentence": f.luck.sentence()},
+        "confirmed": None if f.confirmed is None else _confirmation(f.confirmed),
+        "rungs": [asdict(r) for r in f.rungs],
+        "speeds": [asdict(s) for s in f.speeds],
+        "samples": [asdict(s) for s in f.samples],
+        "levels": [{**asdict(c), "fails_more_often": c.fails_more_often} for c in f.levels],
+        "claims": {"comparisons": f.claims.comparisons, "judged": [_claim(c) for c in f.claims.judged]},
+        "single_runs": [{**asdict(s), "sentence": s.sentence()} for s in f.single_runs],
+        "seeds": None if f.seeds is None else {**asdict(f.seeds), "sentence": f.seeds.sentence()},
+    }
+
+
+def _plan(plan: Plan) -> dict[str, Any]:
+    aliases = plan.aliases
+    found = [{"chain": str(c), "value": c.value, **(asdict(c.estimate) if c.estimate else {})} for c in plan.chains]
+    return {
+        **asdict(plan.factorial),
+        "aliases": None if aliases is None else {
+            "resolution": aliases.resolution, "runs": aliases.runs, "words": [str(w) for w in aliases.words],
+            "effects": {" × ".join(e): [[" × ".join(o), c] for o, c in found] for e, found in aliases.aliases.items()},
+        },
+        "chains": found,
+    }  # fmt: skip
+
+
+def _confirmation(found: Confirmed) -> dict[str, Any]:
+    return {
+        "stale": found.stale,
+        "arms": [
+            {
+                "arm_id": c.arm, "verdict": c.verdict, "explored": c.explored, "note": c.note,
+                "contrast": None if c.contrast is None else asdict(c.contrast),
+            }
+            for c in found.found
+        ],
+    }  # fmt: skip
+
+
+def _claim(c: Any) -> dict[str, Any]:
+    return {
+        "text": c.claim.text, "status": c.status, "reason": c.reason, "read": c.claim.read,
+        "pairs": [
+            {
+                "arm_id": p.arm, "reference": p.reference, "status": p.status, "note": p.note,
+                "contrast": None if p.contrast is None else asdict(p.contrast),
+            }
+            for p in c.pairs
+        ],
+    }  # fmt: skip
