@@ -251,6 +251,7 @@ class _Layout:
         self.columns = {t: c[place] for t, c in by_arm.items()}
         self.met = {t: len({tuple(cells[a][f] for f in t) for a in arms}) for t in self.pairs}
         self._fits: dict[tuple[Name, ...], LeastSquares] = {}
+        self._ranks: dict[frozenset[Name], int] = {}
 
     def fitted(self, terms: Sequence[Name]) -> LeastSquares:
         """The fit of some terms beside the seeds."""
@@ -261,8 +262,13 @@ class _Layout:
 
     def gains(self, term: Name, others: Iterable[Name]) -> int:
         """Degrees of freedom that a term adds to others, over the cells of the plan."""
-        before = [self.base, *(self.by_arm[t] for t in others)]
-        return rank(*before, self.by_arm[term]) - rank(*before)
+        before = frozenset(others)
+        return self._rank(before | {term}) - self._rank(before)
+
+    def _rank(self, terms: frozenset[Name]) -> int:
+        if terms not in self._ranks:
+            self._ranks[terms] = rank(self.base, *(self.by_arm[t] for t in self.by_arm if t in terms))
+        return self._ranks[terms]
 
     def others(self, term: Name, typ: int) -> list[Name]:
         """The terms a term is tested after."""
@@ -300,14 +306,14 @@ class _Layout:
         )  # fmt: skip
 
     def _term(self, term: Name, typ: int, sigma: float | None, df: int) -> Term:
+        if term not in self.terms:
+            return Term(term, 0, self.full[term], why="not asked for")
         others = self.others(term, typ)
         aliases: tuple[str, ...] = ()
         if len(term) == 1 and self.gains(term, others) < self.full[term]:
             others, aliases = [t for t in self.mains if t != term], self._aliases(term)
         if (gained := self.gains(term, others)) < self.full[term]:
             return Term(term, gained, self.full[term], why=self._why(term, others))
-        if term not in self.terms:
-            return Term(term, gained, self.full[term], why="not asked for")
         ss = max(0.0, self.fitted(others).rss - self.fitted([*others, term]).rss)
         if sigma is None:
             return Term(term, gained, gained, ss, aliases=aliases)

@@ -205,7 +205,7 @@ def speeds(
         gains = {
             a: {s: final[a][s] - y for s, y in seeds.items() if s in final.get(a, {})} for a, seeds in values.items()
         }
-        some = {a: at for a, at in cells.items() if gains.get(a)}
+        some = _telling({a: at for a, at in cells.items() if gains.get(a)})
         fitted = factorial(some, gains, reference=reference, interactions=False, alpha=alpha, networks=networks)
         for term in fitted.terms if fitted else []:
             if fitted is None or term.f is None or term.p is None:
@@ -217,6 +217,17 @@ def speeds(
                 found.append(Speed(term.factors[0], step, term.f, term.p, most.levels[0], most.references[0], estimate))
     adjusted = holm([s.p for s in found])
     return sorted((replace(s, p_family=p) for s, p in zip(found, adjusted, strict=True)), key=lambda s: s.p)
+
+
+def _telling(cells: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """The axes that group arms; one that only names them, every arm at a level of its own, groups nothing."""
+    levels: dict[str, set[str]] = {}
+    for at in cells.values():
+        for axis, level in at.items():
+            levels.setdefault(axis, set()).add(level)
+    several = [axis for axis, found in levels.items() if 1 < len(found) < len(cells)]
+    kept = several or list(levels)
+    return {a: {axis: at[axis] for axis in kept if axis in at} for a, at in cells.items()}
 
 
 @dataclass(frozen=True)
