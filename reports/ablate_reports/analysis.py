@@ -26,6 +26,7 @@ from ablate_reports.data import (
     records,
 )
 from ablate_reports.groups import Group, groups
+from ablate_reports.luck import luck
 from ablate_reports.shared import fit_shared
 from ablate_reports.statistics import NO_SPREAD, ONE_SEED, Contrast, Mean, Model
 from ablate_reports.verdicts import Compared, Situation, Verdict, headline, judge, marker, remarks
@@ -297,6 +298,7 @@ def _situation(
         resolution=formats.magnitude(detectable, scale) if detectable else None,
         tied=[formats.short(r.label) for r in rows if r.tied_best],
         lower_is_better=frames.lower_is_better,
+        luck=chance.sentence(scale) if (chance := luck(model)) is not None else "",
     )
 
 

@@ -65,6 +65,7 @@ class Situation:
         no_spread: repeated seeds gave identical values everywhere.
         resolution: the smallest detectable difference, formatted, or None.
         tied: labels that cannot be told from the best.
+        luck: what luck alone would give the best of equal arms, as a sentence, or "".
     """
 
     metric: str
@@ -85,6 +86,7 @@ class Situation:
     resolution: str | None
     tied: Sequence[str]
     lower_is_better: bool = True
+    luck: str = ""
 
 
 def count(n: int, noun: str) -> str:
@@ -173,7 +175,7 @@ def remarks(s: Situation) -> list[str]:
     elif len(better) > 1:
         found.append(
             f"The best of {len(s.compared)} was picked after looking at them: confirm it on fresh seeds before "
-            "quoting its size."
+            f"quoting its size.{' ' * bool(s.luck)}{s.luck}"
         )
     if s.planned and s.final == s.planned and (s.failed or s.diverged) and s.measured:
         lost = [f"{s.failed} failed"] * bool(s.failed) + [f"{s.diverged} diverged"] * bool(s.diverged)
