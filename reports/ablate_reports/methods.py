@@ -56,8 +56,13 @@ def _families(analysis: Analysis) -> list[str]:
         parts.append("components added first with the same added last")
     if "grid" in kinds:
         parts.append("interactions within a grid (least squares on its cells)")
+    if analysis.findings.claims.comparisons:
+        parts.append("the comparisons of all claims")
     parts.append("every arm with the best of those that cost no more")
-    return [f"Families of their own, each at the same level: {formats.listed(parts)}."]
+    said = [f"Families of their own, each at the same level: {formats.listed(parts)}."]
+    if not analysis.findings.claims.judged:
+        said.append("No claim was declared before the run, so everything here is exploration.")
+    return said
 
 
 def _software(analysis: Analysis) -> list[str]:

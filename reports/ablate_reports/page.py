@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ablate_reports import accounting, cards, formats, methods, published, queries, tables
+from ablate_reports import cards, formats, methods, published, queries, sections, tables
 from ablate_reports.analysis import Analysis, ArmRow
 from ablate_reports.choices import choices, varying
 from ablate_reports.data import DIVERGED, FAILED, LOST, STOPPED
@@ -25,6 +25,7 @@ def context(analysis: Analysis) -> dict[str, Any]:
     figures = all_figures(analysis)
     loss_name, losses = panels(analysis)
     shown = gallery(analysis)
+    claims_introduction, claimed = sections.claims(analysis)
     numbered = {
         **{f"figure-{f.id}": f.nav for f in figures if not f.id.startswith(AFTER_LOSSES)},
         **({"losses": "Losses"} if losses else {}),
@@ -38,6 +39,12 @@ def context(analysis: Analysis) -> dict[str, Any]:
         "running": s.final < s.planned,
         "created": _moment(frames.study["created_at"]) if frames.study["created_at"] else "",
         "facts": cards.facts(analysis),
+        "claims": claimed,
+        "claims_introduction": claims_introduction,
+        "confirmation": sections.confirmation(analysis),
+        "planning": sections.planning(analysis),
+        "sample_sizes": sections.sample_sizes(analysis),
+        "single_runs": sections.single_runs(analysis),
         "rows": [
             _arm(analysis, i, r, m) for i, (r, m) in enumerate(zip(analysis.rows, cards.minis(analysis), strict=True))
         ],
@@ -62,7 +69,7 @@ def context(analysis: Analysis) -> dict[str, Any]:
         "failures": tables.failures(analysis),
         "spent_on_failures": _spent_on_failures(analysis),
         "stopped_early": bool((frames.trials["status"] == STOPPED).any()),
-        "lost_by_level": _lost_by_level(analysis),
+        "lost_by_level": sections.lost_by_level(analysis),
         "skips": tables.skips(analysis),
         "identity": tables.identity(analysis.primary) if analysis.primary else None,
         "others": tables.other_groups(analysis),
@@ -92,7 +99,7 @@ def filters(analysis: Analysis) -> dict[str, Any]:
 
 def _contents(found: dict[str, Any], numbered: dict[str, str]) -> list[tuple[str, str]]:
     """Anchors and what the contents call them; of several figures of one kind the first alone."""
-    links = [("verdict", "Verdict"), ("arms", "Arms")]
+    links = [("verdict", "Verdict"), *([("claims", "Claims")] if found["claims"] else []), ("arms", "Arms")]
     seen: set[str] = set()
     for anchor, name in numbered.items():
         if name not in seen:
@@ -127,22 +134,6 @@ def _environments(analysis: Analysis) -> tuple[Table, Table]:
     every = tables.environments(analysis)
     long = [row for row in every.rows if row[0].startswith(("packages.", "plugins."))]
     return Table(every.head, [row for row in every.rows if row not in long]), Table(every.head, long)
-
-
-def _lost_by_level(analysis: Analysis) -> tuple[list[str], Table]:
-    """Whether some level loses more trials than others: sentences and counts; empty where none was lost."""
-    values = analysis.primary.values if analysis.primary else None
-    usable = set() if values is None else set(values.loc[values["value"].notna(), "trial_id"])
-    counts = accounting.by_level(analysis.frames, usable)
-    head = ["Axis", "Level", "Planned", "Ended", "Failed", "Diverged", "Without a value", "Loses more often, p"]
-    if not any(c.lost for c in counts):
-        return [], Table(head, [])
-    rows = [
-        [formats.short(c.axis, 60), formats.short(c.level, 60), *map(str, (c.planned, c.final, c.failed, c.diverged)),
-         str(c.missing), "—" if c.p_family is None else f"{c.p_family:.2g}"]
-        for c in counts
-    ]  # fmt: skip
-    return accounting.sentences(counts), Table(head, rows)
 
 
 def _spent_on_failures(analysis: Analysis) -> str:

@@ -231,7 +231,14 @@ def component_study(pictures: Path | None = None, seeds: int = 4, **more: Any) -
     trials = frames.trials.assign(cpu_seconds=frames.trials["cpu_seconds"] * frames.trials["arm_id"].map(slow))
     skips = pd.DataFrame([("walk", "MeanFlow +muon", "the optimiser does not exist yet")], columns=COLUMNS["skips"])
     parts = {f: getattr(frames, f) for f in COLUMNS} | {"study_arms": arms, "trials": trials, "skips": skips}
-    return StudyFrames(study=dict(frames.study) | {"name": "components (synthetic)"}, **parts)
+    claims: list[Any] = [
+        {"better": [FULL, BASE], "says": "All four together beat MeanFlow."},
+        "plug=p05 is better than MeanFlow.",
+        "stable=on is equivalent to MeanFlow within 2 %.",
+        "Nobody can read this.",
+    ]
+    about = dict(frames.study) | {"name": "components (synthetic)", "claims": claims}
+    return StudyFrames(study=about, **parts)
 
 
 def random_pictures(frames: StudyFrames, kilobytes: int) -> StudyFrames:

@@ -16,7 +16,7 @@ from test_analysis import changed
 from ablate_reports.analysis import Analysis, analyse
 from ablate_reports.choices import choices, find, varying
 from ablate_reports.data import COLUMNS
-from ablate_reports.figures import components, cost, cumulative, curves, effects, heatmap, parallel, rungs
+from ablate_reports.figures import components, cost, cumulative, curves, effects, heatmap, mains, parallel, rungs
 
 STUDY = analyse(component_study())
 
@@ -192,11 +192,11 @@ def test_an_arm_without_all_its_seeds_says_so_in_its_row() -> None:
     assert math.isfinite(a.rows[-1].value or math.nan)
 
 
-def crossed(levels: dict[str, list[str]], effect: Any, drop: int = 0, **more: Any) -> Analysis:
+def crossed(levels: dict[str, list[str]], effect: Any, drop: int = 0, only: Any = None, **more: Any) -> Analysis:
     """A grid over all combinations; `effect` maps a choice to its place on the log scale."""
     cells = [dict(zip(levels, cell, strict=True)) for cell in itertools.product(*levels.values())]
     cells = cells[: len(cells) - drop]
-    names = {"-".join(c.values()): c for c in cells}
+    names = {"-".join(c.values()): c for c in cells if only is None or only("".join(c.values()))}
     members = [(name, "cross", "grid", i, name, choice) for i, (name, choice) in enumerate(names.items())]
     return analyse(study({n: effect(c) for n, c in names.items()}, 3, noise=0.01, members=members, **more))
 
@@ -267,3 +267,28 @@ def test_what_a_rung_decided_is_drawn_and_its_line_stands_in_the_curves() -> Non
 
 def test_few_arms_have_no_rungs() -> None:
     assert rungs.build(analyse(study({"fm": 0.0, "ct": -1.0}))) == []
+
+
+def test_the_main_effects_of_a_grid_are_drawn_with_what_it_cannot_tell() -> None:
+    [figure] = mains.build(STUDY)
+    labels = [a["text"] for a in figure.spec["layout"]["annotations"]]
+    assert ["batches same class" in labels[0], "plug p10" in labels[-1]] == [True, True]
+    assert [row[0] for row in figure.table.rows] == ["plug", "plug", "batches", "plug", "batches", "plug × batches"]
+    assert figure.table.rows[-1][5].startswith("F(2, ")
+    estimate = next(e.estimate for e in STUDY.findings.plans["cross"].factorial.main() if e.factors == ("batches",))
+    assert estimate == pytest.approx(-0.03 - 0.14 * 2 / 3, abs=0.02)
+    half = crossed(
+        {"a": ["0", "1"], "b": ["0", "1"], "c": ["0", "1"]}, lambda c: 0.0, only=lambda c: c.count("1") % 2 == 0
+    )
+    [aliased] = mains.build(half)
+    assert any("resolution 3" in note for note in aliased.notes)
+    assert any("aliased with" in note for note in aliased.notes)
+
+
+def test_plans_that_change_one_axis_at_a_time_say_that_they_show_no_interaction() -> None:
+    [figure] = effects.build(STUDY)
+    assert figure.notes == ["Interactions are not estimable from one: no arm there changes two axes at once."]
+    assert figure.table.head[-2:] == ["Equivalent within ±2%, p", "Not worse by it, p"]
+    assert len(figure.table.rows[0]) == len(figure.table.head)
+    by_name = {row[0]: row for row in figure.table.rows}
+    assert by_name["+plug +batches +gradual +stable"][-1] == "<0.001"

@@ -39,7 +39,7 @@ def test_every_spec_is_one_that_plotly_accepts_and_json_can_hold(analysis: Any) 
 
 def test_the_rich_study_has_all_kinds_of_figures() -> None:
     assert [f.id for f in all_figures(RICH)] == [
-        "cumulative-0", "effects", "grid-0", "cost-time", "curves", "rungs", "parallel",
+        "cumulative-0", "effects", "mains-0", "grid-0", "cost-time", "curves", "rungs", "parallel",
     ]  # fmt: skip
 
 

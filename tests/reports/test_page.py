@@ -82,7 +82,7 @@ def test_the_policy_allows_this_script_and_no_other(page: str) -> None:
 
 def test_every_figure_has_a_caption_a_name_and_a_data_table(page: str) -> None:
     figures = re.findall(r"<figure.*?</figure>", page, re.S)
-    assert len(figures) == 9
+    assert len(figures) == 10
     for number, figure in enumerate(figures, 1):
         assert "aria-labelledby=" in figure
         assert f"<b>Figure {number}.</b>" in figure

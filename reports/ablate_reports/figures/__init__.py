@@ -6,13 +6,14 @@ Plotly itself is not imported: a spec is JSON, and ``plotly.graph_objects.Figure
 from __future__ import annotations
 
 from ablate_reports.analysis import Analysis
-from ablate_reports.figures import components, cost, cumulative, curves, effects, heatmap, parallel, rungs
+from ablate_reports.figures import components, cost, cumulative, curves, effects, heatmap, mains, parallel, rungs
 from ablate_reports.figures.base import Figure, Table
 
 BUILDERS = (
     cumulative.build,
     effects.build,
     components.build,
+    mains.build,
     heatmap.build,
     cost.build,
     curves.build,

@@ -47,6 +47,7 @@ def build(analysis: Analysis) -> list[Figure]:
     )
     left = len(judged) - len(shown)
     notes = [f"{left} arms in the middle of the ranking are in the table only."] if left else []
+    notes += _not_estimable(analysis)
     return [
         Figure(
             "effects", f"Each arm against {base}", caption, _spec(analysis, shown), _table(analysis, rows), notes,
@@ -128,14 +129,35 @@ def _traces(analysis: Analysis, verdict: Verdict, mine: list[tuple[int, ArmRow]]
 def _table(analysis: Analysis, rows: list[ArmRow]) -> Table:
     both_name = f"{analysis.level} simultaneous interval"
     head = ["Arm", "Difference", both_name, "Ordinary interval", "Family p", "Verdict", "Seeds"]
+    tost = {e.arm: e for e in analysis.findings.equivalence}
+    if tost:
+        head += [f"Equivalent within {analysis.situation.margin}, p", "Not worse by it, p"]
     body = []
     for r in rows:
         c = r.contrast
         assert c is not None
         both = formats.interval(c.low, c.high, analysis.scale) or c.note
         alone = formats.interval(c.low_single, c.high_single, analysis.scale) or "—"
-        p = "—" if c.p_family is None else ("<0.001" if c.p_family < 0.001 else f"{c.p_family:.3f}")
+        p = _p(c.p_family)
         verdict = f"{analysis.marker(r.verdict)} {r.verdict}" if r.verdict else "—"
         difference = formats.change(c.estimate, analysis.scale)
         body.append([formats.short(r.label, 80), difference, both, alone, p, verdict, f"{c.n} / {c.n_reference}"])
+        if tost:
+            e = tost.get(r.arm_id)
+            body[-1] += [_p(e.p_family if e else None), _p(e.p_inferior_family if e else None)]
     return Table(head, body)
+
+
+def _p(p: float | None) -> str:
+    return "—" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _not_estimable(analysis: Analysis) -> list[str]:
+    """For plans that change one thing at a time: that they say nothing of how axes act together."""
+    rows = analysis.frames.study_arms
+    found = analysis.findings.plans
+    alone = [p for p in found if set(rows.loc[rows["plan"] == p, "kind"]) == {"ofat"}]
+    if not alone or any(t.f is not None for p in alone for t in found[p].factorial.terms if len(t.factors) > 1):
+        return []
+    names = formats.listed([formats.short(p, 32) for p in alone])
+    return [f"Interactions are not estimable from {names}: no arm there changes two axes at once."]

@@ -10,12 +10,13 @@ from typing import Any
 
 from ablate_reports import formats, queries
 from ablate_reports.analysis import Analysis, ArmRow
-from ablate_reports.choices import choices
 from ablate_reports.data import definition, records
-from ablate_reports.factorial import Effect, Factorial, factorial
+from ablate_reports.factorial import Effect, Factorial
 from ablate_reports.figures.base import Figure, Table, axis, layout, numbers, plain
 
 CIVIDIS = ("#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838")
+MIXED = ("grid", "random", "fractional")
+"""Kinds of plans whose cells mix the levels of several axes."""
 MOST_PAIRS = 6
 ROW = 46
 STAR = "★"
@@ -52,35 +53,27 @@ class Panel:
 def build(analysis: Analysis) -> list[Figure]:
     """One figure for every plan that crosses two axes or more."""
     rows = analysis.frames.study_arms
-    plans = list(dict.fromkeys(rows.loc[rows["kind"] == "grid", "plan"]))
+    plans = dict(rows.loc[rows["kind"].isin(MIXED), ["plan", "kind"]].values)
     figures: list[Figure] = []
-    for plan in plans:
-        found = panels(analysis, str(plan))
+    for plan, kind in plans.items():
+        found = panels(analysis, str(plan), str(kind))
         if any(c.mean is not None for p in found for c in p.cells.values()):
-            figures.append(_figure(analysis, str(plan), found, len(figures)))
+            figures.append(_figure(analysis, str(plan), str(kind), found, len(figures)))
     return figures
 
 
-def panels(analysis: Analysis, plan: str) -> list[Panel]:
+def panels(analysis: Analysis, plan: str, kind: str = "grid") -> list[Panel]:
     """Every pair of axes that vary in a plan, those whose interaction stands out first; at most `MOST_PAIRS`."""
-    members = [(definition(m.choice), m.arm_id) for m in records(analysis.frames.axes(plan, "grid"))]
+    members = [(definition(m.choice), m.arm_id) for m in records(analysis.frames.axes(plan, kind))]
     names = list(dict.fromkeys(k for choice, _ in members for k in choice))
     levels = {k: list(dict.fromkeys(str(choice.get(k)) for choice, _ in members)) for k in names}
     axes = {k: v for k, v in levels.items() if len(v) > 1}
     places = [({k: str(choice.get(k)) for k in axes}, a) for choice, a in members if a in analysis.by_id]
-    arms = {a: at for at, a in reversed(places)}  # an arm that stands for several cells is one of them to the model
-    fitted = _fitted(analysis, arms) if len(axes) > 1 else None
+    known = analysis.findings.plans.get(plan)
+    fitted = known.factorial if known else None
     found = [_panel(analysis, places, fitted, axes, pair) for pair in itertools.combinations(axes, 2)]
     found.sort(key=lambda p: -sum(c.stands_out for c in p.cells.values()))
     return found[:MOST_PAIRS]
-
-
-def _fitted(analysis: Analysis, arms: Mapping[str, Mapping[str, str]]) -> Factorial | None:
-    if analysis.model is None:
-        return None
-    base = choices(analysis.frames).get(str(analysis.frames.baseline), {})
-    trained = analysis.frames.trained
-    return factorial(arms, analysis.model.values, reference=base, alpha=analysis.alpha, networks=trained)
 
 
 def _panel(
@@ -108,7 +101,7 @@ def _scaled(analysis: Analysis, value: float) -> float:
     return math.log(value) if analysis.scale == "log" else value
 
 
-def _figure(analysis: Analysis, plan: str, found: list[Panel], number: int) -> Figure:
+def _figure(analysis: Analysis, plan: str, kind: str, found: list[Panel], number: int) -> Figure:
     one = found[0]
     ordered = sorted(
         ((c.mean, y, x) for (y, x), c in one.cells.items() if c.mean is not None), reverse=not analysis.lower_is_better
@@ -134,7 +127,7 @@ def _figure(analysis: Analysis, plan: str, found: list[Panel], number: int) -> F
     title = f"Interactions in {formats.short(plan)}" if several else pairs[0]
     return Figure(
         f"grid-{number}", title, caption, _spec(analysis, found), _table(analysis, found), notes, nav="Interactions",
-        narrow=_narrow(found), queries=(queries.final_values(analysis), queries.plan(plan, "grid")),
+        narrow=_narrow(found), queries=(queries.final_values(analysis), queries.plan(plan, kind)),
     )  # fmt: skip
 
 

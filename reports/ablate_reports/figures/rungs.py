@@ -11,7 +11,7 @@ from ablate_reports import formats, queries
 from ablate_reports.analysis import Analysis
 from ablate_reports.choices import choices, varying
 from ablate_reports.figures.base import GREY, Figure, Table, axis, layout, numbers, plain
-from ablate_reports.rungs import MIN_ARMS, Decision, Rung, RungValues, Speed, rung_values, speeds
+from ablate_reports.rungs import MIN_ARMS, Decision, Rung, RungValues, Speed, rung_values
 
 MOST_RUNGS = 4
 HEIGHT = 260
@@ -59,23 +59,17 @@ def build(analysis: Analysis) -> list[Figure]:
 
 
 def judged(analysis: Analysis) -> tuple[list[Judged], list[Speed]]:
-    """The rungs that are drawn, earliest first, and the axes that change how much is gained after them."""
+    """The rungs that are drawn, earliest first, and the axes that change how much is gained after one of them."""
     if analysis.primary is None or analysis.model is None:
         return [], []
     values = rung_values(analysis.frames, analysis.primary, analysis.model.values, analysis.scale)
-    steps = [s for s in sorted(values.early) if values.decisions or len(_means(values, s)) >= MIN_ARMS]
-    if len(steps) > MOST_RUNGS:
-        steps = [steps[round(k * (len(steps) - 1) / (MOST_RUNGS - 1))] for k in range(MOST_RUNGS)]
-    some = RungValues({s: values.early[s] for s in steps}, values.final, values.decisions)
-    rungs = some.rungs(lower_is_better=analysis.lower_is_better, alpha=analysis.alpha)
-    found = [Judged(r, _ranks(analysis, some, r)) for r in rungs]
-    found = [j for j in found if j.ranks]
-    chosen = choices(analysis.frames)
-    axes = varying(chosen)
-    cells = {a: {k: levels[k] for k in axes} for a, levels in chosen.items() if set(axes) <= set(levels)}
-    base = chosen.get(str(analysis.frames.baseline), {})
-    few = found and max((len(levels) for levels in axes.values()), default=0) < len(cells)
-    return found, speeds(cells, some.early, some.final, base, analysis.alpha) if few else []
+    rungs = [r for r in analysis.findings.rungs if values.decisions or r.arms >= MIN_ARMS]
+    if len(rungs) > MOST_RUNGS:
+        rungs = [rungs[round(k * (len(rungs) - 1) / (MOST_RUNGS - 1))] for k in range(MOST_RUNGS)]
+    found = [Judged(r, _ranks(analysis, values, r)) for r in rungs]
+    # an axis with a level for every arm is the arm itself: that arms differ in speed is no news
+    axes = {a for a, levels in varying(choices(analysis.frames)).items() if len(levels) < len(analysis.rows)}
+    return [j for j in found if j.ranks], [s for s in analysis.findings.speeds if s.axis in axes]
 
 
 def _means(values: RungValues, step: int) -> dict[str, tuple[float, float]]:
