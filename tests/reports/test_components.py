@@ -198,7 +198,8 @@ def crossed(levels: dict[str, list[str]], effect: Any, drop: int = 0, only: Any 
     cells = cells[: len(cells) - drop]
     names = {"-".join(c.values()): c for c in cells if only is None or only("".join(c.values()))}
     members = [(name, "cross", "grid", i, name, choice) for i, (name, choice) in enumerate(names.items())]
-    return analyse(study({n: effect(c) for n, c in names.items()}, 3, noise=0.01, members=members, **more))
+    frames = study({n: effect(c) for n, c in names.items()}, 3, noise=0.01, members=members, **more)
+    return analyse(changed(frames, study_arms=frames.study_arms[frames.study_arms["plan"] == "cross"]))
 
 
 def test_an_interaction_is_written_into_its_cell_with_a_star_where_it_is_sure() -> None:
@@ -292,3 +293,22 @@ def test_plans_that_change_one_axis_at_a_time_say_that_they_show_no_interaction(
     assert len(figure.table.rows[0]) == len(figure.table.head)
     by_name = {row[0]: row for row in figure.table.rows}
     assert by_name["+plug +batches +gradual +stable"][-1] == "<0.001"
+
+
+def test_averaged_over_all_orders_the_components_divide_the_whole_change() -> None:
+    levels = {"a": ["0", "1"], "b": ["0", "1"], "c": ["0", "1"]}
+    a = crossed(levels, lambda c: -0.1 * int(c["a"]) + 0.2 * int(c["b"]) * int(c["c"]))
+    chosen, model = choices(a.frames), a.model
+    assert model is not None
+    base, full = (find(chosen, dict.fromkeys(levels, level)) for level in "01")
+    assert base is not None
+    assert full is not None
+    found = components.shapley(a, chosen, chosen[base], chosen[full])
+    whole = np.mean(list(model.values[full].values())) - np.mean(list(model.values[base].values()))
+    assert sum(found.values()) == pytest.approx(whole, abs=1e-12)
+    assert found == {
+        "a": pytest.approx(-0.1, abs=0.03),
+        "b": pytest.approx(0.1, abs=0.03),
+        "c": pytest.approx(0.1, abs=0.03),
+    }
+    assert components.shapley(STUDY, choices(STUDY.frames), BASE, FULL) == {}  # not every combination was measured

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +21,24 @@ PLACES = {
     "last": ("removed from the full combination", "#D55E00", "square", 0.16),
 }
 """Where a component was added: words, colour, symbol, height in its row."""
+MOST_ORDERED = 6
+"""Components whose orders are averaged at most: 64 combinations."""
 
 
 @dataclass(frozen=True)
 class Component:
-    """One level of the full combination: ``place -> contrast of with minus without it``."""
+    """One level of the full combination.
+
+    Attributes:
+        worth: place -> contrast of with minus without it.
+        average: its worth averaged over all orders in which the components could be added (Shapley value), on the
+            model's scale; None unless every combination of them was measured.
+    """
 
     axis: str
     level: str
     worth: dict[str, Contrast]
+    average: float | None = None
 
     @property
     def disagrees(self) -> bool:
@@ -87,7 +98,33 @@ def components(analysis: Analysis, full: str) -> list[Component]:
     parts: dict[tuple[str, str], dict[str, Contrast]] = {}
     for (name, level, place), contrast in compared.items():
         parts.setdefault((name, level), {})[place] = contrast
-    return [Component(name, level, worth) for (name, level), worth in parts.items()]
+    changed = {name: level for name, level in there.items() if level != here.get(name)}
+    averages = shapley(analysis, chosen, here, changed)
+    return [Component(name, level, worth, averages.get(name)) for (name, level), worth in parts.items()]
+
+
+def shapley(
+    analysis: Analysis, chosen: dict[str, dict[str, str]], base: dict[str, str], changed: dict[str, str]
+) -> dict[str, float]:
+    """component -> its worth averaged over all orders; empty where a combination of them was not measured."""
+    model, k = analysis.model, len(changed)
+    if model is None or not 1 < k <= MOST_ORDERED:
+        return {}
+    means: dict[frozenset[str], float] = {}
+    for size in range(k + 1):
+        for some in itertools.combinations(changed, size):
+            arm = find(chosen, {**base, **{name: changed[name] for name in some}})
+            if arm is None:
+                return {}
+            values = model.values[arm].values()
+            means[frozenset(some)] = sum(values) / len(values)
+    weight = {s: math.factorial(s) * math.factorial(k - s - 1) / math.factorial(k) for s in range(k)}
+    return {
+        name: sum(
+            weight[len(some)] * (means[some | {name}] - value) for some, value in means.items() if name not in some
+        )
+        for name in changed
+    }
 
 
 def _path(analysis: Analysis) -> dict[tuple[str, str], tuple[str, str]]:
@@ -137,6 +174,7 @@ def _label(c: Component, length: int = 40) -> str:
 
 def _spec(analysis: Analysis, parts: list[Component]) -> dict[str, Any]:
     ends = [v for c in parts for w in c.worth.values() for v in (w.low, w.high, w.estimate)]
+    ends += [c.average for c in parts]
     scale, number = Scale.of(analysis, ends), numbers(analysis)
     data: list[dict[str, Any]] = []
     for place, (words, colour, symbol, lift) in PLACES.items():
@@ -161,6 +199,14 @@ def _spec(analysis: Analysis, parts: list[Component]) -> dict[str, Any]:
                      for _, c, w in mine],
             "hovertemplate": "%{text}<extra></extra>",
         })  # fmt: skip
+    if any(c.average is not None for c in parts):
+        data.append({
+            "type": "scatter", "mode": "markers", "name": "averaged over all orders",
+            "x": plain(scale(c.average) for c in parts if c.average is not None),
+            "y": [i for i, c in enumerate(parts) if c.average is not None],
+            "marker": {"size": 11, "color": "#CC79A7", "symbol": "star"},
+            "hovertemplate": "averaged over all orders: %{x}<extra></extra>",
+        })  # fmt: skip
     y = axis(range=[len(parts) - 0.45, -0.85], showticklabels=False, ticks="", showgrid=False, fixedrange=True)
     return {
         "data": data,
@@ -183,4 +229,9 @@ def _table(analysis: Analysis, parts: list[Component]) -> Table:
                 both, f"{formats.short(frames.label(w.arm))} against {formats.short(frames.label(w.reference))}",
                 f"{w.n} / {w.n_reference}",
             ])  # fmt: skip
+        if c.average is not None:
+            cells = [formats.short(f"{c.axis} {c.level}", 80), "averaged over all orders"]
+            rows.append(
+                [*cells, formats.change(c.average, analysis.scale), "none is computed", "all combinations", "—"]
+            )
     return Table(["Component", "Where", "Change", f"{analysis.level} simultaneous interval", "Arms", "Seeds"], rows)
