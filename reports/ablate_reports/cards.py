@@ -65,9 +65,12 @@ def _resolution(analysis: Analysis) -> Fact:
         (n, power.detectable_with(m.sigma, m.independent, n, blocked=m.blocked, alpha=analysis.alpha))
         for n in PLANNED_SEEDS
     ]
-    more = ", ".join(f"{n}:\u00a0{formats.magnitude(d, analysis.scale)}" for n, d in planned)
+    more = ", ".join(
+        f"{n}{' seeds' if n == PLANNED_SEEDS[0] else ''}:\u00a0{formats.magnitude(d, analysis.scale)}"
+        for n, d in planned
+    )
     now = formats.magnitude(analysis.detectable, analysis.scale)
-    return Fact("Detectable difference", now, f"80% power; by number of seeds {more}")
+    return Fact("Detectable difference", now, f"80% power; a new study of {more}")
 
 
 def _cost(analysis: Analysis) -> Fact:
