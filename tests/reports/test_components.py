@@ -244,6 +244,7 @@ def test_without_stops_a_cut_to_a_third_is_imagined_at_the_measured_steps() -> N
     marks = [t for t in figure.spec["data"] if t["mode"] == "markers"]
     assert {t["name"] for t in marks} == {"kept", "below an imagined cut to the best third"}
     assert sum(len(t["x"]) for t in marks) == 3 * 13
+    assert [sorted(t["x"]) for t in marks if t["name"] == "kept"] == 3 * [[1, 2, 3, 4, 5]]
     assert figure.narrow["height"] > figure.height
 
 
