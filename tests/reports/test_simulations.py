@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from ablate_reports import statistics
 from ablate_reports.simultaneous import MaxT
 from ablate_reports.statistics import fit
 from ablate_reports.verdicts import judge
@@ -89,9 +90,16 @@ def test_a_short_simulation_keeps_coverage_and_family_error() -> None:
     assert tally.family_error <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
 
 
-def test_the_guard_helps_a_short_simulation_with_a_noisy_baseline() -> None:
-    guarded = simulate(150, seeds=5, spread={0: 3.0})
-    assert guarded.family_error <= 0.14
+@pytest.mark.parametrize("noisy", [0, 1])
+def test_the_guard_holds_in_a_short_simulation(noisy: int) -> None:
+    guarded = simulate(120, spread={noisy: 3.0}, seed_sd=1.0)
+    assert guarded.family_error <= 0.07 + 3 * math.sqrt(0.07 * 0.93 / 120)
+
+
+def test_a_short_simulation_without_the_guard_sees_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "SPREAD_RATIO", math.inf)
+    monkeypatch.setattr(statistics, "SHARED_RATIO", math.inf)
+    assert simulate(120, spread={0: 3.0}, seed_sd=1.0).family_error > 0.14
 
 
 @pytest.mark.slow
@@ -105,7 +113,7 @@ def test_intervals_cover_95_percent(
     print(f"n={seeds} seed_sd={seed_sd} lost={lost}: {tally}")
     assert 0.94 <= tally.contrast_coverage <= 0.96
     assert 0.935 <= tally.mean_coverage <= 0.97
-    assert tally.family_error <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 1500)  # two standard errors of the simulation
+    assert tally.family_error <= 0.055
 
 
 @pytest.mark.slow
@@ -117,11 +125,35 @@ def test_equivalence_is_not_claimed_at_the_margin(seeds: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("noisy", "seeds", "limit"), [(1, 3, 0.14), (1, 5, 0.1), (1, 10, 0.07), (0, 3, 0.18), (0, 5, 0.1), (0, 10, 0.07)]
-)
-def test_family_error_with_one_arm_of_triple_spread(noisy: int, seeds: int, limit: float) -> None:
-    """What the guard reaches; at three seeds it cannot know the spread well enough, which the docs say."""
-    tally = simulate(1000, seeds=seeds, spread={noisy: 3.0})
-    print(f"noisy={noisy} n={seeds}: {tally.family_error}")
-    assert tally.family_error <= limit
+@pytest.mark.parametrize("noisy", [1, 0])
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("ratio", [2.0, 3.0, 10.0])
+def test_family_error_with_one_arm_or_a_baseline_of_more_spread(noisy: int, seeds: int, ratio: float) -> None:
+    """Under 7 % with three times the spread, whoever has it; other ratios are quoted and held to 8 %."""
+    tally = simulate(1500 if ratio == 3.0 else 750, seeds=seeds, spread={noisy: ratio}, seed_sd=1.0)
+    print(f"noisy={noisy} n={seeds} ratio={ratio}: {tally}")
+    assert tally.family_error <= (0.07 if ratio == 3.0 else 0.08)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("effect", [2.5, 4.0])
+def test_the_price_of_the_guard_in_power(seeds: int, effect: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal spreads, one arm that differs by so many standard deviations: how often it is found, with and without."""
+    found = {}
+    for guarded in (True, False):
+        if not guarded:
+            monkeypatch.setattr(statistics, "SPREAD_RATIO", math.inf)
+            monkeypatch.setattr(statistics, "SHARED_RATIO", math.inf)
+        rng, hits = np.random.default_rng(5), 0
+        for _ in range(600):
+            y = 0.013 * (rng.normal(0, 1, (10, seeds)) + rng.normal(0, 1, seeds))
+            y[1] += 0.013 * effect
+            model = fit({f"a{i}": dict(enumerate(map(float, row))) for i, row in enumerate(y)})
+            assert model is not None
+            c = model.compare([(f"a{i}", "a0") for i in range(1, 10)])[0]
+            assert c.low is not None
+            hits += c.low > 0
+        found[guarded] = hits / 600
+    print(f"n={seeds} effect={effect}: power {found[True]:.2f} with the guard, {found[False]:.2f} without")
+    assert found[True] > 0.6 * found[False]
