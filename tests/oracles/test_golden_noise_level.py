@@ -296,6 +296,27 @@ def test_the_preconditioners_of_imm_equal_the_original(name: str, own: str, path
 
 
 @pytest.mark.oracle("O18")
+@pytest.mark.proves("parameterization:imm_euler_fm", "parameterization:x0")
+def test_the_denoising_output_of_imm_equals_the_original() -> None:
+    """The original's `identity`: the input of `imm_euler_fm`, whose output is the denoised sample as in `x0`."""
+    c = case("imm_precond_fm_identity_stride")
+    c.config["student"] = c.config["net"]
+    batch, noise = c.batch()
+    schedule = Schedule.model_validate("linear")
+    scaled = Parameterization.model_validate({"name": "imm_euler_fm", "sigma_data": c.config["sigma_data"]})
+    told = FlowMap(c.network(kind=Stride), scaled, schedule)
+    denoising = FlowMap(told.net, Parameterization.model_validate({"name": "x0", "clip": 1e-6}), schedule)
+    x, r, t = batch.x0 + 0.3 * noise, c["s_landing"], c["t"]
+    assert batch.y is not None
+    landed = denoising.landed(denoising.scaled(told.raw(x, r, t, batch.y), x, t), x, r, t)
+    assert_close(landed.detach(), c["x_out"], **CLOSE)
+    r, t = torch.full_like(t, c.config["cfg_s"]), torch.full_like(t, c.config["cfg_t"])
+    guided, null = told.raw(x, r, t, batch.y), told.raw(x, r, t, torch.full_like(batch.y, 5))
+    guided = null + c.config["cfg_scale"] * (guided - null)
+    assert_close(denoising.landed(denoising.scaled(guided, x, t), x, r, t).detach(), c["x_out_cfg"], **CLOSE)
+
+
+@pytest.mark.oracle("O18")
 @pytest.mark.proves("schedule:{path}")
 @pytest.mark.parametrize(("key", "path"), [("fm", "linear"), ("vp_cosine", "cosine01")])
 def test_the_noise_to_signal_ratio_of_imm_is_that_of_our_paths(key: str, path: str) -> None:
