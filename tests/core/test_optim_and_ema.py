@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from golden_cases import arrays
 from torch import nn
 from torch.testing import assert_close
 
@@ -50,6 +51,23 @@ def test_updates_left_out_are_made_up_for() -> None:
         often.update()
     rarely.update(steps=16)
     assert_close(often.weights(0.999), rarely.weights(0.999), rtol=1e-6, atol=0)
+
+
+@pytest.mark.oracle("O18", "O20")
+def test_an_update_after_sixteen_steps_equals_the_original() -> None:
+    """Gsunshine/py-meanflow and pMF update every sixteenth step; the recorded value was stored as float32."""
+    stored = arrays("pmf_meanflow")
+    before, weights, after = (
+        torch.from_numpy(stored[f"pmf_ema_period16/{name}"])
+        for name in ("ema_before", "weights", "ema_after_update_16")
+    )
+    net = nn.Module()
+    net.weight = nn.Parameter(before.clone())
+    ema = EMA(net, (0.999,))
+    with torch.no_grad():
+        net.weight.copy_(weights)
+    ema.update(steps=16)
+    assert_close(ema.weights(0.999)["weight"], after, rtol=0, atol=1e-7)
 
 
 def test_an_average_that_was_not_kept_is_named() -> None:
