@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel
+from torch import Tensor
 
 from ablate_core.config import TrialConfig
 from ablate_core.identity import content_id
@@ -90,7 +91,7 @@ def _write(path: Path, state: dict[str, Any], keep: Path | None = None) -> Path:
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with aside.open("wb") as file:
-            torch.save(state, file)
+            torch.save(_without_neighbours(state), file)
             file.flush()
             os.fsync(file.fileno())
         if keep is not None and path.exists():
@@ -100,6 +101,17 @@ def _write(path: Path, state: dict[str, Any], keep: Path | None = None) -> Path:
         aside.unlink(missing_ok=True)
     _sync_folder(path.parent)
     return path
+
+
+def _without_neighbours(value: Any) -> Any:
+    """`value` with parts of larger tensors copied: torch saves the whole tensor, of all trials of a pack, with them."""
+    if isinstance(value, Tensor):
+        return value.clone() if value.untyped_storage().nbytes() > value.numel() * value.element_size() else value
+    if isinstance(value, Mapping):
+        return {name: _without_neighbours(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_without_neighbours(part) for part in value)
+    return value
 
 
 def _read(path: Path) -> dict[str, Any]:

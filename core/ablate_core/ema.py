@@ -15,8 +15,8 @@ class EMA:
     """
 
     def __init__(self, net: nn.Module, decays: Sequence[float]) -> None:
-        parameters = dict(net.named_parameters())
-        self._live = {name: tensor for name, tensor in net.state_dict().items() if name in parameters}
+        parameters = dict(net.named_parameters())  # themselves, not their tensors of now: those may be moved
+        self._live = {name: parameters[name] for name in net.state_dict() if name in parameters}
         self._buffers = {name: tensor for name, tensor in net.state_dict().items() if name not in parameters}
         self._averages = {d: {name: p.detach().clone() for name, p in self._live.items()} for d in decays}
 
@@ -27,7 +27,7 @@ class EMA:
     @torch.no_grad()
     def update(self, steps: int = 1) -> None:
         """Move every average towards the weights; `steps` > 1 makes up for updates left out in between."""
-        live = list(self._live.values())
+        live: list[Tensor] = list(self._live.values())
         for decay, average in self._averages.items():
             torch._foreach_lerp_(list(average.values()), live, 1 - decay**steps)
 
@@ -38,7 +38,7 @@ class EMA:
             ValueError: no average of that decay is kept.
         """
         if decay == 0:
-            return {**self._live, **self._buffers}
+            return {name: p.detach() for name, p in self._live.items()} | self._buffers
         if decay not in self._averages:
             kept = ", ".join(map(str, self._averages)) or "none"
             raise ValueError(f"eval.ema: no average of decay {decay} was kept; there are {kept}, and 0 for raw weights")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ablate_core.checkpoint import load_checkpoint, load_snapshot, require_same_trial, training_id
+from ablate_core.compute import ALONE, Compute
 from ablate_core.config import PostHocEMA, TrialConfig
 from ablate_core.datasets.base import Samples
 from ablate_core.fid import MetricError
@@ -190,7 +191,11 @@ def _checkpointed_average(config: TrialConfig, state: Mapping[str, Any], folder:
 
 
 def network_samples(
-    config: TrialConfig, weights: Mapping[str, Tensor], data: Samples, device: str | torch.device
+    config: TrialConfig,
+    weights: Mapping[str, Tensor],
+    data: Samples,
+    device: str | torch.device,
+    compute: Compute = ALONE,
 ) -> Iterator[Tensor]:
     """Samples from a network with these weights as `config.eval` says, batch by batch on `device`."""
     wanted, net = config.eval, build_network(config, data, device)
@@ -198,7 +203,7 @@ def network_samples(
     pairs = sample_batches(
         config.objective,
         config.schedule,
-        net.requires_grad_(False),
+        compute.network(net.requires_grad_(False), "eval"),
         wanted.samples,
         data.shape,
         wanted,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -87,20 +87,24 @@ class Meter:
 
 
 class Clock:
-    """Wall and CPU seconds of a trial, summed over the attempts whose checkpoints were continued."""
+    """Wall and CPU seconds of a trial, summed over the attempts whose checkpoints were continued.
 
-    def __init__(self, device: str | torch.device) -> None:
+    `cpu_seconds` reads the CPU time that is the trial's; the process' is, unless other trials share it.
+    """
+
+    def __init__(self, device: str | torch.device, cpu_seconds: Callable[[], float] = time.process_time) -> None:
         self._cuda = torch.device(device) if torch.device(device).type == "cuda" else None
         if self._cuda is not None:
             torch.cuda.reset_peak_memory_stats(self._cuda)
-        self._wall, self._cpu = -time.perf_counter(), -time.process_time()
+        self._cpu_seconds = cpu_seconds
+        self._wall, self._cpu = -time.perf_counter(), -cpu_seconds()
         self._lap = time.perf_counter()
 
     def wall(self) -> float:
         return self._wall + time.perf_counter()
 
     def cpu(self) -> float:
-        return self._cpu + time.process_time()
+        return self._cpu + self._cpu_seconds()
 
     def lap(self) -> float:
         """Seconds since the last call, at least a nanosecond."""

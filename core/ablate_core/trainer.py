@@ -32,9 +32,10 @@ from ablate_core.checkpoint import (
     save_snapshot,
     training_id,
 )
+from ablate_core.compute import ALONE, Compute
 from ablate_core.config import PostHocEMA, TrialConfig
 from ablate_core.ema import EMA, follow
-from ablate_core.evaluation import chosen_ema, evaluate, post_hoc_weights
+from ablate_core.evaluation import chosen_ema, evaluate, network_samples, post_hoc_weights
 from ablate_core.fid.metrics import build_metric
 from ablate_core.optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
 from ablate_core.posthoc_ema import PowerEMA
@@ -66,6 +67,7 @@ def train(
     device: str | torch.device = "cpu",
     report: Report | None = None,
     should_stop: Callable[[], bool] | None = None,
+    compute: Compute = ALONE,
 ) -> Result:
     """Train and measure one trial; continue from `folder` where a checkpoint of the same trial is there.
 
@@ -76,6 +78,7 @@ def train(
         report: gets events as plain dicts: ``scalar`` and ``progress`` every `train.log_every` steps, ``measurement``
             and ``artifact`` at every evaluation.
         should_stop: asked before every step; when true, the trial saves a checkpoint and returns "interrupted".
+        compute: what evaluates and differentiates its networks; `packing` gives one that others have a part in.
 
     Returns:
         A `Result`. Divergence is a result, not an exception: a loss or gradient that is not finite, or a mean loss
@@ -87,7 +90,7 @@ def train(
         ValueError: the config is illegal, the data cannot be read or do not suit it, or `folder` holds another trial.
     """
     tell = report or (lambda event: None)
-    clock = Clock(device)
+    clock = Clock(device, compute.cpu_seconds)
     total, step = config.train.steps, 0
 
     # Everything that can be wrong with the config, the data or the metric is found here.
@@ -109,7 +112,8 @@ def train(
     if target is not None:
         config.objective.target_network.prepare(target)
     config.objective.metric.prepare()
-    target_net = net if target is None else target
+    online = compute.network(net, "net")
+    target_net = online if target is None else compute.network(target, "target")
     meter = Meter(config.train.diverged_above, device)
 
     def save() -> None:
@@ -131,7 +135,8 @@ def train(
             weights = {**net.state_dict(), **averages}
         else:
             weights = ema.weights(measured)
-        for event in evaluate(config, weights, step, folder, data=data, device=device):
+        samples = network_samples(config, weights, data, device, compute)
+        for event in evaluate(config, weights, step, folder, data=data, device=device, batches=samples):
             tell(event)
 
     # Continue where an earlier attempt stopped.
@@ -161,14 +166,14 @@ def train(
         batch = load_batch(config, data, batches.indices(step), step, device)
         draws = Draws(config.seed, step, device=device)
         masks = stream_seed(config.seed, "dropout.network", step)
-        net.use_dropout(masks)
+        online.use_dropout(masks)
         target_net.use_dropout(None if config.objective.target_network.teacher else masks)
 
         # Loss and gradients. Autocast covers the networks' matrix products; times and the loss stay float32.
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.train.precision == "bf16"):
-            loss = config.objective.loss(net, target_net, config.schedule, batch, draws, step, total)
+            loss = config.objective.loss(online, target_net, config.schedule, batch, draws, step, total)
         mean_loss = loss.per_sample.mean()
-        mean_loss.backward()  # type: ignore[no-untyped-call]
+        compute.backward(mean_loss)
         grad_norm = clip_gradients(parameters, config.train.grad_clip)
 
         # Update of the weights and of everything that follows them.

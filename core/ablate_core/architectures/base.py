@@ -90,6 +90,8 @@ class Architecture(Component):
     """True where `build(velocity_head=True)` adds a second head on the same trunk (iMF)."""
     accepts_guidance: ClassVar[bool] = False
     """True where `build(guidance_inputs=K)` makes a network that is told K numbers per row about its guidance."""
+    stackable: ClassVar[bool] = False
+    """True where networks of several trials can be called as one (`packing.stacked` says what that asks of them)."""
     zero_at_init: ClassVar[bool] = True
     """True where the output of a fresh network is exactly 0; elsewhere it is small."""
 

@@ -26,6 +26,7 @@ class MLP(Architecture):
     accepts_log_variance: ClassVar[bool] = True
     accepts_velocity_head: ClassVar[bool] = True
     accepts_guidance: ClassVar[bool] = True
+    stackable: ClassVar[bool] = True
 
     def build(
         self,

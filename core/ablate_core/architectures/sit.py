@@ -95,6 +95,7 @@ class SiT(Architecture):
     accepts_log_variance: ClassVar[bool] = True
     accepts_velocity_head: ClassVar[bool] = True
     accepts_guidance: ClassVar[bool] = True
+    stackable: ClassVar[bool] = True
 
     @field_validator("size")
     @classmethod

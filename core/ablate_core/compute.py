@@ -1,0 +1,33 @@
+"""How a trial's networks are evaluated and differentiated: alone, or with others' in one call (`packing`)."""
+
+from __future__ import annotations
+
+import time
+
+from torch import Tensor
+
+from ablate_core.architectures.base import Network
+
+
+class Compute:
+    """A trial that computes alone. The training loop calls its networks, and differentiates, through this only."""
+
+    def network(self, net: Network, role: str) -> Network:
+        """What to call in place of `net`, whose weights stay where the loop reads and writes them.
+
+        Args:
+            net: the module with the weights.
+            role: "net", "target" or "eval": what it is in the trial; a trial has one network of each at a time.
+        """
+        return net
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the derivative of `loss`, a scalar, to the ``grad`` of the parameters it was computed from."""
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def cpu_seconds(self) -> float:
+        """CPU seconds this trial has used, counted from any moment."""
+        return time.process_time()
+
+
+ALONE = Compute()

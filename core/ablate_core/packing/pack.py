@@ -1,0 +1,92 @@
+"""Several trials trained as a pack: who may go with whom, and the run itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ablate_core.config import TrialConfig
+from ablate_core.identity import content_id
+from ablate_core.packing.calls import MemberCompute, Rendezvous
+from ablate_core.packing.lockstep import Player, Shares, conduct
+from ablate_core.trainer import Report, Result, train
+
+
+@dataclass(frozen=True)
+class Member:
+    """One trial of a pack; the fields are the arguments of `trainer.train`."""
+
+    config: TrialConfig
+    folder: Path
+    report: Report | None = None
+    should_stop: Callable[[], bool] | None = None
+
+
+def pack_key(config: TrialConfig) -> str | None:
+    """Trials with the same key may train as one pack; None: this one trains alone.
+
+    Equal keys are equal shapes: the same network with the same heads, data, batch and precision. Seeds, objectives,
+    optimisers, learning rates, numbers of steps and measurements may differ.
+    """
+    if not config.architecture.stackable:
+        return None
+    own = config.objective
+    return content_id(
+        {
+            "architecture": config.architecture.model_dump(mode="json"),
+            "data": config.data.model_dump(mode="json"),
+            "batch_size": config.train.batch_size,
+            "precision": config.train.precision,
+            "heads": [own.needs_log_variance, own.parameterization.needs_velocity_head, own.guidance_inputs],
+        }
+    )
+
+
+def train_pack(members: Sequence[Member], *, device: str | torch.device = "cpu") -> list[Result | Exception]:
+    """Train and measure several trials in one process, each as `trainer.train` would alone.
+
+    A member that finishes, diverges, is asked to stop or fails leaves the pack, and the others go on. Members may be
+    at different steps: each continues from the checkpoint in its own folder, which is that of the trial alone. CPU
+    seconds of the pack are shared equally among the members that live at the time; wall seconds are everybody's.
+
+    Args:
+        members: the trials; those whose `pack_key` is the same gain from being together, others work as well.
+        device: where all of them run.
+
+    Returns:
+        For each member its result, or the exception that `train` would have raised for it alone.
+
+    Raises:
+        BaseException: an interrupt of the whole process, after all members were ended.
+    """
+    shares, rendezvous = Shares(), Rendezvous()
+
+    def program(member: Member) -> Callable[[Player[Result]], Result]:
+        def run(player: Player[Result]) -> Result:
+            compute = MemberCompute(player, shares)
+            return train(
+                member.config,
+                member.folder,
+                device=device,
+                report=member.report,
+                should_stop=member.should_stop,
+                compute=compute,
+            )
+
+        return run
+
+    players = [Player(number, program(member)) for number, member in enumerate(members)]
+    conduct(players, rendezvous.serve, shares)
+    return [_ended(player) for player in players]
+
+
+def _ended(player: Player[Result]) -> Result | Exception:
+    assert player.ended is not None
+    result, error = player.ended
+    if isinstance(error, Exception):
+        return error
+    assert result is not None
+    return result
