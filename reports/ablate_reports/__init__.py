@@ -10,5 +10,15 @@ from ablate_reports.analysis import Analysis, analyse
 from ablate_reports.data import StudyFrames
 from ablate_reports.emitters import render_csv, render_json, render_markdown
 from ablate_reports.html import render_html
+from ablate_reports.latex import render_latex
 
-__all__ = ["Analysis", "StudyFrames", "analyse", "render_csv", "render_html", "render_json", "render_markdown"]
+__all__ = [
+    "Analysis",
+    "StudyFrames",
+    "analyse",
+    "render_csv",
+    "render_html",
+    "render_json",
+    "render_latex",
+    "render_markdown",
+]

@@ -20,6 +20,19 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:,.{max(0, digits - 1 - size)}f}".replace("-", MINUS)
 
 
+def digits_of(error: float | None) -> int | None:
+    """Decimals that end at the first digit of a standard error: 0.034 -> 2, 12 -> -1; None where there is no error."""
+    usable = error is not None and math.isfinite(error) and error > 0
+    return -math.floor(math.log10(error)) if usable and error is not None else None
+
+
+def rounded(value: float | None, digits: int | None) -> str:
+    """A value with that many decimals (negative: tens, hundreds); four significant digits where `digits` is None."""
+    if value is None or not math.isfinite(value) or digits is None or not -6 <= digits <= 12:
+        return number(value)
+    return f"{round(value, digits) + 0.0:,.{max(0, digits)}f}".replace("-", MINUS)
+
+
 def change(delta: float | None, scale: str = "log") -> str:
     """A difference on the model's scale: a percentage for logs (a factor beyond +200 %), signed units otherwise."""
     if delta is None or not math.isfinite(delta):

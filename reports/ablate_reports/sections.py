@@ -43,7 +43,7 @@ def claims(analysis: Analysis) -> tuple[str, list[ClaimRow]]:
     if judged and analysis.findings.claims.comparisons:
         text += (
             f" Their {family} form one family with {analysis.level} simultaneous intervals of its own. Everything "
-            "below is exploration."
+            "else is exploration."
         )
     return text, rows
 

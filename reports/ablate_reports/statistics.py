@@ -42,7 +42,10 @@ OWN_VARIANCE = "own variance (Welch)"
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean of one arm over its seeds, on the model's scale, with the interval a fresh set of seeds would respect."""
+    """Mean of one arm over its seeds, on the model's scale, with the interval a fresh set of seeds would respect.
+
+    `se` is the standard error that interval is made of; `sd` the arm's own, over its seeds.
+    """
 
     arm: str
     n: int
@@ -51,6 +54,7 @@ class Mean:
     high: float | None = None
     sd: float | None = None
     note: str = ""
+    se: float | None = None
 
 
 @dataclass(frozen=True)
@@ -161,12 +165,13 @@ class Model:
         sd = float(y.std(ddof=1))
         if arm in self.own:
             half = float(stats.t.isf(alpha / 2, n - 1)) * sd / math.sqrt(n)
-            return Mean(arm, n, centre, centre - half, centre + half, sd, "own variance")
+            return Mean(arm, n, centre, centre - half, centre + half, sd, "own variance", sd / math.sqrt(n))
         if self.no_spread:
             return Mean(arm, n, centre, sd=sd, note=NO_SPREAD)
         variance, df = self._marginal
-        half = float(stats.t.isf(alpha / 2, df)) * math.sqrt(variance / n)
-        return Mean(arm, n, centre, centre - half, centre + half, sd)
+        se = math.sqrt(variance / n)
+        half = float(stats.t.isf(alpha / 2, df)) * se
+        return Mean(arm, n, centre, centre - half, centre + half, sd, se=se)
 
     def compare(self, pairs: Sequence[tuple[str, str]], alpha: float = 0.05) -> list[Contrast]:
         """Contrasts ``arm - reference`` with intervals that hold for all pairs of this call at once.
