@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from ablate_reports.analysis import Analysis, analyse
 from ablate_reports.data import StudyFrames
-from ablate_reports.emitters import render_csv, render_json, render_markdown
+from ablate_reports.emitters import render_csv, render_json
 from ablate_reports.html import render_html
 from ablate_reports.latex import render_latex
+from ablate_reports.markdown import render_markdown
 
 __all__ = [
     "Analysis",

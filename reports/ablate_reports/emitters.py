@@ -1,4 +1,4 @@
-"""The report as Markdown, CSV and JSON: the same numbers and verdicts as the page, for readers that are programs.
+"""The report as CSV and JSON: the same numbers and verdicts as the page, for readers that are programs.
 
 The JSON is described field by field in reports/README.md; its `format` number changes when a field changes meaning.
 """
@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ablate_reports import findings, methods, power, published, tables
@@ -26,69 +27,42 @@ CSV_COLUMNS = (
     "mean", "low", "high",
     "difference", "difference_low", "difference_high", "difference_low_single", "difference_high_single", "p",
     "p_family", "scale", "method",
-    "verdict", "tied_best", "cpu_seconds", "gpu_seconds", "num_parameters", "note",
+    "verdict", "tied_best", "cpu_seconds", "gpu_seconds", "num_parameters", "note", "mean_se", "difference_se", "level",
+    "lower_is_better",
 )  # fmt: skip
 
 
 def render_json(frames: StudyFrames) -> str:
     """Every number and verdict, with sorted keys and no NaN."""
-    return (
-        json.dumps(_clean(_document(analyse(frames))), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
-        + "\n"
-    )
+    return dumped(document(analyse(frames)))
+
+
+def dumped(value: Any) -> str:
+    """JSON text of plain values; numbers that are not finite become null."""
+    return json.dumps(_clean(value), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def render_csv(frames: StudyFrames) -> str:
     """One line per arm, raw numbers; differences are on the model's scale (natural logarithms when `scale` is log)."""
-    analysis = analyse(frames)
+    return written(CSV_COLUMNS, arms(analyse(frames)))
+
+
+def arms(analysis: Analysis) -> list[dict[str, Any]]:
+    """One mapping per arm, keys `CSV_COLUMNS`, raw values."""
+    return [_arm(analysis, row) for row in analysis.rows]
+
+
+def written(columns: Sequence[str], records: Iterable[Mapping[str, Any]]) -> str:
+    """CSV text, one line per record."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for row in analysis.rows:
-        record = _arm(analysis, row)
-        writer.writerow([_cell(record[c]) for c in CSV_COLUMNS])
+    writer.writerow(columns)
+    writer.writerows([_cell(record[c]) for c in columns] for record in records)
     return out.getvalue()
 
 
-def render_markdown(frames: StudyFrames) -> str:
-    """The verdict, the arms, failures, skips, identity and methods as GitHub Markdown."""
-    a = analyse(frames)
-    parts = [
-        f"# {_md(str(frames.study['name']))}",
-        _md(str(frames.study["question"])),
-        f"**{_md(a.headline)}**",
-        _md(" ".join(a.remarks)),
-    ]
-    parts += [f"> {_md(note)}" for note in a.notes]
-    parts.append(_md_table(_bold_tied(a)))
-    if a.primary:
-        parts.append(
-            f"{_md(a.primary.title)} (`{_code(a.primary.metric_id)}`, `{_code(a.primary.under)}`); bold: not "
-            "told from the best arm."
-        )
-    for title, table in (("Failed and diverged trials", tables.failures(a)), ("Skipped combinations", tables.skips(a))):
-        if table.rows:
-            parts += [f"## {title}", _md_table(table)]
-    if a.primary:
-        parts += ["## What was measured", _md_table(tables.identity(a.primary))]
-    for g, means, diff in tables.other_groups(a):
-        parts += [
-            f"### {_md(g.title)} (`{_code(g.metric_id)}`, `{_code(g.cond_id)}`)",
-            "Kept apart, because it differs in:",
-            _md_table(diff),
-        ]
-        parts.append(_md_table(means))
-    if found := published.beside(a):
-        parts += ["## Published numbers beside ours", published.INTRODUCTION]
-    for p in found:
-        said = [f"**{_md(p.metric)}**{': ' * bool(p.identity)}{_md(p.identity)}.", _md(p.why)]
-        parts.append(" ".join([*said, *([f"Source: {_md(p.source)}."] if p.source else [])]))
-        parts.append(_md_table(p.table))
-    parts += ["## Methods", _md(methods.paragraph(a))]
-    return "\n\n".join(p for p in parts if p) + "\n"
-
-
-def _document(a: Analysis) -> dict[str, Any]:
+def document(a: Analysis) -> dict[str, Any]:
+    """What report.json holds of a study."""
     frames, m = a.frames, a.model
     study = {k: v for k, v in frames.study.items() if k != "space_yaml"}
     others = [
@@ -146,22 +120,24 @@ def _planner(a: Analysis) -> dict[str, float]:
 
 def _arm(a: Analysis, r: ArmRow) -> dict[str, Any]:
     c = r.contrast
+    mean = a.model.mean(r.arm_id, a.alpha) if a.model is not None and r.value is not None else None
     return {
         "arm_id": r.arm_id, "label": r.label, "baseline": r.baseline, "metric": a.primary.name if a.primary else None,
         "metric_id": a.primary.metric_id if a.primary else None,
         "cond_id": a.primary.cond_ids.get(r.arm_id) if a.primary else None,
         "n": r.n, "planned": r.planned, "done": r.done, "diverged": r.diverged, "failed": r.failed, "mean": r.value,
-        "low": r.low, "high": r.high,
+        "low": r.low, "high": r.high, "mean_se": mean.se if mean else None,
         **_contrast(c), "scale": a.scale, "verdict": r.verdict, "tied_best": r.tied_best, "cpu_seconds": r.cpu_seconds,
         "gpu_seconds": r.gpu_seconds, "num_parameters": r.num_parameters, "note": "; ".join(n for n in (r.note,
-        c.note if c else "") if n),
+        c.note if c else "") if n), "level": 1 - a.alpha, "lower_is_better": a.lower_is_better,
     }  # fmt: skip
 
 
 def _contrast(c: Contrast | None) -> dict[str, Any]:
-    names = ("estimate", "low", "high", "low_single", "high_single", "p", "p_family", "method")
+    names = ("estimate", "se", "low", "high", "low_single", "high_single", "p", "p_family", "method")
     keys = (
         "difference",
+        "difference_se",
         "difference_low",
         "difference_high",
         "difference_low_single",
@@ -218,30 +194,3 @@ def _cell(value: Any) -> str:
         return "true" if value else "false"
     text = repr(value) if isinstance(value, float) else str(value)
     return f"'{text}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else text
-
-
-def _bold_tied(a: Analysis) -> Table:
-    table = tables.arms(a)
-    rows = [[_md(c) for c in row] for row in table.rows]
-    for r, row in zip(a.rows, rows, strict=True):
-        if r.tied_best:
-            row[1] = f"**{row[1]}**"
-    return Table(table.head, rows)
-
-
-def _md_table(table: Table) -> str:
-    done = any("**" in c for row in table.rows for c in row)
-    lines = ["| " + " | ".join(table.head) + " |", "|" + "---|" * len(table.head)]
-    return "\n".join(lines + ["| " + " | ".join(c if done else _md(c) for c in row) + " |" for row in table.rows])
-
-
-def _md(text: str) -> str:
-    """Text without meaning to Markdown or HTML, on one line."""
-    flat = " ".join(text.split())
-    for mark in "\\`*_[]|#~":
-        flat = flat.replace(mark, f"\\{mark}")
-    return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _code(text: str) -> str:
-    return text.replace("`", "'")
