@@ -16,7 +16,15 @@ import pytest
 from numpy.typing import NDArray
 
 from ablate_core.fid import MetricError
-from ablate_core.fid.frechet import Moments, RunningMoments, frechet_distance, frechet_from_features, moments
+from ablate_core.fid import frechet as frechet_module
+from ablate_core.fid.frechet import (
+    Moments,
+    RunningMoments,
+    frechet_by_square_root,
+    frechet_distance,
+    frechet_from_features,
+    moments,
+)
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "fid_resize.npz")
 CASES = {
@@ -59,6 +67,89 @@ def test_on_rank_deficient_features_ours_is_closer_to_the_exact_value_than_clean
     exact, theirs = float(GOLDEN[f"{case}/fid_exact_svd"]), float(GOLDEN[f"{case}/fid_cleanfid"])
     ours = frechet_from_features(*features(*CASES[case]))
     assert abs(ours - exact) < 1e-3 * abs(theirs - exact)
+
+
+def truth(x1: NDArray[np.float64], x2: NDArray[np.float64]) -> float:
+    """The distance in 50 digits: the nuclear norm of the product of the centred features, by mpmath."""
+    from mpmath import mp, mpf
+
+    with mp.workdps(50):
+
+        def centred(x: NDArray[np.float64]) -> tuple[Any, Any]:
+            m = mp.matrix(x.tolist())
+            mean = [sum(m[i, j] for i in range(m.rows)) / m.rows for j in range(m.cols)]
+            scale = mp.sqrt(mpf(m.rows - 1))
+            return mean, mp.matrix([[(m[i, j] - mean[j]) / scale for j in range(m.cols)] for i in range(m.rows)])
+
+        (mean1, a1), (mean2, a2) = centred(x1), centred(x2)
+        shift = sum((p - q) ** 2 for p, q in zip(mean1, mean2, strict=True))
+        traces = sum(v**2 for v in a1) + sum(v**2 for v in a2)
+        nuclear = sum(mp.svd_r(a1 * a2.T, compute_uv=False))
+        return float(shift + traces - 2 * nuclear)
+
+
+@pytest.mark.parametrize("large", [1, 512])
+@pytest.mark.parametrize(("n1", "n2"), [(20, 18), (6, 18), (5, 4)])
+def test_every_form_gives_the_value_in_fifty_digits(
+    n1: int, n2: int, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frechet_module, "LARGE", large)  # 1: the forms of thousands of dimensions, on few
+    x1, x2 = features(11, n1, n2, 8)
+    exact = truth(x1, x2)
+    assert frechet_from_features(x1, x2) == pytest.approx(exact, rel=1e-13)
+    assert frechet_from_features(x1, moments(x2)) == pytest.approx(exact, rel=1e-13)
+    assert frechet_distance(moments(x1), moments(x2)) == pytest.approx(exact, rel=1e-13)
+    assert frechet_by_square_root(moments(x1), moments(x2)) == pytest.approx(exact, rel=1e-12 if n2 > 8 < n1 else 1e-6)
+
+
+def test_below_full_rank_ours_is_closer_to_fifty_digits_than_clean_fid() -> None:
+    from cleanfid.fid import frechet_distance as theirs
+
+    x1, x2 = features(12, 7, 40, 12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        other = theirs(x1.mean(0), np.cov(x1, rowvar=False), x2.mean(0), np.cov(x2, rowvar=False))
+    exact = truth(x1, x2)
+    assert abs(frechet_from_features(x1, moments(x2)) - exact) < 1e-3 * abs(other - exact)
+
+
+@pytest.mark.parametrize("repeated", [1, 2])
+def test_a_gram_matrix_stands_in_for_the_svd_only_where_it_is_as_good(
+    repeated: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x1, x2 = features(13, 24, 500, 64)
+    x1 = np.concatenate([x1] * repeated)  # repeated rows make eigenvalues of zero beyond the centring's
+    reference, asked = moments(x2), []
+    svd = np.linalg.svd
+    monkeypatch.setattr(np.linalg, "svd", lambda *a, **k: (asked.append(1), svd(*a, **k))[1])
+    value = frechet_from_features(x1, reference)
+    assert len(asked) == repeated - 1
+    factor = (x1 - x1.mean(axis=0)) / np.sqrt(len(x1) - 1)
+    nuclear = svd(factor @ reference.factor.T, compute_uv=False).sum()
+    shift = x1.mean(axis=0) - reference.mean
+    expected = shift @ shift + np.square(factor).sum() + np.trace(reference.cov) - 2 * nuclear
+    assert value == pytest.approx(expected, rel=1e-13)
+
+
+def test_a_factor_of_full_rank_is_triangular_from_many_dimensions_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    full, lacking = moments(features(14, 40, 2, 16)[0]), moments(features(14, 10, 2, 16)[0])
+    assert np.tril(full.factor, -1).any()
+    monkeypatch.setattr(frechet_module, "LARGE", 16)
+    again = Moments(full.mean, full.cov)
+    assert not np.tril(again.factor, -1).any()
+    np.testing.assert_allclose(again.factor.T @ again.factor, full.cov, atol=1e-14)
+    assert lacking.factor.shape == (9, 16), "below full rank it is the one of the eigenvalues, whatever the size"
+    x = moments(features(15, 50, 2, 16)[0])
+    assert frechet_distance(x, again) == pytest.approx(frechet_distance(x, full), rel=1e-13)
+
+
+def test_a_factor_from_elsewhere_is_taken_only_where_it_is_one() -> None:
+    m = moments(features(16, 60, 2, 12)[0])
+    taken = Moments(m.mean, m.cov).with_factor(m.factor)
+    assert taken is not None
+    assert taken.factor is m.factor
+    for wrong in (m.factor * 1.001, m.factor[:5], m.factor[:, :5], m.factor.astype(np.float32), m.factor * np.nan):
+        assert Moments(m.mean, m.cov).with_factor(wrong) is None
 
 
 @pytest.mark.parametrize("seed", range(3))

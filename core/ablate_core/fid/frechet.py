@@ -5,16 +5,22 @@
 With factors C = A^T A the last trace is the nuclear norm |A1 A2^T|_*, which needs no matrix square root and is real by
 construction. Two forms of it are used:
 
-* from moments: the reference's factor R once (one ``eigh``, cached), then ``sqrt(eigvalsh(R C R^T))`` per evaluation;
-* from features, when a side has no more samples than dimensions: ``svdvals`` of the product of the centred features
-  themselves. Eigenvalues of a rank-deficient product are zeros known only to machine precision, and their square
-  roots put an error of 1e-7 into the first form (and into ``scipy.linalg.sqrtm``); singular values do not.
+* from moments: the reference's factor R once (kept on disk with the reference), then ``sqrt(eigvalsh(R C R^T))`` per
+  evaluation. From `LARGE` dimensions on R is triangular, so LAPACK's ``sygst`` makes the product in a quarter of the
+  operations of two matrix products;
+* from features, when a side has no more samples than dimensions: singular values of the product of the centred
+  features themselves. Eigenvalues of a rank-deficient product are zeros known only to machine precision, and their
+  square roots put an error of 1e-7 into the first form (and into ``scipy.linalg.sqrtm``); singular values do not. They
+  are taken from the N x N Gram matrix where a bound on its rounding says that this is as good, by SVD where not.
+
+The textbook form, a matrix square root, is `frechet_by_square_root`: slow, for comparison.
 
 The covariance is the unbiased one (divisor n - 1), as in clean-fid.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,6 +31,12 @@ from numpy.typing import NDArray
 from ablate_core.fid import MetricError
 
 Array = NDArray[np.float64]
+
+LARGE = 512
+"""Dimensions from which LAPACK is asked directly: below, importing SciPy costs more than it saves."""
+
+GRAM_ERROR = 1e-12
+"""Relative rounding of a nuclear norm up to which a Gram matrix may stand in for the SVD."""
 
 _NEGATIVE = 1e-4
 """A covariance whose smallest eigenvalue is below minus this share of its largest is not a rounded covariance."""
@@ -49,7 +61,10 @@ class Moments:
 
     @cached_property
     def factor(self) -> Array:
-        """R (K, D) with R^T R = cov; K is the numerical rank. Computed once per object."""
+        """R (K, D) with R^T R = cov; K is the numerical rank. Computed once per object.
+
+        Upper triangular where cov has full rank and `LARGE` dimensions.
+        """
         if not np.allclose(self.cov, self.cov.T, rtol=1e-5, atol=1e-8 * np.abs(self.cov).max()):
             raise MetricError("a feature covariance is not symmetric; the reference statistics are damaged")
         values, vectors = np.linalg.eigh(self.cov)
@@ -57,8 +72,24 @@ class Moments:
         if values[0] < -_NEGATIVE * top or values[-1] < 0:
             raise MetricError(f"a feature covariance has the negative eigenvalue {values[0]:.3g}; it is damaged")
         keep = values > top * len(values) * np.finfo(np.float64).eps
+        if len(values) >= LARGE and keep.all():
+            with contextlib.suppress(np.linalg.LinAlgError):  # of full rank, by less than its rounding
+                return np.ascontiguousarray(np.linalg.cholesky(self.cov).T)
         root: Array = np.sqrt(values[keep])[:, None] * vectors[:, keep].T
         return root
+
+    def with_factor(self, factor: Array) -> Moments | None:
+        """These moments with a `factor` from elsewhere; None when it is not one of this covariance."""
+        d = len(self.mean)
+        if factor.ndim != 2 or factor.shape[1] != d or factor.dtype != np.float64 or len(factor) > d:
+            return None
+        probe = np.cos(np.arange(d))  # a damaged file fails this; forging one is nobody's aim
+        expected = self.cov @ probe
+        if not np.abs(factor.T @ (factor @ probe) - expected).max() <= 1e-9 * np.abs(expected).max():
+            return None
+        made = Moments(self.mean, self.cov, self.count)
+        made.__dict__["factor"] = factor  # where cached_property looks
+        return made
 
 
 class RunningMoments:
@@ -100,9 +131,7 @@ def moments(features: NDArray[Any]) -> Moments:
 def frechet_distance(a: Moments, reference: Moments) -> float:
     """Squared Frechet distance (what is called FID) from moments; the factor of `reference` is cached on it."""
     _same_dims(len(a.mean), len(reference.mean))
-    root = reference.factor
-    product = root @ a.cov @ root.T
-    values = np.linalg.eigvalsh((product + product.T) / 2) if len(product) else np.zeros(1)
+    values = _eigenvalues_of_product(a.cov, reference.factor)
     # True zeros are known only to machine precision; each would add its root, some 1e-8 of the largest.
     floor = max(float(values[-1]), 0.0) * len(values) * np.finfo(np.float64).eps
     nuclear = float(np.sqrt(values[values > floor]).sum())
@@ -123,9 +152,56 @@ def frechet_from_features(a: NDArray[Any], reference: NDArray[Any] | Moments) ->
     else:
         other = _centred(_features(reference))
     _same_dims(len(mean), len(other[0]))
-    product = factor @ other[1].T
-    nuclear = float(np.linalg.svd(product, compute_uv=False).sum()) if product.size else 0.0
+    nuclear = _nuclear_norm(factor @ other[1].T, centred=len(x) <= x.shape[1])
     return _assemble(mean - other[0], trace, other[2], nuclear)
+
+
+def frechet_by_square_root(a: Moments, reference: Moments) -> float:
+    """The same distance by ``scipy.linalg.sqrtm`` of C1 C2, as the formula is usually coded: slow, and off by some
+    1e-7 where a covariance is singular. For tests and benchmarks.
+    """
+    from scipy.linalg import sqrtm
+
+    _same_dims(len(a.mean), len(reference.mean))
+    root = float(np.trace(sqrtm(a.cov @ reference.cov)).real)
+    return _assemble(a.mean - reference.mean, float(np.trace(a.cov)), float(np.trace(reference.cov)), root)
+
+
+def _eigenvalues_of_product(cov: Array, root: Array) -> Array:
+    """Eigenvalues of root cov root^T, ascending; (1,) of zero for a root without rows."""
+    k, d = root.shape
+    if k == 0:
+        return np.zeros(1)
+    if d >= LARGE:
+        from scipy.linalg import eigh, lapack
+
+        product = None
+        if k == d and not np.tril(root, -1).any():
+            # Fortran order of a symmetric matrix is its own transpose, so neither copy is turned around.
+            product, info = lapack.dsygst(cov.copy().T, root.T, itype=2, lower=1, overwrite_a=1)
+            product = None if info else product
+        if product is None:
+            product = (root @ cov @ root.T).T
+        values: Array = eigh(product, lower=True, eigvals_only=True, driver="evd", overwrite_a=True, check_finite=False)
+        return values
+    product = root @ cov @ root.T
+    return np.linalg.eigvalsh((product + product.T) / 2)
+
+
+def _nuclear_norm(product: Array, centred: bool) -> float:
+    """Sum of the singular values of a product (K, D). `centred`: its rows add up to zero, so one of them is zero."""
+    if product.size == 0:
+        return 0.0
+    if centred and len(product) < product.shape[1]:
+        values = np.linalg.eigvalsh(product @ product.T)[1:]  # the smallest is the zero of the centring
+        roots = np.sqrt(np.maximum(values, 0))
+        with np.errstate(
+            divide="ignore"
+        ):  # an eigenvalue is off by some eps of the largest, its root by that over 2 root
+            off = 4 * np.finfo(np.float64).eps * values[-1] / (2 * roots) if len(values) else np.zeros(0)
+        if float(off.sum()) <= GRAM_ERROR * float(roots.sum()):
+            return float(roots.sum())
+    return float(np.linalg.svd(product, compute_uv=False).sum())
 
 
 def _centred(x: Array) -> tuple[Array, Array, float]:
