@@ -5,9 +5,12 @@ agenda       what is left to do: the plan minus what the store holds
 run          `run_plan`, and `run_evaluations` of what is trained
 evaluate     which evaluations `ablate eval` asks for
 driver       the counts of a run, and when it stops
-tuning       Ray Tune as the scheduler of a prebuilt list of trials
-slots        the Tune trainable: a slot of the cluster working through trials
-forkserver   one fresh process per attempt, forked from a warm one
+queue        what waits, who works at what, what is tried again
+tuning       Ray Tune as the scheduler of slots, which take their work from the queue
+slots        a slot of the cluster working through the queue
+runners      how it does so: in forked processes, or in the worker itself
+forkserver   a fresh process for each piece of work, forked from a warm one
+work         what one process does: an attempt, or a pack of them
 attempt      one attempt at one trial, journaled from start to end
 cluster      the connection to Ray
 view         live table, plain lines, JSON lines

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from ablate.errors import AblateError
 from ablate.launch.attempt import Task
-from ablate.launch.options import Placement, Retry, RunOptions
+from ablate.launch.options import Retry
 
 if TYPE_CHECKING:
     from ablate.space.plan import Evaluation, Plan
     from ablate.store.status import TrialState
     from ablate_core.config import TrialConfig
 
-SHORT_STEPS = 500
-"""Trials of at most this many steps take seconds, and Tune starts about five trials a second: they are chunked."""
 WORKER_RETRIES = 2
 
 
@@ -93,26 +90,6 @@ def _again(retry: Retry | None, error_type: str) -> bool:
     if retry == "crash":
         return not out_of_memory and (error_type.startswith(("SIG", "exit ")) or error_type in ("crash", "WorkerDied"))
     return retry in ("failed", "all")
-
-
-def chunks(tasks: Sequence[Task], placement: Placement, options: RunOptions) -> list[list[int]]:
-    """Indices of the tasks, grouped into Tune trials: one each, more when all of them are very short.
-
-    The evaluations of a network that is yet to be trained are in one chunk with its training, after it.
-    """
-    groups: list[list[int]] = []
-    for i, here in enumerate(tasks):
-        first = tasks[groups[-1][0]] if groups else None
-        if first is not None and here.kind == "eval" and first.kind == "train" and first.key == here.key:
-            groups[-1].append(i)
-        else:
-            groups.append([i])
-    size = options.chunk
-    if size is None:
-        short = all(task.steps <= SHORT_STEPS for task in tasks)
-        size = min(8, len(groups) // (8 * placement.slots)) if short else 1  # at least 8 chunks a slot keep slots even
-    size = max(1, size)
-    return [list(chain(*groups[start : start + size])) for start in range(0, len(groups), size)]
 
 
 def check_resources(resources: Mapping[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """One attempt at one trial: the trainer's events go into the journal, whatever happens is written down. No Ray here.
 
-`run_attempt` is what a forked process, a Ray worker or a notebook calls. It never raises for what the trial did: an
-exception in a trial is a failed attempt, its traceback is in the trial's log.
+`run_attempt` is what a forked process, a Ray worker or a notebook calls (by way of `work`, where several trainings may
+share a process). It never raises for what the trial did: an exception in a trial is a failed attempt, its traceback is
+in the trial's log.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from typing import Any, Literal
 
 from ablate.errors import AblateError
 from ablate.store.journal import Journal
-from ablate.store.paths import StorePaths
 from ablate.store.record import AttemptRecord
 from ablate_core import plugins
 
 TRAINER = "ablate_core.trainer:train"
 EVALUATOR = "ablate_core.evaluation:evaluate_checkpoint"
+PACKER = "ablate_core.packing:train_pack"
 LOCK_SECONDS = 30.0
 """How long an attempt waits for another process that still holds the trial, such as one a killed driver left behind."""
 
@@ -65,6 +66,7 @@ class Context:
     threads: int = 1
     trainer: str = TRAINER
     evaluator: str = EVALUATOR
+    packer: str = PACKER
     plugins: tuple[str, ...] = ()
     releases: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
     """Plug-in -> distribution and version on the driver's machine: a shipped copy has left its metadata behind."""
@@ -75,7 +77,11 @@ class Context:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt ended; the `cause` of a failure decides whether it is tried again: oom, crash or error."""
+    """How an attempt ended.
+
+    The `cause` of a failure decides whether it is tried again: oom, crash, error, or ``pack`` where all of a pack
+    failed together. `packed` trainings shared the process.
+    """
 
     key: str
     status: Literal["done", "diverged", "failed", "interrupted", "lost"]
@@ -85,6 +91,7 @@ class Outcome:
     error_type: str = ""
     error_head: str = ""
     wall_seconds: float = 0.0
+    packed: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -93,14 +100,6 @@ class Outcome:
         """The facts of ``attempt_ended`` that an outcome knows."""
         facts = {"step": self.step, "reason": self.reason or None, "wall_seconds": self.wall_seconds}
         return facts | {"error_type": self.error_type or None, "error_head": self.error_head or None}
-
-
-def forked_attempt(message: dict[str, Any], send: Send, should_stop: Callable[[], bool]) -> None:
-    """Body of a forked process (see `forkserver`): run the task, send progress and at last ``{"outcome": ...}``."""
-    task, context = Task(**message["task"]), Context(**message["context"])
-    with Journal(StorePaths(context.store), "attempt") as journal:
-        outcome = run_attempt(task, context, journal, send=send, should_stop=should_stop)
-    send({"outcome": outcome.to_dict()})
 
 
 def run_attempt(
@@ -117,7 +116,7 @@ def run_attempt(
         task: the trial and what to do with it.
         context: store, device, trainer and evaluator of the run.
         journal: where events go; the caller closes it.
-        send: receives ``{"progress": {"key", "attempt", "phase", "step", "steps"}}`` at most twice a second.
+        send: receives ``{"progress": {"key", "task", "attempt", "phase", "step", "steps"}}`` at most twice a second.
         should_stop: asked at step boundaries; true makes the trainer checkpoint and the attempt end as interrupted.
 
     Returns:
@@ -127,9 +126,14 @@ def run_attempt(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with trial_lock(folder, shared=task.kind == "eval"):
-            return _Attempt(task, context, journal, send, should_stop or (lambda: False)).run()
+            return Attempt(task, context, journal, send, should_stop).run()
     except TrialBusyError as error:
-        return Outcome(task.key, "failed", cause="error", error_type="TrialBusyError", error_head=str(error))
+        return busy(task, error)
+
+
+def busy(task: Task, error: TrialBusyError) -> Outcome:
+    """The outcome of an attempt that never began, because another process holds the trial."""
+    return Outcome(task.key, "failed", cause="error", error_type="TrialBusyError", error_head=str(error))
 
 
 class TrialBusyError(AblateError):
@@ -157,12 +161,24 @@ def trial_lock(folder: Path, *, shared: bool = False) -> Iterator[None]:
         yield
 
 
-class _Attempt:
+class Attempt:
+    """One attempt: `begin`, then the trainer with `report`, then `end`; `run` does all of it.
+
+    Args:
+        packed: how many trainings share the process, this one among them.
+    """
+
     def __init__(
-        self, task: Task, context: Context, journal: Journal, send: Send | None, should_stop: Callable[[], bool]
+        self,
+        task: Task,
+        context: Context,
+        journal: Journal,
+        send: Send | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        packed: int = 1,
     ) -> None:
-        self.task, self.context, self.journal = task, context, journal
-        self.send, self.should_stop = send, should_stop
+        self.task, self.context, self.journal, self.packed = task, context, journal, packed
+        self.send, self.should_stop = send, should_stop or (lambda: False)
         self.folder = journal.paths.trial(task.key)
         self.step = 0
         self.sent = 0.0
@@ -170,36 +186,42 @@ class _Attempt:
 
     def run(self) -> Outcome:
         started, cpu = time.monotonic(), time.process_time()
+        device, broken = prepare(self.context)
+        self.begin(device)
+        outcome, facts = (self.failed(broken), {}) if broken else self._body(device)
+        return self.end(outcome, facts, time.monotonic() - started, time.process_time() - cpu)
+
+    def begin(self, device: str) -> None:
+        """Write down that the attempt has begun."""
         print(f"--- {self.task.kind} {self.task.label} seed {self.task.seed}, trial {self.task.key}", flush=True)
-        device, broken = self._prepare()
+        self.resumed_from = checkpoint_step(self.folder) if self.task.kind == "train" else None
         self.record = AttemptRecord(
             self.journal,
             self.task.key,
             eval_key=self.task.eval_key,
             device=device,
             num_gpus=self.context.gpus,
-            resumed_from_step=checkpoint_step(self.folder) if self.task.kind == "train" else None,
+            resumed_from_step=self.resumed_from,
             task=self.task.kind,
+            packed=self.packed,
         )
         self._progress("start", 0, force=True)
-        outcome, facts = (self._failed(broken), {}) if broken else self._body(device)
-        outcome = replace(outcome, wall_seconds=time.monotonic() - started)
-        facts = {
-            "cpu_seconds": time.process_time() - cpu,
-            "gpu_seconds": outcome.wall_seconds * self.context.gpus,
-            "peak_mem_mb": peak_memory_mb(),
-            **facts,
-        }
-        self.record.end(outcome.status, **outcome.ended(), **facts)
-        return outcome
 
-    def _prepare(self) -> tuple[str, Exception | None]:
-        """Plug-ins and device; what breaks here must still become a recorded attempt."""
-        try:
-            plugins.load(self.context.plugins, self.context.releases)
-            return choose_device(self.context.device, self.context.gpus), None
-        except Exception as error:
-            return "none", error
+    def end(
+        self, outcome: Outcome, facts: dict[str, Any], wall: float, cpu: float, share: float | None = None
+    ) -> Outcome:
+        """Write down how the attempt has ended.
+
+        Args:
+            outcome: without its seconds.
+            facts: what only the trainer knows.
+            wall, cpu: seconds of the process, of which the attempt has used `share`; None: all of them.
+        """
+        part = 1.0 if share is None else share
+        outcome = replace(outcome, wall_seconds=wall, packed=self.packed)
+        spent = {"cpu_seconds": cpu * part, "gpu_seconds": wall * self.context.gpus * part}
+        self.record.end(outcome.status, **outcome.ended(), **{**spent, "peak_mem_mb": peak_memory_mb(), **facts})
+        return outcome
 
     def _body(self, device: str) -> tuple[Outcome, dict[str, Any]]:
         """The outcome, and what only the trainer knows (number of parameters, peak memory of the device)."""
@@ -207,23 +229,29 @@ class _Attempt:
             config = load_config(self.task.config)
             if self.task.kind == "eval":
                 self._progress("evaluate", self.task.steps, force=True)
-                load_object(self.context.evaluator)(config, self.folder, device=device, report=self._report)
+                load_object(self.context.evaluator)(config, self.folder, device=device, report=self.report)
                 return Outcome(self.task.key, "done", self.task.steps), {}
             train = load_object(self.context.trainer)
-            result = train(config, self.folder, device=device, report=self._report, should_stop=self.should_stop)
-            memory = max(result.peak_mem_mb or 0.0, peak_memory_mb())
-            facts = {"num_parameters": result.num_parameters, "peak_mem_mb": memory}
-            return Outcome(self.task.key, result.status, int(result.step), result.reason or ""), facts
+            return self.trained(
+                train(config, self.folder, device=device, report=self.report, should_stop=self.should_stop)
+            )
         except Exception as error:
-            return self._failed(error), {}
+            return self.failed(error), {}
 
-    def _failed(self, error: Exception) -> Outcome:
+    def trained(self, result: Any) -> tuple[Outcome, dict[str, Any]]:
+        """The outcome and the facts that a trainer's `Result` comes to."""
+        memory = max(result.peak_mem_mb or 0.0, peak_memory_mb())
+        facts = {"num_parameters": result.num_parameters, "peak_mem_mb": memory}
+        return Outcome(self.task.key, result.status, int(result.step), result.reason or ""), facts
+
+    def failed(self, error: Exception, cause: str = "error") -> Outcome:
+        """The outcome that an exception comes to; its traceback is printed."""
         traceback.print_exception(error, file=sys.stdout)
-        cause = "oom" if is_out_of_memory(error) else "error"
+        cause = "oom" if is_out_of_memory(error) else cause
         head = " ".join(str(error).split())[:500] or type(error).__name__
         return Outcome(self.task.key, "failed", self.step, "", cause, type(error).__name__, head)
 
-    def _report(self, event: dict[str, Any]) -> None:
+    def report(self, event: dict[str, Any]) -> None:
         """The core's callback: into the journal, and the step to whoever watches."""
         self.step = max(self.step, int(event.get("step") or 0))
         self.record.report(event)
@@ -237,8 +265,17 @@ class _Attempt:
         if self.send is None or (not force and now - self.sent < 0.5):
             return
         self.sent = now
-        watched = {"key": self.task.key, "attempt": self.record.uid, "steps": self.task.steps}
+        watched = {"key": self.task.key, "task": self.task.id, "attempt": self.record.uid, "steps": self.task.steps}
         self.send({"progress": {**watched, "phase": phase, "step": step}})
+
+
+def prepare(context: Context) -> tuple[str, Exception | None]:
+    """Plug-ins and device; what breaks here must still become a recorded attempt."""
+    try:
+        plugins.load(context.plugins, context.releases)
+        return choose_device(context.device, context.gpus), None
+    except Exception as error:
+        return "none", error
 
 
 def load_config(config: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""`Driver`: told of everything by Tune, it keeps the counts of a run and decides when to stop."""
+"""`Driver`: told of everything while Tune runs, it keeps the counts of a run and decides when to stop."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 SNAPSHOT_EVERY: Final = 3
 """A snapshot for readers is published at every third ingest."""
+STOP_SECONDS: Final = 0.5
+"""How long a slot may take to see that a stop was asked: what it takes from the queue until then is let end."""
 CONTINUE: Final = "the same command continues from the last checkpoints"
 
 
@@ -58,7 +60,7 @@ class Job:
 
 
 class Driver:
-    """Told of everything by Tune (see `tuning.Monitor`); keeps the counts, decides when to stop."""
+    """Told of everything while Tune runs (see `tuning.Monitor`); keeps the counts, decides when to stop."""
 
     def __init__(
         self, job: Job, paths: StorePaths, options: RunOptions, view: RunView, ingester: Ingester, journal: Journal
@@ -77,6 +79,7 @@ class Driver:
         self.stop_reason = ""
         self.stopped_at = 0.0
         self.draining = False
+        self.held = 0
         self.first_progress = 0.0
         self.gpu_seconds = self.cpu_seconds = 0.0
         self.ingested = time.monotonic()
@@ -122,7 +125,7 @@ class Driver:
         import sys
 
         from ablate.launch.cluster import ships
-        from ablate.launch.slots import SlotSettings
+        from ablate.launch.runners import SlotSettings
         from ablate.launch.tuning import fit
 
         retries = agendas.retries(self.job.resources)
@@ -142,14 +145,15 @@ class Driver:
             stop_file=str(self.stop_file),
             stop_grace=self.options.stop_grace,
             report_seconds=self.options.report_seconds,
-            retries={cause: n for cause, n in retries.items() if cause != "preempt"},
             sys_path=tuple(path or os.getcwd() for path in sys.path),
             warm_address=self.warm_address,
             own_path_first=ships(self.options),
         )
-        chunks = agendas.chunks(self.order, placement, self.options)
+        works = [[index] for index in range(len(self.order))]
         deaths = retries["preempt"] if process else retries["crash"]
-        fit(self.order, chunks, settings, placement, self, self.scratch / "tune", deaths)
+        queue = [task.to_dict() for task in self.order], works, retries, deaths
+        at_once = placement.slots if elsewhere(self.options) else max(os.cpu_count() or 1, 1)
+        fit(queue, settings, placement, self, self.scratch / "tune", at_once)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -200,26 +204,30 @@ class Driver:
     def begun(self) -> None:
         self._install()  # Tune has taken SIGUSR1
 
-    def report(self, slot: str, result: dict[str, Any]) -> None:
-        if progress := result["progress"]:
+    def report(self, news: dict[str, Any]) -> None:
+        for start in news["started"]:
+            if (running := self._running(start["task"])) is not None:
+                running.packed = start["packed"]
+        for progress in news["progress"]:
             running = self._running(progress["task"])
             if running is not None:
+                self.first_progress = self.first_progress or time.monotonic()
                 self.attempts[running.key] = progress["attempt"]
                 running.advance(progress["step"], progress["phase"])
-        for outcome in result["ended"]:
+        for outcome in news["ended"]:
             self._account(outcome)
+        for loss in news["lost"]:
+            self._lost(self.tasks[loss["task"]], loss["error"])
+        self.held = news["held"]
 
-    def lost(self, slot: str, chunk: list[int], error: str) -> None:
-        """The worker is gone for good: the trial it ran is lost (a later run resumes it), the rest never started."""
-        for index in chunk:
-            task = self.order[index]
-            if task.id in self.ended:
-                continue
-            error_head = error or "the Ray worker died"
-            outcome = Outcome(task.key, "failed", 0, "", "crash", "WorkerDied", error_head)
-            if uid := self.attempts.get(task.id):
-                end_attempt(self.journal, task.key, "lost", attempt=uid, **outcome.ended())
-            self._account({**outcome.to_dict(), "task": task.id})
+    def _lost(self, task: Task, error: str) -> None:
+        """The task's workers have died too often: its attempt is lost, and the trial failed in this run."""
+        if task.id in self.ended:
+            return
+        outcome = Outcome(task.key, "failed", 0, "", "crash", "WorkerDied", error or "the Ray worker died")
+        if uid := self.attempts.get(task.id):
+            end_attempt(self.journal, task.key, "lost", attempt=uid, **outcome.ended())
+        self._account({**outcome.to_dict(), "task": task.id})
 
     def tick(self) -> None:
         now = time.monotonic()
@@ -236,13 +244,15 @@ class Driver:
         self.view.update(self.state)
 
     def over(self) -> bool:
-        """True when a stop was asked and every slot has had the time to say that its trial has ended."""
+        """True when everything is accounted for, or when a stop was asked and nothing works any more."""
+        if len(self.ended) == len(self.order):
+            return True
         if self.stop_code is None:
             return False
         since = time.monotonic() - self.stopped_at
         if not self.draining and since > self.options.stop_grace + 30:
             return True
-        return not self.state.running and since > self.options.report_seconds + 0.5
+        return not self.held and since > STOP_SECONDS
 
     # --- the counts
 
@@ -253,7 +263,6 @@ class Driver:
             task = self.tasks[name]
             self.state.running[name] = Running(name, task.label, task.seed, task.steps, task=task.kind)
             self._no_longer_waiting(task)
-            self.first_progress = self.first_progress or time.monotonic()
         return self.state.running[name]
 
     def _no_longer_waiting(self, task: Task) -> None:
@@ -270,9 +279,10 @@ class Driver:
         self.ended.add(running.key)
         setattr(state, status, getattr(state, status) + 1)
         state.steps_trained += max(outcome["step"] - running.first_step, 0)
-        state.slot_seconds += outcome["wall_seconds"]
-        self.gpu_seconds += outcome["wall_seconds"] * state.gpus_per_trial
-        self.cpu_seconds += outcome["wall_seconds"] * state.cpus_per_trial
+        seconds = outcome["wall_seconds"] / outcome["packed"]  # of a slot, which a pack shares
+        state.slot_seconds += seconds
+        self.gpu_seconds += seconds * state.gpus_per_trial
+        self.cpu_seconds += seconds * state.cpus_per_trial
         if status == "failed":
             self.failures.append({**outcome, "label": running.label, "seed": running.seed})
         self.view.ended(state, running, outcome)
@@ -283,7 +293,7 @@ class Driver:
             self.stop(ExitCode.TOO_MANY_FAILURES, why)
 
     def _drop_evaluations(self, trial: str) -> None:
-        """What was to be measured on a network that does not exist; its slot does the same."""
+        """What was to be measured on a network that does not exist; the queue does the same."""
         for task in self.order:
             if task.key == trial and task.id not in self.ended:
                 self.ended.add(task.id)

@@ -38,7 +38,7 @@ DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE
 PRELOAD = (
     "ablate_core.trainer",
     "ablate_core.evaluation",
-    "ablate.launch.attempt",
+    "ablate.launch.work",
     "torch._dynamo",  # the first optimizer step imports it, 2 CPU seconds in every attempt
     "PIL.PngImagePlugin",
 )
@@ -193,7 +193,7 @@ class ForkServer:
 
 def warm_process(threads: int, plugins: Iterable[str] = (), sys_path: list[str] | None = None) -> WarmProcess:
     """The warm process that attempts at trials are forked from."""
-    return WarmProcess("ablate.launch.attempt:forked_attempt", list(PRELOAD), list(WARM), threads, sys_path, plugins)
+    return WarmProcess("ablate.launch.work:forked_work", list(PRELOAD), list(WARM), threads, sys_path, plugins)
 
 
 # --- the warm process and its servers

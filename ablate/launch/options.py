@@ -30,7 +30,6 @@ class RunOptions:
         address: an existing Ray cluster (``RAY_ADDRESS`` is honoured); ``None``: a private one on this machine.
         local_cpus: CPUs the private cluster offers; ``None``: what the machine has.
         logical_gpus: GPUs the private cluster pretends to have (tests); ``None``: what the machine has.
-        chunk: trials one Tune trial carries; ``None``: 1, more when the trials are very short.
         time_limit: seconds after which running trials checkpoint and stop (exit code 4).
         stop_grace: seconds a running trial gets to checkpoint after a stop was asked.
         plugins: modules with components that workers import, beside those the plan was read with.
@@ -49,7 +48,6 @@ class RunOptions:
     address: str | None = None
     local_cpus: int | None = None
     logical_gpus: int | None = None
-    chunk: int | None = None
     time_limit: float | None = None
     stop_grace: float = 60.0
     plugins: Sequence[str] = ()

@@ -1,4 +1,4 @@
-"""Ray Tune as the scheduler: a `Tuner` over a prebuilt list of trials, never over a search space."""
+"""Ray Tune as the scheduler of slots: it places long-lived workers, which take trials from the run's queue."""
 
 from __future__ import annotations
 
@@ -8,24 +8,29 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import ray
 from ray import tune
+from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ablate.launch.attempt import Task
+from ablate.errors import ClusterError
 from ablate.launch.options import Placement
-from ablate.launch.slots import SlotSettings, TrialSlot
+from ablate.launch.queue import Queue
+from ablate.launch.runners import SlotSettings
+from ablate.launch.slots import open_slot
+
+MOST_SLOTS = 10**6
+"""Tune wants to know how many trials there will be; how many slots are started is decided as the run goes on."""
 
 
 class Monitor(Protocol):
     """What the driver wants to know while Tune runs; all calls come from the thread that called `fit`."""
 
     def begun(self) -> None:
-        """Tune is about to start trials."""
+        """Tune is about to start slots."""
 
-    def report(self, slot: str, result: dict[str, Any]) -> None:
-        """A slot has reported progress and ended attempts."""
-
-    def lost(self, slot: str, chunk: list[int], error: str) -> None:
-        """A worker died and Tune gave the chunk up."""
+    def report(self, news: dict[str, Any]) -> None:
+        """What has happened since the last call: `Queue.news`."""
 
     def tick(self) -> None:
         """Called several times a second."""
@@ -35,47 +40,144 @@ class Monitor(Protocol):
 
 
 def fit(
-    tasks: Sequence[Task],
-    chunks: Sequence[Sequence[int]],
+    queue: Sequence[Any],
     settings: SlotSettings,
     placement: Placement,
     monitor: Monitor,
     scratch: Path,
-    worker_retries: int,
+    at_once: int,
 ) -> None:
-    """Run the chunks of tasks to their end, or until the monitor says that it is over. Needs a connected Ray.
+    """Work through a queue to its end, or until the monitor says that it is over. Needs a connected Ray.
 
     Args:
-        tasks: everything to be done.
-        chunks: indices into `tasks`; each chunk is one Tune trial, run in order.
+        queue: arguments of `Queue`; it lives in an actor beside the driver and dies with it.
         settings: for the slots.
-        placement: resources of a trial and how many run at once.
+        placement: resources of a slot and how many there may be.
         monitor: told of everything.
         scratch: Tune's folder; nothing in it is needed afterwards.
-        worker_retries: how often a chunk is given to another worker when its own died.
+        at_once: how many slots may be starting at the same time: each imports Ray Tune, seconds of a core.
+
+    Raises:
+        ClusterError: workers die before they can do anything, or the queue's process was killed.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(placement.slots)
-    table = [task.to_dict() for task in tasks]
-    trainable = tune.with_parameters(TrialSlot, settings=settings.to_dict(), tasks=table)
-    resources = {"CPU": placement.cpus_per_trial, "GPU": placement.gpus_per_trial}
-    tune.Tuner(
-        tune.with_resources(trainable, {name: amount for name, amount in resources.items() if amount}),
-        param_space={"chunk": tune.grid_search([list(chunk) for chunk in chunks])},
-        tune_config=tune.TuneConfig(
-            reuse_actors=True,
-            max_concurrent_trials=placement.slots,
-            trial_dirname_creator=lambda trial: trial.trial_id,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(scratch),
-            stop=_Stop(monitor.over),
-            callbacks=[_Callback(monitor)],
-            failure_config=tune.FailureConfig(max_failures=worker_retries),
-            verbose=0,
-        ),
-    ).fit()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor: Any = ray.remote(num_cpus=0)(Queue).options(scheduling_strategy=here).remote(*queue)
+    try:
+        slots = _Slots(actor, placement.slots, at_once, monitor)
+        trainable = tune.with_parameters(TrialSlot, settings=settings.to_dict(), queue=actor)
+        resources = {"CPU": placement.cpus_per_trial, "GPU": placement.gpus_per_trial}
+        tune.Tuner(
+            tune.with_resources(trainable, {name: amount for name, amount in resources.items() if amount}),
+            tune_config=tune.TuneConfig(
+                search_alg=_Search(slots),
+                num_samples=MOST_SLOTS,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(scratch),
+                stop=_Stop(slots.over),
+                callbacks=[_Callback(slots)],
+                verbose=0,
+            ),
+        ).fit()
+    finally:
+        ray.kill(actor)
+    slots.check()
+
+
+class TrialSlot(tune.Trainable):
+    """Tune's view of a slot. ``config`` is ``{"slot": its name}``."""
+
+    def setup(self, config: dict[str, Any], settings: dict[str, Any] | None = None, queue: Any = None) -> None:
+        """`settings` and `queue` come from ``tune.with_parameters``."""
+        assert settings is not None
+        self.slot = open_slot(config["slot"], SlotSettings.from_dict(settings), _Remote(queue))
+
+    def step(self) -> dict[str, Any]:
+        return {"done": self.slot.step()}
+
+    def cleanup(self) -> None:
+        self.slot.close()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the trainer keeps its own checkpoints in the store."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: the trainer resumes from its own checkpoints in the store."""
+
+
+class _Remote:
+    """The queue, seen from a slot."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+
+    def exchange(self, *arguments: Any) -> dict[str, Any]:
+        reply: dict[str, Any] = ray.get(self.actor.exchange.remote(*arguments))
+        return reply
+
+
+class _Slots:
+    """Which slots there are, and whether one more is wanted."""
+
+    def __init__(self, actor: Any, most: int, at_once: int, monitor: Monitor) -> None:
+        self.actor, self.most, self.at_once, self.monitor = actor, most, at_once, monitor
+        self.live: set[str] = set()
+        self.starting: set[str] = set()
+        self.error = ""
+        self.news = self._ask("news")
+
+    def _ask(self, method: str, *arguments: Any) -> dict[str, Any]:
+        try:
+            news: dict[str, Any] = ray.get(getattr(self.actor, method).remote(*arguments))
+        except ray.exceptions.RayActorError as error:
+            what = "the process that held the run's queue was killed; the same command continues"
+            raise ClusterError(what) from error
+        return news
+
+    def wanted(self) -> bool:
+        """One more, as long as more work waits than slots are about to come for it."""
+        room = len(self.live) < self.most and len(self.starting) < self.at_once
+        return room and self.news["ready"] > len(self.starting)
+
+    def finished(self) -> bool:
+        """No slot will be wanted any more."""
+        return self.over() or (not self.live and not self.news["ready"])
+
+    def over(self) -> bool:
+        return self.hopeless() or self.monitor.over()
+
+    def hopeless(self) -> bool:
+        """Every worker dies before it takes anything: there is no point in starting more."""
+        return bool(self.news["idle_deaths"] >= 2 + min(self.most, self.at_once))
+
+    def check(self) -> None:
+        """Raises ClusterError where there was no point in going on."""
+        if self.hopeless():
+            raise ClusterError(f"workers die before they take any work: {self.error}; `ablate doctor` may know why")
+
+    def add(self, name: str) -> None:
+        self.live.add(name)
+        self.starting.add(name)
+
+    def up(self, name: str) -> None:
+        self.starting.discard(name)
+
+    def ended(self, name: str) -> None:
+        self.live.discard(name)
+        self.starting.discard(name)
+
+    def died(self, name: str, error: str) -> None:
+        self.ended(name)
+        self.error = error
+        self.hear(self._ask("release", name, error))
+
+    def hear(self, news: dict[str, Any] | None = None) -> None:
+        self.news = self._ask("news") if news is None else news
+        self.monitor.report(self.news)
 
 
 class _Ours:
@@ -86,6 +188,28 @@ class _Ours:
 
     def __deepcopy__(self, _: Any) -> Any:
         return self
+
+
+class _Search(_Ours, Searcher):
+    """Tune asks a searcher for trials: this one answers with slots, one after another as work waits for them."""
+
+    def __init__(self, slots: _Slots) -> None:
+        super().__init__()
+        self._slots = slots
+
+    def suggest(self, trial_id: str) -> Any:
+        if self._slots.finished():
+            return Searcher.FINISHED
+        if not self._slots.wanted():
+            return None
+        self._slots.add(trial_id)
+        return {"slot": trial_id}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self._slots.ended(trial_id)
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing is restored: the store is."""
 
 
 class _Stop(_Ours, tune.Stopper):
@@ -100,8 +224,8 @@ class _Stop(_Ours, tune.Stopper):
 
 
 class _Callback(_Ours, tune.Callback):
-    def __init__(self, monitor: Monitor) -> None:
-        self._monitor = monitor
+    def __init__(self, slots: _Slots) -> None:
+        self._slots = slots
 
     def setup(
         self,
@@ -110,14 +234,14 @@ class _Callback(_Ours, tune.Callback):
         total_num_samples: int | None = None,
         **info: Any,
     ) -> None:
-        self._monitor.begun()
+        self._slots.monitor.begun()
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        self._monitor.report(trial.trial_id, result)
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._slots.up(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        error = trial.get_error()
-        self._monitor.lost(trial.trial_id, trial.config["chunk"], str(error).strip().rpartition("\n")[2])
+        self._slots.died(trial.trial_id, str(trial.get_error()).strip().rpartition("\n")[2])
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
-        self._monitor.tick()
+        self._slots.hear()
+        self._slots.monitor.tick()

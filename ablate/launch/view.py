@@ -24,7 +24,7 @@ from ablate.launch.options import RunSummary
 
 @dataclass
 class Running:
-    """One task that is under way, named by `key`; `rate` is in steps per second."""
+    """One task that is under way, named by `key`; `rate` is in steps per second, `packed` trainings share its slot."""
 
     key: str
     label: str
@@ -35,6 +35,7 @@ class Running:
     started: float = field(default_factory=time.monotonic)
     rate: float = 0.0
     task: str = "train"
+    packed: int = 1
     _first: tuple[float, int] | None = None
 
     def advance(self, step: int, phase: str) -> None:
@@ -95,11 +96,13 @@ class RunState:
         now = time.monotonic()
         live = list(self.running.values())
         steps = self.steps_trained + sum(trial.step - trial.first_step for trial in live)
-        seconds = self.slot_seconds + sum(now - trial.started for trial in live)
+        seconds = self.slot_seconds + sum((now - trial.started) / trial.packed for trial in live)
         if steps <= 0 or not self.slots:
             return math.nan
-        left = [(trial.steps - trial.step) * seconds / steps for trial in live]
-        return max((sum(left) + self.steps_waiting * seconds / steps) / self.slots, *left, 0.0)
+        each = seconds / steps  # of a slot, for one step of one trial
+        left = [(trial.steps - trial.step) * each for trial in live]
+        ends = [seconds * trial.packed for seconds, trial in zip(left, live, strict=True)]
+        return max((sum(left) + self.steps_waiting * each) / self.slots, *ends, 0.0)
 
     @property
     def rate(self) -> float:

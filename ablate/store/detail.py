@@ -77,7 +77,7 @@ def _without_nan(row: dict[Any, Any]) -> dict[str, Any]:
 _DETAIL = {
     "attempts": """
         SELECT number AS attempt, task, status, host, pid, device, env_id, resumed_from_step, started_at, ended_at,
-               step, reason, error_type, error_head, wall_seconds, cpu_seconds, gpu_seconds, peak_mem_mb
+               step, reason, error_type, error_head, wall_seconds, cpu_seconds, gpu_seconds, peak_mem_mb, packed
         FROM attempt WHERE trial_id = ? ORDER BY number""",
     "plugins": """
         SELECT number AS attempt, p.key AS module, p.value->>'distribution' AS distribution,

@@ -89,13 +89,13 @@ WHERE s.study_id NOT IN (SELECT study_id FROM study_trial) ORDER BY ALL"""
 
 
 def throughput(paths: StorePaths) -> dict[str, float]:
-    """Arm id -> wall seconds per optimiser step, evaluation included, over all its attempts that ended."""
+    """Arm id -> seconds of a slot per optimiser step, evaluation included, over all its attempts that ended."""
     if not paths.journals():
         return {}
     with reading(paths) as con:
         found = rows(
             con,
-            "SELECT t.arm_id, sum(a.wall_seconds) / sum(a.step - coalesce(a.resumed_from_step, 0)) "
+            "SELECT t.arm_id, sum(a.wall_seconds / a.packed) / sum(a.step - coalesce(a.resumed_from_step, 0)) "
             "FROM attempt a JOIN trial t USING (trial_id) WHERE a.task <> 'eval' AND a.wall_seconds > 0 "
             "AND a.status IN ('done', 'interrupted', 'diverged') AND a.step > coalesce(a.resumed_from_step, 0) "
             "GROUP BY t.arm_id",

@@ -96,6 +96,7 @@ class AttemptRecord:
         device: ``cpu``, ``cuda:0``, ...
         resumed_from_step: step of the checkpoint it starts from; None from scratch.
         task: ``eval`` when a trained trial is only evaluated: that says nothing about its training.
+        packed: how many trainings share the process; the seconds of an attempt are its part of what that costs.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class AttemptRecord:
         num_gpus: float = 0.0,
         resumed_from_step: int | None = None,
         task: Literal["train", "eval"] = "train",
+        packed: int = 1,
     ) -> None:
         self.journal = journal
         self.trial_id = trial_id
@@ -123,6 +125,7 @@ class AttemptRecord:
                 "env_id": found["env_id"],
                 "resumed_from_step": resumed_from_step,
                 "task": task,
+                "packed": packed,
             },
         )
 

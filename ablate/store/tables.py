@@ -181,7 +181,7 @@ TABLES: dict[str, Table] = {
         ("uid",),
         _columns(
             "journal! text, trial_id! text, task text train, host text, pid whole, machine text, "
-            "process_started whole, device text, num_gpus number, env_id text, resumed_from_step whole"
+            "process_started whole, device text, num_gpus number, env_id text, resumed_from_step whole, packed whole"
         ),
         OLDEST,
     ),

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from ablate.launch.agenda import agenda, chunks
-from ablate.launch.attempt import Task
-from ablate.launch.options import Placement, RunOptions
+from ablate.launch.agenda import agenda
 from ablate.store.status import TrialState
 
 
@@ -86,17 +84,6 @@ def test_failed_trials_are_only_tried_again_on_request_and_by_cause(retry: Any, 
     assert set(todo.failed) == {"a0", "b0", "a1"} - again
 
 
-def test_short_trials_are_chunked_and_long_ones_are_not() -> None:
-    def tasks(count: int, steps: int) -> list[Task]:
-        return [Task(str(i), "", {}, steps=steps) for i in range(count)]
-
-    two = Placement(1, 0, 2)
-    assert chunks(tasks(24, 100), two, RunOptions()) == [[i] for i in range(24)]
-    assert max(map(len, chunks(tasks(1000, 100), two, RunOptions()))) == 8
-    assert max(map(len, chunks(tasks(1000, 10_000), two, RunOptions()))) == 1
-    assert chunks(tasks(5, 10_000), two, RunOptions(chunk=2)) == [[0, 1], [2, 3], [4]]
-
-
 WAYS = ("", "/nfe 2", "/nfe 4")
 
 
@@ -123,13 +110,3 @@ def test_a_way_of_measuring_that_is_added_later_trains_nothing() -> None:
 def test_a_network_that_diverged_or_failed_is_measured_in_no_way() -> None:
     todo = agenda(plan(seeds=1, ways=WAYS), states(a0="diverged", b0="failed"), set())
     assert (todo.tasks, todo.skipped, todo.failed) == ((), ("a0",) * 3, ("b0",))
-
-
-def test_evaluations_go_with_the_training_they_wait_for_and_are_spread_where_they_wait_for_none() -> None:
-    two = Placement(1, 0, 2)
-    fresh = list(agenda(plan(ways=WAYS), {}, set()).tasks)
-    assert chunks(fresh, two, RunOptions()) == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
-    assert chunks(fresh, two, RunOptions(chunk=2)) == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
-    trained = states(a0="done", b0="done", a1="done", b1="done")
-    later = list(agenda(plan(ways=WAYS), trained, set()).tasks)
-    assert chunks(later, two, RunOptions()) == [[i] for i in range(12)]

@@ -157,7 +157,9 @@ def test_progress_is_sent_to_whoever_watches(journal: Journal) -> None:
     sent: list[dict[str, Any]] = []
     run(journal, send=sent.append)
     uid = events(journal, "attempt_started")[0]["uid"]
-    assert sent[0]["progress"] == {"key": KEY, "attempt": uid, "phase": "start", "step": 0, "steps": 20}
+    assert sent[0]["progress"] == {
+        "key": KEY, "task": KEY, "attempt": uid, "phase": "start", "step": 0, "steps": 20,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

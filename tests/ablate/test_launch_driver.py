@@ -72,24 +72,26 @@ def driver(
     return made
 
 
-def progress(key: str, step: int) -> dict[str, Any]:
-    return {
-        "progress": {"key": key, "attempt": f"uid-{key}", "phase": "train", "step": step, "steps": 100, "task": key},
-        "ended": [],
-    }
+def news(**found: Any) -> dict[str, Any]:
+    return {"started": [], "progress": [], "ended": [], "lost": [], "held": 0, **found}
+
+
+def progress(key: str, step: int, held: int = 1) -> dict[str, Any]:
+    report = {"key": key, "attempt": f"uid-{key}", "phase": "train", "step": step, "steps": 100, "task": key}
+    return news(progress=[report], held=held)
 
 
 def end(key: str, status: Any = "done", seconds: float = 1.0, task: str = "", **fields: Any) -> dict[str, Any]:
     outcome = Outcome(key, status, step=100, wall_seconds=seconds, **fields)
-    return {"progress": None, "ended": [{**outcome.to_dict(), "task": task or key}]}
+    return news(ended=[{**outcome.to_dict(), "task": task or key}])
 
 
 def test_every_trial_is_in_exactly_one_count(journal: Journal) -> None:
     made = driver(journal, trials=5)
-    made.report("slot", progress("key0", 10))
+    made.report(progress("key0", 10))
     assert (made.state.waiting, len(made.state.running), made.state.steps_waiting) == (4, 1, 400)
     for key, status in (("key0", "done"), ("key1", "diverged"), ("key2", "failed"), ("key3", "interrupted")):
-        made.report("slot", end(key, status))
+        made.report(end(key, status))
     summary = made.summary()
     counts = (summary.done, summary.diverged, summary.failed, summary.interrupted, summary.waiting)
     assert counts == (1, 1, 1, 1, 1)
@@ -98,23 +100,23 @@ def test_every_trial_is_in_exactly_one_count(journal: Journal) -> None:
 
 def test_a_late_report_of_an_ended_trial_does_not_bring_it_back(journal: Journal) -> None:
     made = driver(journal)
-    made.report("slot", end("key0"))
-    made.report("slot", progress("key0", 50))
-    made.report("slot", end("key0"))
+    made.report(end("key0"))
+    made.report(progress("key0", 50))
+    made.report(end("key0"))
     assert not made.state.running
     assert (made.state.done, made.state.waiting) == (1, 3)
 
 
 def test_exit_codes_follow_from_what_happened(journal: Journal) -> None:
     made = driver(journal, trials=1)
-    made.report("slot", end("key0"))
+    made.report(end("key0"))
     assert made.summary().exit_code is ExitCode.COMPLETE
     assert made.summary().reason == ""
     failed = driver(journal, trials=1)
-    failed.report("slot", end("key0", "failed", cause="error"))
+    failed.report(end("key0", "failed", cause="error"))
     assert failed.summary().exit_code is ExitCode.FAILED_TRIALS
     preempted = driver(journal, trials=1)
-    preempted.report("slot", end("key0", "interrupted"))
+    preempted.report(end("key0", "interrupted"))
     assert preempted.summary().exit_code is ExitCode.PREEMPTED
 
 
@@ -146,7 +148,7 @@ def test_the_second_ctrl_c_kills(journal: Journal) -> None:
 
 def test_a_stop_that_came_after_the_last_trial_changes_nothing(journal: Journal) -> None:
     made = driver(journal, trials=1)
-    made.report("slot", end("key0"))
+    made.report(end("key0"))
     made.stop(ExitCode.INTERRUPTED, "late")
     assert made.summary().exit_code is ExitCode.COMPLETE
 
@@ -155,15 +157,16 @@ def test_a_run_is_over_when_what_was_running_at_the_stop_has_ended(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = driver(journal, stop_grace=10)
-    made.report("slot", progress("key0", 10))
+    made.report(progress("key0", 10))
     assert not made.over()
     made.stop(ExitCode.LIMIT, "time")
-    made.stopped_at -= 1  # slots have had the time to report what they had just started
     assert not made.over()
-    made.report("slot", end("key0", "interrupted"))
+    made.stopped_at -= 1  # slots have had the time to see it
+    assert not made.over()
+    made.report(end("key0", "interrupted"))
     assert made.over()
     hanging = driver(journal, stop_grace=10)
-    hanging.report("slot", progress("key0", 10))
+    hanging.report(progress("key0", 10))
     hanging.stop(ExitCode.LIMIT, "time")
     hanging.stopped_at -= 41
     assert hanging.over()
@@ -181,46 +184,69 @@ def test_the_time_limit_stops_the_run_with_its_exit_code(journal: Journal) -> No
 
 def test_a_used_up_budget_lets_running_trials_end_unless_it_says_stop(journal: Journal) -> None:
     made = driver(journal, budget={"gpu_hours": 1.0, "on_exhausted": "finish_running"})
-    made.report("slot", end("key0", seconds=7100.0))  # half a GPU each
+    made.report(end("key0", seconds=7100.0))  # half a GPU each
     made.tick()
     assert made.stop_code is None
-    made.report("slot", end("key1", seconds=200.0))
+    made.report(end("key1", seconds=200.0))
     made.tick()
     assert made.stop_file.read_text() == "drain"
     assert made.summary().exit_code is ExitCode.LIMIT
     strict = driver(journal, budget={"cpu_hours": 0.01, "on_exhausted": "stop"})
-    strict.report("slot", end("key0", seconds=40.0))
+    strict.report(end("key0", seconds=40.0))
     strict.tick()
     assert strict.stop_file.read_text() == "stop"
 
 
 def test_more_failures_than_allowed_stop_the_run(journal: Journal) -> None:
     made = driver(journal, max_failures=1)
-    made.report("slot", end("key0", "failed"))
+    made.report(end("key0", "failed"))
     assert made.stop_code is None
-    made.report("slot", end("key1", "failed"))
+    made.report(end("key1", "failed"))
     assert made.stop_code is ExitCode.TOO_MANY_FAILURES
 
 
-def test_a_worker_that_died_for_good_loses_its_attempt_and_fails_its_chunk(journal: Journal) -> None:
+def test_a_trial_whose_workers_died_too_often_is_lost_and_counts_as_failed(journal: Journal) -> None:
     made = driver(journal)
-    made.report("slot", end("key0"))
-    made.report("slot", progress("key1", 30))
-    made.lost("slot", [0, 1, 2], "the node is gone")
+    made.report(end("key0"))
+    made.report(progress("key1", 30))
+    made.report(news(lost=[{"task": name, "error": "the node is gone"} for name in ("key0", "key1", "key2")]))
     assert (made.state.done, made.state.failed, made.state.waiting) == (1, 2, 1)
     (lost,) = [e for e in read_events(journal.paths) if e["kind"] == "attempt_ended"]
     assert (lost["status"], lost["attempt"], lost["error_head"]) == ("lost", "uid-key1", "the node is gone")
+
+
+def test_members_of_a_pack_share_what_their_slot_costs(journal: Journal) -> None:
+    made = driver(journal)
+    made.report(news(started=[{"task": f"key{n}", "packed": 4} for n in range(4)]))
+    assert [running.packed for running in made.state.running.values()] == [4] * 4
+    for n in range(4):
+        made.state.running[f"key{n}"].started -= 100
+        made.report(progress(f"key{n}", 0))
+        made.report(progress(f"key{n}", 50))
+    assert made.state.eta == pytest.approx(100, rel=0.01)  # half of it took 100 s; one slot of two does all of it
+    for n in range(4):
+        made.report(end(f"key{n}", seconds=200.0, packed=4))
+    assert made.state.slot_seconds == pytest.approx(200)
+    assert made.gpu_seconds == pytest.approx(100)
+
+
+def test_a_run_is_over_as_soon_as_everything_is_accounted_for(journal: Journal) -> None:
+    made = driver(journal, trials=2)
+    made.report(end("key0"))
+    assert not made.over()
+    made.report(end("key1", "failed"))
+    assert made.over()
 
 
 @pytest.mark.parametrize("status", ["failed", "diverged"])
 def test_a_network_that_does_not_exist_is_not_waited_for(journal: Journal, status: str) -> None:
     made = driver(journal, trials=2, evaluations=2)
     assert (made.state.waiting, made.state.evaluations, made.state.steps_waiting) == (6, 4, 200)
-    made.report("slot", end("key0", status))
+    made.report(end("key0", status))
     assert (made.state.waiting, made.state.evaluations, made.state.dropped) == (3, 2, 2)
-    made.report("slot", end("key1"))
+    made.report(end("key1"))
     for n in range(2):
-        made.report("slot", end("key1", task=f"key1-eval1-{n}"))
+        made.report(end("key1", task=f"key1-eval1-{n}"))
     summary = made.summary()
     assert (summary.done, getattr(summary, status), summary.dropped, summary.waiting) == (3, 1, 2, 0)
     assert summary.exit_code is (ExitCode.FAILED_TRIALS if status == "failed" else ExitCode.COMPLETE)
@@ -229,7 +255,7 @@ def test_a_network_that_does_not_exist_is_not_waited_for(journal: Journal, statu
 
 def test_evaluations_of_an_interrupted_training_wait_for_the_next_run(journal: Journal) -> None:
     made = driver(journal, trials=1, evaluations=2)
-    made.report("slot", end("key0", "interrupted"))
+    made.report(end("key0", "interrupted"))
     summary = made.summary()
     assert (summary.interrupted, summary.dropped, summary.waiting) == (1, 0, 2)
 

@@ -161,7 +161,8 @@ def test_the_warm_process_has_imported_what_a_trial_needs_and_started_no_thread(
     process = warm_process(1, sys_path=[str(HERE), *sys.path])
     try:
         connection = ForkServer(process.address)
-        task = {"task": {"key": "0123", "eval_key": "", "config": {"train": 0}}, "context": {"store": str(tmp_path)}}
+        broken = {"key": "0123", "eval_key": "", "config": {"train": 0}}
+        task = {"tasks": [broken], "context": {"store": str(tmp_path)}}
         connection.run(task, str(tmp_path / "log.txt"))
         found = messages(connection, seconds=120)
         assert found[-1]["exited"]["code"] == 0

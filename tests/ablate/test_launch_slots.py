@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ablate.launch.attempt import Context, Outcome, Task
-from ablate.launch.slots import ProcessRunner, SlotSettings, TrialSlot
+from ablate.launch.queue import Queue
+from ablate.launch.runners import ProcessRunner, SlotSettings
+from ablate.launch.slots import Slot
 from ablate.store import Journal, StorePaths, read_events
 
 KEY = "0123456789abcdef"
@@ -18,106 +21,173 @@ KEY = "0123456789abcdef"
 class Ended:
     """A fork server that says how its one attempt ended."""
 
-    def __init__(self, code: int | None, signal: str | None) -> None:
+    def __init__(self, code: int | None, signal: str | None, *before: dict[str, Any]) -> None:
         self.exited = {"code": code, "signal": signal, "cpu_seconds": 1.0, "peak_mem_mb": 2.0}
+        self.before = before
 
     def poll(self, timeout: float) -> list[dict[str, Any]]:
-        return [{"exited": self.exited}]
+        return [*self.before, {"exited": self.exited}]
 
 
-def runner(folder: Path, server: Ended) -> ProcessRunner:
-    """A runner in the middle of an attempt, without the processes around it."""
+def runner(folder: Path, server: Ended, keys: Sequence[str] = (KEY,)) -> ProcessRunner:
+    """A runner in the middle of its work, without the processes around it."""
     made = ProcessRunner.__new__(ProcessRunner)
-    made.settings = SlotSettings(Context(str(folder)), "process", "", 1.0, 1.0, {}, ())
+    made.settings = SlotSettings(Context(str(folder), gpus=0.5), "process", "", 1.0, 1.0, ())
     made.paths = StorePaths(folder)
     made.journal = Journal(made.paths, "worker")
     made.server = server  # type: ignore[assignment]
-    made.task = Task(KEY, "eval-key", {}, "train", "arm", 0, 10)
-    made.last, made.outcome, made.killed = {"attempt": "uid-of-its-start", "step": 7}, None, False
-    made.started = time.monotonic()
+    made.open = {key: Task(key, "eval-key", {}, "train", "arm", 0, 10) for key in keys}
+    made.last = {keys[0]: {"attempt": "uid-of-its-start", "step": 7}}
+    made.packed, made.killed = len(keys), False
+    made.started = time.monotonic() - 8
     return made
+
+
+def ended(folder: Path) -> list[dict[str, Any]]:
+    return [e for e in read_events(StorePaths(folder)) if e["kind"] == "attempt_ended"]
 
 
 @pytest.mark.parametrize(("code", "signal", "error"), [(9, None, "exit 9"), (None, "SIGSEGV", "SIGSEGV")])
 def test_a_crash_of_the_attempt_is_written_down_for_it(tmp_path: Path, code: Any, signal: Any, error: str) -> None:
-    (message,) = runner(tmp_path, Ended(code, signal)).poll(0)
-    assert (message["outcome"].status, message["outcome"].error_type) == ("failed", error)
-    (ended,) = [e for e in read_events(StorePaths(tmp_path)) if e["kind"] == "attempt_ended"]
-    assert (ended["status"], ended["error_type"], ended["step"]) == ("failed", error, 7)
+    message, free = runner(tmp_path, Ended(code, signal)).poll(0)
+    assert (message["outcome"]["status"], message["outcome"]["error_type"]) == ("failed", error)
+    assert (message["outcome"]["task"], free) == (KEY, {"free": True})
+    (end,) = ended(tmp_path)
+    assert (end["status"], end["error_type"], end["step"]) == ("failed", error, 7)
+
+
+def test_a_crash_of_a_pack_is_written_down_for_each_of_its_open_members(tmp_path: Path) -> None:
+    """The second had not begun when it died; the third had ended before."""
+    server = Ended(None, "SIGSEGV", {"report": {"outcome": {"task": "third", "status": "done"}}})
+    made = runner(tmp_path, server, (KEY, "second", "third"))
+    messages = [*made.poll(0)]
+    outcomes = [message["outcome"] for message in messages if "outcome" in message]
+    assert [outcome["task"] for outcome in outcomes] == ["third", KEY, "second"]
+    assert {(o["packed"], o["cause"], o["error_type"]) for o in outcomes[1:]} == {(3, "crash", "SIGSEGV")}
+    ends = ended(tmp_path)
+    assert [end["trial_id"] for end in ends] == [KEY, "second"]
+    assert ends[0]["attempt"] == "uid-of-its-start"
+    (start,) = [e for e in read_events(StorePaths(tmp_path)) if e["kind"] == "attempt_started"]
+    assert (start["trial_id"], start["packed"], ends[1]["attempt"]) == ("second", 3, start["uid"])
+    for end in ends:  # each its part of what the process cost
+        assert end["cpu_seconds"] == pytest.approx(1 / 3)
+        assert end["gpu_seconds"] == pytest.approx(end["wall_seconds"] * 0.5 / 3)
 
 
 def test_the_end_of_the_forking_process_is_not_blamed_on_the_trial(tmp_path: Path) -> None:
     """It looks so when the driver was killed: a trial that is written down as failed would never be resumed."""
-    (message,) = runner(tmp_path, Ended(None, None)).poll(0)
-    assert (message["outcome"].status, message["outcome"].error_type) == ("failed", "WorkerDied")
-    assert [e for e in read_events(StorePaths(tmp_path)) if e["kind"] == "attempt_ended"] == []
+    message, _ = runner(tmp_path, Ended(None, None)).poll(0)
+    assert (message["outcome"]["status"], message["outcome"]["error_type"]) == ("failed", "WorkerDied")
+    assert ended(tmp_path) == []
 
 
 class Scripted:
-    """A runner whose attempts end as told, at once."""
+    """A runner whose work ends as told, at once."""
 
     def __init__(self, statuses: dict[str, str]) -> None:
-        self.statuses, self.started = statuses, list[str]()
+        self.statuses, self.started, self.stops = statuses, list[str](), 0
 
-    def start(self, task: Task) -> None:
-        self.started.append(task.id)
+    def start(self, work: Sequence[Task]) -> None:
+        self.work = work
+        self.started.append("+".join(task.id for task in work))
 
     def poll(self, timeout: float) -> list[dict[str, Any]]:
-        name = self.started[-1]
-        key = name.partition("-")[0]
-        outcome = Outcome(key, self.statuses.get(name, "done"))  # type: ignore[arg-type]
-        return [{"progress": {"key": key, "attempt": "uid", "step": 1}}, {"outcome": outcome}]
+        found: list[dict[str, Any]] = []
+        for task in self.work:
+            status: Any = self.statuses.get(task.id, "done")
+            found.append({"progress": {"key": task.key, "task": task.id, "attempt": "uid", "step": 1}})
+            found.append({"outcome": {**Outcome(task.key, status).to_dict(), "task": task.id}})
+        return [*found, {"free": True}]
+
+    def stop(self) -> None:
+        self.stops += 1
+
+    def kill(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
-def slot(folder: Path, tasks: list[Task], statuses: dict[str, str]) -> TrialSlot:
-    """A slot with a scripted runner, without Ray."""
-    made = TrialSlot.__new__(TrialSlot)
-    made.settings = SlotSettings(Context(str(folder)), "process", str(folder / "stop"), 1.0, 5.0, {}, ())
-    made.tasks = [task.to_dict() for task in tasks]
-    made.runner = Scripted(statuses)  # type: ignore[assignment]
-    made.reset_config({"chunk": list(range(len(tasks)))})
-    return made
+class Endless(Scripted):
+    """A runner whose work goes on until it is asked to stop."""
+
+    def poll(self, timeout: float) -> list[dict[str, Any]]:
+        if self.stops:
+            self.statuses = {task.id: "interrupted" for task in self.work}
+            return super().poll(timeout)
+        time.sleep(0.01)
+        return [{"progress": {"key": task.key, "task": task.id, "attempt": "uid", "step": 1}} for task in self.work]
 
 
-def work_through(made: TrialSlot) -> list[dict[str, Any]]:
-    ended: list[dict[str, Any]] = []
-    for _ in range(20):
-        found = made.step()
-        ended += found["ended"]
-        if found["done"]:
-            return ended
-    raise AssertionError("the slot does not end")
-
-
-CHUNK = [
-    Task("a", "e", {}, "train"), Task("a", "e2", {}, "eval"), Task("a", "e4", {}, "eval"), Task("b", "f", {}, "train"),
+WORKS = [
+    [Task("a", "e", {}, "train")], [Task("a", "e2", {}, "eval")], [Task("a", "e4", {}, "eval")],
+    [Task("b", "f", {}, "train"), Task("c", "g", {}, "train")],
 ]  # fmt: skip
 
 
-def test_a_slot_trains_a_network_and_then_measures_it(tmp_path: Path) -> None:
-    made = slot(tmp_path, CHUNK, {})
-    ended = work_through(made)
-    assert made.runner.started == ["a", "a-e2", "a-e4", "b"]  # type: ignore[attr-defined]
-    assert [outcome["task"] for outcome in ended] == ["a", "a-e2", "a-e4", "b"]
-    assert [outcome["key"] for outcome in ended] == ["a", "a", "a", "b"]
+def slot(folder: Path, runner: Scripted, works: list[list[Task]] = WORKS) -> Slot:
+    """A slot with a scripted runner and a queue at hand, without Ray."""
+    tasks = [task for work in works for task in work]
+    places = iter(range(len(tasks)))
+    queue = Queue([task.to_dict() for task in tasks], [[next(places) for _ in work] for work in works], {}, 0)
+    settings = SlotSettings(Context(str(folder)), "process", str(folder / "stop"), 1.0, 0.2, ())
+    return Slot("one", settings, queue, runner)
+
+
+def work_through(made: Slot) -> list[tuple[str, str]]:
+    for _ in range(20):
+        if made.step():
+            return [(outcome["task"], outcome["status"]) for outcome in news(made)["ended"]]
+    raise AssertionError("the slot does not end")
+
+
+def news(made: Slot) -> dict[str, Any]:
+    assert isinstance(made.desk, Queue)
+    return made.desk.news()
+
+
+def test_a_slot_trains_a_network_then_measures_it_then_trains_a_pack(tmp_path: Path) -> None:
+    runner = Scripted({})
+    ended = work_through(slot(tmp_path, runner))
+    assert runner.started == ["a", "a-e2", "a-e4", "b+c"]
+    assert ended == [(name, "done") for name in ("a", "a-e2", "a-e4", "b", "c")]
 
 
 @pytest.mark.parametrize("status", ["failed", "diverged"])
-def test_a_network_that_is_not_trained_to_its_end_is_not_measured_by_any_worker(tmp_path: Path, status: str) -> None:
-    made = slot(tmp_path, CHUNK, {"a": status})
-    assert [outcome["task"] for outcome in work_through(made)] == ["a", "b"]
-    again = slot(tmp_path, CHUNK, {})  # another worker, given the chunk after this one died
-    assert work_through(again) == []
-    assert again.runner.started == []  # type: ignore[attr-defined]
+def test_a_network_that_is_not_trained_to_its_end_is_not_measured(tmp_path: Path, status: str) -> None:
+    runner = Scripted({"a": status})
+    assert work_through(slot(tmp_path, runner)) == [("a", status), ("b", "done"), ("c", "done")]
+    assert runner.started == ["a", "b+c"]
 
 
 def test_an_evaluation_that_fails_keeps_the_others(tmp_path: Path) -> None:
-    made = slot(tmp_path, CHUNK, {"a-e2": "failed"})
-    assert [(o["task"], o["status"]) for o in work_through(made)] == [
-        ("a", "done"), ("a-e2", "failed"), ("a-e4", "done"), ("b", "done"),
-    ]  # fmt: skip
+    ended = work_through(slot(tmp_path, Scripted({"a-e2": "failed"}), WORKS[:3]))
+    assert ended == [("a", "done"), ("a-e2", "failed"), ("a-e4", "done")]
 
 
-def test_progress_says_of_which_task_it_is(tmp_path: Path) -> None:
-    made = slot(tmp_path, CHUNK[1:2], {})
-    assert made.step()["progress"]["task"] == "a-e2"
+def test_a_step_reports_the_progress_of_what_goes_on_and_a_stop_ends_it(tmp_path: Path) -> None:
+    runner = Endless({})
+    made = slot(tmp_path, runner, WORKS[3:])
+    assert not made.step()
+    assert [report["task"] for report in news(made)["progress"]] == ["b", "c"]
+    assert runner.stops == 0
+    (tmp_path / "stop").write_text("drain")
+    assert not made.step()
+    assert runner.stops == 0  # what runs is let end
+    (tmp_path / "stop").write_text("stop")
+    assert work_through(made) == [("b", "interrupted"), ("c", "interrupted")]
+    assert runner.stops == 1
+
+
+def test_a_slot_takes_nothing_new_after_a_stop(tmp_path: Path) -> None:
+    (tmp_path / "stop").write_text("drain")
+    runner = Scripted({})
+    assert work_through(slot(tmp_path, runner)) == []
+    assert runner.started == []
+
+
+def test_a_slot_that_is_ended_asks_what_it_runs_for_a_checkpoint(tmp_path: Path) -> None:
+    runner = Endless({})
+    made = slot(tmp_path, runner, WORKS[3:])
+    made.step()
+    made.close()
+    assert runner.stops == 1

@@ -1,0 +1,171 @@
+"""The queue of a run: what waits, who works at what, what is tried again. No Ray here.
+
+One `Queue` lives in an actor that the driver owns. Slots take from it whatever is next as soon as they are free, so
+that none is idle while work waits; what a slot held when it died goes back to the front.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ablate.launch.attempt import Task
+
+Work = list[Task]
+"""What one process does at once: trainings that are packed together, mostly one; or one evaluation."""
+
+PACK_CAUSES = ("oom", "crash", "pack")
+"""Why a pack as a whole fails: that says nothing about any one member, so they are tried again in smaller packs."""
+
+
+class Queue:
+    """Hands out work and decides what an outcome means for it.
+
+    Args:
+        tasks: everything to be done, as `Task.to_dict`.
+        works: indices into `tasks`, each list for one process, in the order they are started. An evaluation of a
+            network that is yet to be trained waits for its training, wherever it stands.
+        retries: cause of a failure -> how often a task is tried again for it.
+        deaths: how often a task is given to another worker when its own died; -1: always.
+    """
+
+    def __init__(
+        self, tasks: Sequence[dict[str, Any]], works: Iterable[Sequence[int]], retries: Mapping[str, int], deaths: int
+    ) -> None:
+        every = [Task(**task) for task in tasks]
+        self.retries, self.deaths = dict(retries), deaths
+        self.trainings = {task.key for task in every if task.kind == "train"}
+        self.ready: deque[Work] = deque()
+        self.blocked: dict[str, list[Work]] = {}
+        for work in ([every[index] for index in indices] for indices in works):
+            waits = work[0].kind == "eval" and work[0].key in self.trainings
+            (self.blocked.setdefault(work[0].key, []) if waits else self.ready).append(work)
+        self.leases: dict[str, Work] = {}
+        self.broken: dict[str, Work] = {}
+        self.tries: dict[tuple[str, str], int] = {}
+        self.died: dict[str, int] = {}
+        self.idle_deaths = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self.started: list[dict[str, Any]] = []
+        self.progress: dict[str, dict[str, Any]] = {}
+        self.ended: list[dict[str, Any]] = []
+        self.lost: list[dict[str, Any]] = []
+
+    # --- what a slot says and asks
+
+    def exchange(
+        self,
+        slot: str,
+        ended: Sequence[dict[str, Any]],
+        progress: Sequence[dict[str, Any]],
+        wants: bool,
+        stopping: bool,
+    ) -> dict[str, Any]:
+        """Take in what has happened in a slot, and give it something to do.
+
+        Args:
+            slot: its name.
+            ended: outcomes, each with the ``task`` it is of.
+            progress: reports of running attempts, each with its ``task``.
+            wants: the slot is free and asks for work.
+            stopping: the driver has asked for an end: nothing is tried again, nothing is handed out.
+
+        Returns:
+            ``tasks`` to be done in one process, or None; ``over`` when nothing will come any more.
+        """
+        for report in progress:
+            self.progress[report["task"]] = report
+        if ended:
+            self.idle_deaths = 0
+            self._end(slot, ended, stopping)
+        work: Work | None = None
+        if wants and not stopping and self.ready:
+            self._abandon(slot, "the worker lost sight of it")  # never happens: a free slot holds nothing
+            work = self.leases[slot] = self.ready.popleft()
+            self.started += [{"task": task.id, "packed": len(work)} for task in work]
+        over = stopping or not (self.ready or self.blocked)
+        return {"tasks": work and [task.to_dict() for task in work], "over": over}
+
+    def _end(self, slot: str, ended: Sequence[dict[str, Any]], stopping: bool) -> None:
+        again: list[Work] = []
+        for outcome in ended:
+            task = self._give_back(slot, outcome["task"])
+            if task is None:
+                continue
+            if outcome["status"] == "failed" and not stopping:
+                if outcome["packed"] > 1 and outcome["cause"] in PACK_CAUSES:
+                    self.broken.setdefault(slot, []).append(task)
+                    continue
+                if self._once_more(task, outcome["cause"]):
+                    again.append([task])
+                    continue
+            self.ended.append(outcome)
+            self.progress.pop(task.id, None)
+            if task.kind == "train":
+                waiting = self.blocked.pop(task.key, [])
+                again += waiting if outcome["status"] == "done" else []
+        if slot not in self.leases:  # the last member has spoken
+            again += _halves(self.broken.pop(slot, []))
+        self.ready.extendleft(reversed(again))
+
+    def _give_back(self, slot: str, name: str) -> Task | None:
+        work = self.leases.get(slot, [])
+        task = next((task for task in work if task.id == name), None)
+        if task is not None:
+            self.leases[slot] = [other for other in work if other is not task]
+            if not self.leases[slot]:
+                del self.leases[slot]
+        return task
+
+    def _once_more(self, task: Task, cause: str) -> bool:
+        used = self.tries.get((task.id, cause), 0)
+        self.tries[task.id, cause] = used + 1
+        allowed = self.retries.get(cause, 0)
+        return allowed < 0 or used < allowed
+
+    # --- what the driver says and asks
+
+    def release(self, slot: str, error: str) -> dict[str, Any]:
+        """A slot's worker has died: what it held is handed out again, or is lost when that happens too often."""
+        self.idle_deaths += slot not in self.leases
+        self._abandon(slot, error)
+        return self.news()
+
+    def _abandon(self, slot: str, error: str) -> None:
+        work = self.leases.pop(slot, [])
+        again = self.broken.pop(slot, [])
+        for task in work:
+            self.died[task.id] = self.died.get(task.id, 0) + (len(work) == 1)
+            if self.deaths < 0 or self.died[task.id] <= self.deaths:
+                again.append(task)
+            else:
+                self.lost.append({"task": task.id, "error": error})
+                if task.kind == "train":
+                    self.blocked.pop(task.key, None)
+        self.ready.extendleft(reversed(_halves(again)))
+
+    def news(self) -> dict[str, Any]:
+        """What has happened since the last call.
+
+        Returns:
+            started: ``{task, packed}`` of everything that was handed out; `packed` trainings share a process.
+            progress: the newest report of each running task.
+            ended: final outcomes, each with its ``task``.
+            lost: ``{task, error}`` of tasks whose workers have died too often.
+            ready, held: units that wait, and that slots work at; `left` counts these and the evaluations that wait for
+            a training. `idle_deaths`: workers that died in a row with nothing in hand.
+        """
+        found = {"started": self.started, "progress": [*self.progress.values()], "ended": self.ended, "lost": self.lost}
+        self._clear()
+        ready, held = len(self.ready), len(self.leases)
+        left = ready + held + sum(map(len, self.blocked.values()))
+        return {**found, "ready": ready, "held": held, "left": left, "idle_deaths": self.idle_deaths}
+
+
+def _halves(work: Work) -> list[Work]:
+    """A pack that broke, as two packs of half its size; a single task as it is."""
+    middle = (len(work) + 1) // 2
+    return [part for part in (work[:middle], work[middle:]) if part]
