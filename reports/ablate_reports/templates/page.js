@@ -35,7 +35,7 @@
     await Plotly.newPlot(el, spec.data, spec.layout, config);
     await Plotly.relayout(el, { ...look(el.layout), ...(phone.matches ? narrow : {}), autosize: true });
     el.dataset.drawn = "1";
-    if (chosen) mask(el);
+    studies.find((s) => s.root.contains(el)).masked(el);
   }
   function draw(el) {
     if (!drawn.has(el)) drawn.set(el, start(el));
@@ -98,63 +98,70 @@
     recolour();
   });
 
-  // ---- filters: levels choose arms everywhere, status, arm and text choose trials ---------------------------------
-  const levels = JSON.parse(document.getElementById("arm-levels").textContent).arms;
-  const rows = all("#trial-rows tr"), shown = document.getElementById("trials-shown");
-  const filters = all("[data-filter]"), axes = all("[data-axis]");
+  // ---- filters of each study: levels choose arms everywhere, status, arm and text choose trials ---------------------
   const notice = document.getElementById("filtered");
-  let chosen = null; // numbers of the arms that are shown; null: all of them
-  const kept = (arm) => !chosen || arm < 0 || chosen.has(arm);
+  function study(root) {
+    const within = (selector) => all(selector, root);
+    const levels = JSON.parse(root.querySelector("[id$=arm-levels]").textContent).arms;
+    const rows = within("[id$=trial-rows] tr"), shown = root.querySelector("[id$=trials-shown]");
+    const filters = within("[data-filter]"), axes = within("[data-axis]");
+    let chosen = null; // numbers of the arms that are shown; null: all of them
+    const kept = (arm) => !chosen || arm < 0 || chosen.has(arm);
 
-  function mask(el) {
-    const { traces } = specs.get(el);
-    const dim = [], cut = [], opacity = [], ys = [], zs = [], heat = [];
-    traces.forEach(({ meta, y, z, opacity: was }, i) => {
-      if (typeof meta === "number") { dim.push(i); opacity.push(kept(meta) ? was : 0.08); }
-      else if (Array.isArray(meta) && z) { heat.push(i); zs.push(z.map((r, j) => r.map((v, k) => (kept(meta[j][k]) ? v : null)))); }
-      else if (Array.isArray(meta)) { cut.push(i); ys.push(y.map((v, k) => (kept(meta[k]) ? v : null))); }
-    });
-    if (dim.length) Plotly.restyle(el, { opacity }, dim);
-    if (cut.length) Plotly.restyle(el, { y: ys }, cut);
-    if (heat.length) Plotly.restyle(el, { z: zs }, heat);
-    const faded = {};
-    (el.layout.annotations ?? []).forEach((a, i) => {
-      const of = /^arm (\d+)$/.exec(a.name ?? "");
-      if (of) faded[`annotations[${i}].opacity`] = kept(Number(of[1])) ? 1 : 0.2;
-    });
-    if (Object.keys(faded).length) Plotly.relayout(el, faded);
-  }
-
-  function filterTrials() {
-    let n = 0;
-    for (const row of rows) {
-      const ok = kept(Number(row.dataset.arm)) && filters.every((f) => {
-        const want = f.value.trim().toLowerCase();
-        if (!want) return true;
-        if (f.dataset.filter === "text") return row.textContent.toLowerCase().includes(want);
-        return (f.dataset.filter === "arm" ? row.dataset.label : row.dataset.status) === f.value;
+    function mask(el) {
+      const { traces } = specs.get(el);
+      const dim = [], cut = [], opacity = [], ys = [], zs = [], heat = [];
+      traces.forEach(({ meta, y, z, opacity: was }, i) => {
+        if (typeof meta === "number") { dim.push(i); opacity.push(kept(meta) ? was : 0.08); }
+        else if (Array.isArray(meta) && z) { heat.push(i); zs.push(z.map((r, j) => r.map((v, k) => (kept(meta[j][k]) ? v : null)))); }
+        else if (Array.isArray(meta)) { cut.push(i); ys.push(y.map((v, k) => (kept(meta[k]) ? v : null))); }
       });
-      row.hidden = !ok;
-      n += ok;
+      if (dim.length) Plotly.restyle(el, { opacity }, dim);
+      if (cut.length) Plotly.restyle(el, { y: ys }, cut);
+      if (heat.length) Plotly.restyle(el, { z: zs }, heat);
+      const faded = {};
+      (el.layout.annotations ?? []).forEach((a, i) => {
+        const of = /^arm (\d+)$/.exec(a.name ?? "");
+        if (of) faded[`annotations[${i}].opacity`] = kept(Number(of[1])) ? 1 : 0.2;
+      });
+      if (Object.keys(faded).length) Plotly.relayout(el, faded);
     }
-    if (shown) shown.textContent = `${n} of ${rows.length} shown`;
+
+    function filterTrials() {
+      let n = 0;
+      for (const row of rows) {
+        const ok = kept(Number(row.dataset.arm)) && filters.every((f) => {
+          const want = f.value.trim().toLowerCase();
+          if (!want) return true;
+          if (f.dataset.filter === "text") return row.textContent.toLowerCase().includes(want);
+          return (f.dataset.filter === "arm" ? row.dataset.label : row.dataset.status) === f.value;
+        });
+        row.hidden = !ok;
+        n += ok;
+      }
+      if (shown) shown.textContent = `${n} of ${rows.length} shown`;
+    }
+    function filterArms() {
+      const wanted = new Map(axes.filter((s) => s.value).map((s) => [s.dataset.axis, s.value]));
+      const ok = (arm) => [...wanted].every(([axis, level]) => arm[axis] === level);
+      chosen = wanted.size ? new Set(levels.flatMap((arm, i) => (ok(arm) ? [i] : []))) : null;
+      within(".arms [data-arm], .grids [data-arm], .panel[data-arm]").forEach((e) => { e.hidden = !kept(Number(e.dataset.arm)); });
+      within("[data-shown=arms]").forEach((e) => { e.textContent = said(); });
+      const texts = studies.map((s) => s.said()).filter(Boolean);
+      notice.hidden = !texts.length;
+      notice.firstElementChild.textContent = texts.join(", ");
+      visible().filter((el) => root.contains(el)).forEach(mask);
+      filterTrials();
+    }
+    const said = () => (chosen ? `${chosen.size} of ${levels.length} arms` : "");
+    filters.forEach((f) => f.addEventListener("input", filterTrials));
+    axes.forEach((s) => s.addEventListener("input", () => {
+      axes.filter((o) => o.dataset.axis === s.dataset.axis).forEach((o) => { o.value = s.value; });
+      filterArms();
+    }));
+    const clear = () => { axes.forEach((s) => { s.value = ""; }); filterArms(); };
+    return { root, said, clear, masked: (el) => { if (chosen) mask(el); } };
   }
-  function filterArms() {
-    const wanted = new Map(axes.filter((s) => s.value).map((s) => [s.dataset.axis, s.value]));
-    const ok = (arm) => [...wanted].every(([axis, level]) => arm[axis] === level);
-    chosen = wanted.size ? new Set(levels.flatMap((arm, i) => (ok(arm) ? [i] : []))) : null;
-    all(".arms [data-arm], .grids [data-arm], .panel[data-arm]").forEach((e) => { e.hidden = !kept(Number(e.dataset.arm)); });
-    const text = chosen ? `${chosen.size} of ${levels.length} arms` : "";
-    all("[data-shown=arms]").forEach((e) => { e.textContent = text; });
-    notice.hidden = !chosen;
-    notice.firstElementChild.textContent = text;
-    visible().forEach(mask);
-    filterTrials();
-  }
-  filters.forEach((f) => f.addEventListener("input", filterTrials));
-  axes.forEach((s) => s.addEventListener("input", () => {
-    axes.filter((o) => o.dataset.axis === s.dataset.axis).forEach((o) => { o.value = s.value; });
-    filterArms();
-  }));
-  document.getElementById("clear").addEventListener("click", () => { axes.forEach((s) => { s.value = ""; }); filterArms(); });
+  const studies = all(".study").map(study);
+  document.getElementById("clear").addEventListener("click", () => studies.forEach((s) => s.clear()));
 })();
