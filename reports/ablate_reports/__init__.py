@@ -12,11 +12,13 @@ from ablate_reports.emitters import render_csv, render_json
 from ablate_reports.html import render_html
 from ablate_reports.latex import render_latex
 from ablate_reports.markdown import render_markdown
+from ablate_reports.outputs import render
 
 __all__ = [
     "Analysis",
     "StudyFrames",
     "analyse",
+    "render",
     "render_csv",
     "render_html",
     "render_json",

@@ -44,10 +44,10 @@ def dumped(value: Any) -> str:
 
 def render_csv(frames: StudyFrames) -> str:
     """One line per arm, raw numbers; differences are on the model's scale (natural logarithms when `scale` is log)."""
-    return written(CSV_COLUMNS, arms(analyse(frames)))
+    return written(CSV_COLUMNS, arm_records(analyse(frames)))
 
 
-def arms(analysis: Analysis) -> list[dict[str, Any]]:
+def arm_records(analysis: Analysis) -> list[dict[str, Any]]:
     """One mapping per arm, keys `CSV_COLUMNS`, raw values."""
     return [_arm(analysis, row) for row in analysis.rows]
 

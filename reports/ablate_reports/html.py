@@ -44,7 +44,7 @@ def render_several_html(studies: Several) -> str:
     return _page(
         env, [body for body, _ in made], [found for _, found in made], title=studies.title, several=True,
         contents=[("overview", "Overview"), *links], summary=several.summary(studies), ratios=several.ratios(studies),
-        differs=several.differences(studies), notes=several.notes(studies),
+        differs=several.differences(studies), notes=several.notes(studies), mean_row=several.MEAN,
     )  # fmt: skip
 
 

@@ -24,6 +24,9 @@ from ablate_reports.data import StudyFrames, definition, flat, records
 from ablate_reports.figures.base import Table
 from ablate_reports.verdicts import Verdict, judge, marker
 
+MEAN = "geometric mean"
+"""What stands for a study's name in the row over all of them."""
+
 Change = tuple[tuple[str, str, str], ...]
 """``(field of the config, value of the baseline, value of the arm)``, sorted; values as JSON."""
 
@@ -89,13 +92,12 @@ class Several:
         found = tuple(usable)
         ses = {i: c.se if c.se_family is None else c.se_family for i, c in usable.items()}
         dfs = {i: c.df if c.df_family is None else c.df_family for i, c in usable.items()}
-        parts = [(weights[i] * s) ** 2 for i, s in ses.items() if s is not None]
-        if len(parts) < len(usable) or not all(parts):
+        parts = [(weights[i], s, df) for i in usable if (s := ses[i]) and (df := dfs[i])]
+        if len(parts) < len(usable):
             return Together(found, estimate, note="no interval: a study has none")
         if any(self._trials(i, rows[i]) & self._trials(j, rows[j]) for i, j in combinations(usable, 2)):
             return Together(found, estimate, note="no interval: the studies share trials")
-        df = sum(parts) ** 2 / sum(p**2 / (dfs[i] or 1.0) for p, i in zip(parts, ses, strict=True))
-        se = math.sqrt(sum(parts))
+        se, df = combined(parts)
         half = float(stats.t.isf(self.alpha / (2 * comparisons), df)) * se
         first = self.analyses[found[0]]
         verdict = judge(estimate - half, estimate + half, self.margin, lower_is_better=first.lower_is_better)
@@ -137,6 +139,17 @@ class Several:
     def title(self) -> str:
         """``3 studies: a, b and c``."""
         return f"{len(self.analyses)} studies: {formats.listed(self.names)}"
+
+
+def combined(parts: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """Standard error and Satterthwaite degrees of freedom of a weighted sum of independent estimates.
+
+    Args:
+        parts: weight, standard error and degrees of freedom of each.
+    """
+    variances = [(weight * se) ** 2 for weight, se, _ in parts]
+    df = sum(variances) ** 2 / sum(v**2 / df for v, (*_, df) in zip(variances, parts, strict=True))
+    return math.sqrt(sum(variances)), df
 
 
 def changes(frames: StudyFrames) -> dict[str, Change]:
@@ -197,12 +210,11 @@ def ratios(s: Several) -> Table:
 
 def _mean(s: Several, t: Together | None) -> list[str]:
     if t is None:
-        return ["geometric mean", "—", "—", "—", "needs two studies with a ratio", "—"]
-    of = f"{len(t.studies)} studies"
+        return [MEAN, "—", "—", "—", "needs two studies with a ratio", "—"]
     between = formats.interval(t.low, t.high) or t.note
     lower = s.analyses[t.studies[0]].lower_is_better
     said = f"{marker(t.verdict, lower_is_better=lower)} {t.verdict}" if t.verdict else "—"
-    return [f"geometric mean of {of}", "ratios", "own baselines", formats.change(t.estimate), between, said]
+    return [MEAN, f"ratios of {len(t.studies)}", "own baselines", formats.change(t.estimate), between, said]
 
 
 def differences(s: Several) -> Table:
