@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ablate_reports import formats, power
+from ablate_reports.confirming import exploration
 from ablate_reports.data import (
     DIVERGED,
     DONE,
@@ -62,7 +63,11 @@ class ArmRow:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything a report says, before it is put into words or drawn."""
+    """Everything a report says, before it is put into words or drawn.
+
+    Attributes:
+        frames: the exploration; `whole` is the study with the trials that confirm a pick.
+    """
 
     frames: StudyFrames
     groups: list[Group]
@@ -73,6 +78,7 @@ class Analysis:
     situation: Situation
     detectable: float | None
     notes: list[str]
+    whole: StudyFrames
 
     @property
     def headline(self) -> str:
@@ -142,6 +148,7 @@ class Analysis:
 
 def analyse(frames: StudyFrames) -> Analysis:
     """Compute every number and verdict of a report."""
+    whole, frames = frames, exploration(frames)
     primary, found = groups(frames)
     values = primary.by_arm() if primary else {}
     flat = [v for seeds in values.values() for v in seeds.values()]
@@ -153,9 +160,8 @@ def analyse(frames: StudyFrames) -> Analysis:
     rows = _rows(frames, model, scale, ordered)
     detectable = _detectable(frames, model)
     situation = _situation(frames, primary, scale, model, rows, detectable)
-    return Analysis(
-        frames, found, primary, scale, model, rows, situation, detectable, _notes(frames, primary, scale, model, flat)
-    )
+    notes = _notes(frames, primary, scale, model, flat)
+    return Analysis(frames, found, primary, scale, model, rows, situation, detectable, notes, whole)
 
 
 def _margin(frames: StudyFrames, scale: str) -> float | None:

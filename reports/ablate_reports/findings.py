@@ -11,8 +11,9 @@ from ablate_reports import accounting, draws, power
 from ablate_reports.aliasing import Aliases, Chain, alias_structure, chains, two_level
 from ablate_reports.choices import choices
 from ablate_reports.claim_names import names_of
-from ablate_reports.claims import Claims, judge_claims
-from ablate_reports.data import definition, final_values, records
+from ablate_reports.claims import Claims, JudgedClaim, judge_claims
+from ablate_reports.confirming import any_confirming, fresh_values
+from ablate_reports.data import definition, records
 from ablate_reports.equivalence import Equivalence, equivalences
 from ablate_reports.factorial import Factorial, factorial
 from ablate_reports.luck import Confirmed, Luck, confirm, luck
@@ -91,12 +92,12 @@ def find(a: Analysis) -> Findings:
         plans=_plans(a),
         noise=_noise(a),
         luck=luck(a.model),
-        confirmed=_confirmed(a),
+        confirmed=confirmation(a),
         rungs=stable,
         speeds=moving,
         samples=sample_families(a.frames, a.alpha),
         levels=accounting.by_level(a.frames, usable),
-        claims=_claims(a),
+        claims=judged_claims(a),
         single_runs=_single_runs(a),
         seeds=_seeds(a),
     )
@@ -164,14 +165,11 @@ def _noise(a: Analysis) -> Noise | None:
     return Noise(found, plan, draws.sentence(found, plan))
 
 
-def _confirmed(a: Analysis) -> Confirmed | None:
-    if a.primary is None or a.model is None or not a.frames.trials["confirm"].any():
+def confirmation(a: Analysis) -> Confirmed | None:
+    """What fresh seeds say of picked arms."""
+    if a.primary is None or a.model is None or not any_confirming(a.whole):
         return None
-    fresh: dict[str, dict[int, float]] = {}
-    for r in records(final_values(a.frames, a.primary.rows, confirm=True)):
-        if math.isfinite(r.value) and math.isfinite(r.seed) and (r.value > 0 or a.scale != "log"):
-            y = math.log(r.value) if a.scale == "log" else float(r.value)
-            fresh.setdefault(r.arm_id, {})[int(r.seed)] = y
+    fresh = fresh_values(a.whole, a.primary, a.scale)
     return confirm(
         a.model.values, fresh, a.frames.baseline, a.frames.trained, margin=a.margin,
         lower_is_better=a.lower_is_better, alpha=a.alpha,
@@ -189,7 +187,8 @@ def _rungs(a: Analysis) -> tuple[list[Rung], list[Speed]]:
     return values.rungs(lower_is_better=a.lower_is_better, alpha=a.alpha), moving
 
 
-def _claims(a: Analysis) -> Claims:
+def judged_claims(a: Analysis) -> Claims:
+    """The claims that the space declares, judged as a family of their own."""
     condition = a.primary.condition if a.primary else {}
     nfe = condition.get("nfe")
     names = names_of(a.frames, nfe if isinstance(nfe, int) else None)
@@ -224,12 +223,12 @@ def document(f: Findings) -> dict[str, Any]:
         "plans": {name: _plan(plan) for name, plan in f.plans.items()},
         "noise": None if f.noise is None else asdict(f.noise),
         "luck": None if f.luck is None else {**asdict(f.luck), "sentence": f.luck.sentence()},
-        "confirmed": None if f.confirmed is None else _confirmation(f.confirmed),
+        "confirmed": None if f.confirmed is None else confirmation_document(f.confirmed),
         "rungs": [asdict(r) for r in f.rungs],
         "speeds": [asdict(s) for s in f.speeds],
         "samples": [asdict(s) for s in f.samples],
         "levels": [{**asdict(c), "fails_more_often": c.fails_more_often} for c in f.levels],
-        "claims": {"comparisons": f.claims.comparisons, "judged": [_claim(c) for c in f.claims.judged]},
+        "claims": {"comparisons": f.claims.comparisons, "judged": [claim_document(c) for c in f.claims.judged]},
         "single_runs": [{**asdict(s), "sentence": s.sentence()} for s in f.single_runs],
         "seeds": None if f.seeds is None else {**asdict(f.seeds), "sentence": f.seeds.sentence()},
     }
@@ -248,7 +247,8 @@ def _plan(plan: Plan) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _confirmation(found: Confirmed) -> dict[str, Any]:
+def confirmation_document(found: Confirmed) -> dict[str, Any]:
+    """A confirmation as plain values."""
     return {
         "stale": found.stale,
         "arms": [
@@ -261,7 +261,8 @@ def _confirmation(found: Confirmed) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _claim(c: Any) -> dict[str, Any]:
+def claim_document(c: JudgedClaim) -> dict[str, Any]:
+    """A judged claim as plain values."""
     return {
         "text": c.claim.text, "status": c.status, "reason": c.reason, "read": c.claim.read,
         "pairs": [

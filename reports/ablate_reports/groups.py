@@ -87,10 +87,11 @@ def groups(frames: StudyFrames) -> tuple[Group | None, list[Group]]:
 
 
 def _identity(rows: pd.DataFrame, baseline: str | None) -> str:
-    """The metric identity that counts: the baseline's, else the one with most values."""
+    """The metric identity that counts: of those that the baseline has, the one in which most trials are measured."""
     of_baseline = rows[rows["arm_id"] == baseline]
-    counts = (of_baseline if len(of_baseline) else rows)["metric_id"].value_counts()
-    return str(min(counts.index[counts == counts.max()]))
+    known = set((of_baseline if len(of_baseline) else rows)["metric_id"])
+    counts = rows.drop_duplicates(["arm_id", "trial_id", "metric_id"])["metric_id"].value_counts()
+    return str(min(known, key=lambda identity: (-counts[identity], identity)))
 
 
 def _rank(group: Group, frames: StudyFrames) -> tuple[bool, int, str, str]:

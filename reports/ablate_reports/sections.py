@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ablate_reports import accounting, formats
+from ablate_reports import accounting, confirming, formats
 from ablate_reports.analysis import Analysis
 from ablate_reports.figures.base import Table
 from ablate_reports.verdicts import count
@@ -62,7 +62,7 @@ def confirmation(analysis: Analysis) -> list[str]:
         if found.confirmed.stale:
             seeds = formats.listed([str(s) for s in found.confirmed.stale])
             said.append(f"Not fresh, so left out: seed{'s' if len(found.confirmed.stale) > 1 else ''} {seeds}.")
-        return said
+        return said + [text for text in (confirming.state(analysis.whole),) if text]
     picked = sum(r.verdict == "better" for r in analysis.rows)
     return [found.luck.sentence(scale)] if found.luck is not None and picked and found.luck.arms > 2 else []
 

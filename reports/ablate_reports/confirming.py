@@ -1,0 +1,71 @@
+"""Trials that were run to confirm a pick, kept apart from the exploration: no number of theirs reaches its tables.
+
+They are marked ``confirm`` in the frame `trials`. One that the exploration asked for later belongs to it from then on
+and is marked ``stale`` instead: its seed took part in a picking, so it confirms nothing any more.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from ablate_reports.data import DIVERGED, FAILED, FINAL, StudyFrames, final_values, records
+from ablate_reports.verdicts import count
+
+if TYPE_CHECKING:
+    from ablate_reports.groups import Group
+
+OF_TRIALS = ("trials", "measurements", "curves", "artifacts", "attempts", "rungs")
+
+
+def exploration(frames: StudyFrames) -> StudyFrames:
+    """The study without the trials that were run to confirm a pick; the study itself where there are none."""
+    if not frames.trials["confirm"].any():
+        return frames
+    fresh = set(frames.trials.loc[frames.trials["confirm"], "trial_id"])
+    parts = {name: getattr(frames, name) for name in OF_TRIALS}
+    return replace(frames, **{name: part[~part["trial_id"].isin(fresh)] for name, part in parts.items()})
+
+
+def fresh_values(whole: StudyFrames, primary: Group, scale: str) -> dict[str, dict[int, float]]:
+    """arm -> seed -> y of the confirming trials, stale ones included, measured as the arm's exploration was."""
+    rows = whole.measurements
+    rows = rows[rows["metric_id"] == primary.metric_id]
+    if whole.declares:
+        rows = rows[rows["declared"].eq(True)]
+    usual = set(primary.cond_id.split(","))
+    rows = rows[[cond in ({own} if (own := primary.cond_ids.get(arm)) else usual) for arm, cond in _places(rows)]]
+    stale = _stale(whole)
+    explored = final_values(whole, rows)
+    found: dict[str, dict[int, float]] = {}
+    for part in (final_values(whole, rows, confirm=True), explored[explored["trial_id"].isin(stale)]):
+        for r in records(part):
+            if math.isfinite(r.value) and math.isfinite(r.seed) and (r.value > 0 or scale != "log"):
+                found.setdefault(r.arm_id, {})[int(r.seed)] = math.log(r.value) if scale == "log" else float(r.value)
+    return found
+
+
+def any_confirming(whole: StudyFrames) -> bool:
+    """Whether a trial was run to confirm something, stale or not."""
+    return bool(whole.trials["confirm"].any()) or bool(_stale(whole))
+
+
+def _stale(whole: StudyFrames) -> set[str]:
+    trials = whole.trials
+    return set(trials.loc[trials["stale"].eq(True), "trial_id"]) if "stale" in trials else set()
+
+
+def _places(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    return [(str(arm), str(cond)) for arm, cond in zip(rows["arm_id"], rows["cond_id"], strict=True)]
+
+
+def state(whole: StudyFrames) -> str:
+    """``Of 10 confirming trials, 1 diverged and 2 are not finished.``; "" where all of them are done."""
+    trials = whole.trials[whole.trials["confirm"]]
+    lost = [f"{n} {word}" for word in (DIVERGED, FAILED) if (n := int((trials["status"] == word).sum()))]
+    waiting = int((~trials["status"].isin(FINAL)).sum())
+    parts = lost + ([f"{waiting} {'is' if waiting == 1 else 'are'} not finished"] if waiting else [])
+    return f"Of {count(len(trials), 'confirming trial')}, {' and '.join(parts)}." if parts else ""
