@@ -7,6 +7,7 @@ import time
 from torch import Tensor
 
 from ablate_core.architectures.base import Network
+from ablate_core.flat import Flat
 
 
 class Compute:
@@ -20,6 +21,10 @@ class Compute:
             role: "net", "target" or "eval": what it is in the trial; a trial has one network of each at a time.
         """
         return net
+
+    def flat(self, net: Network) -> Flat | None:
+        """The parameters of `net`, a module that was given to `network`, where they lie in one tensor."""
+        return None
 
     def backward(self, loss: Tensor) -> None:
         """Add the derivative of `loss`, a scalar, to the ``grad`` of the parameters it was computed from."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from ablate_core.flat import Flat
 
 
 class EMA:
@@ -14,11 +16,13 @@ class EMA:
     Buffers are copied, not averaged and not forgotten (EDAPINENUT/ExplicitShortCut train.py:35-44 leaves them out).
     """
 
-    def __init__(self, net: nn.Module, decays: Sequence[float]) -> None:
+    def __init__(self, net: nn.Module, decays: Sequence[float], flat: Flat | None = None) -> None:
+        """`flat`, where the parameters lie in one tensor: then each average does too."""
         parameters = dict(net.named_parameters())  # themselves, not their tensors of now: those may be moved
         self._live = {name: parameters[name] for name in net.state_dict() if name in parameters}
         self._buffers = {name: tensor for name, tensor in net.state_dict().items() if name not in parameters}
-        self._averages = {d: {name: p.detach().clone() for name, p in self._live.items()} for d in decays}
+        self._moved, self._averages = averages_of(self._live, decays, flat)
+        self._weights: list[Tensor] = list(self._live.values()) if flat is None else [flat.whole]
 
     @property
     def decays(self) -> tuple[float, ...]:
@@ -27,9 +31,8 @@ class EMA:
     @torch.no_grad()
     def update(self, steps: int = 1) -> None:
         """Move every average towards the weights; `steps` > 1 makes up for updates left out in between."""
-        live: list[Tensor] = list(self._live.values())
-        for decay, average in self._averages.items():
-            torch._foreach_lerp_(list(average.values()), live, 1 - decay**steps)
+        for decay, average in self._moved.items():
+            torch._foreach_lerp_(average, self._weights, 1 - decay**steps)
 
     def weights(self, decay: float) -> dict[str, Tensor]:
         """The average of `decay` as a state dict of the network. 0 gives the raw weights of now.
@@ -53,6 +56,18 @@ class EMA:
         for decay, average in self._averages.items():
             for name, tensor in average.items():
                 tensor.copy_(state[repr(decay)][name])
+
+
+def averages_of(
+    live: Mapping[str, Tensor], kinds: Iterable[float], flat: Flat | None
+) -> tuple[dict[float, list[Tensor]], dict[float, dict[str, Tensor]]]:
+    """Copies of the weights, one for each of `kinds`: as the tensors that are moved, and by name of the parameter."""
+    if flat is None:
+        named = {kind: {name: p.detach().clone() for name, p in live.items()} for kind in kinds}
+        return {kind: list(average.values()) for kind, average in named.items()}, named
+    wholes = {kind: flat.whole.detach().clone() for kind in kinds}
+    cut = {kind: flat.named(whole) for kind, whole in wholes.items()}
+    return {kind: [whole] for kind, whole in wholes.items()}, cut
 
 
 @torch.no_grad()

@@ -28,6 +28,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from ablate_core.ema import averages_of
+from ablate_core.flat import Flat
+
 LONGEST = 0.28
 """Largest sigma_rel: at 0.289 gamma is 0, the plain mean of all weights since the start."""
 MOST_MISFIT = 0.1
@@ -153,17 +156,18 @@ def reconstruct(
 class PowerEMA:
     """The tracked power-function averages of a network's parameters, one per sigma_rel; buffers are not averaged."""
 
-    def __init__(self, net: nn.Module, kept: Sequence[float]) -> None:
-        self._live = dict(net.named_parameters())
-        self._averages = {s: {name: p.detach().clone() for name, p in self._live.items()} for s in kept}
+    def __init__(self, net: nn.Module, kept: Sequence[float], flat: Flat | None = None) -> None:
+        """`flat`, where the parameters lie in one tensor: then each average does too."""
+        live = dict(net.named_parameters())
+        self._moved, self._averages = averages_of(live, kept, flat)
+        self._weights: list[Tensor] = list(live.values()) if flat is None else [flat.whole]
         self._gammas = {s: gamma_of(s) for s in kept}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after optimiser step 1, 2, ...; the first one replaces the initialisation."""
-        live: list[Tensor] = list(self._live.values())
-        for sigma, average in self._averages.items():
-            torch._foreach_lerp_(list(average.values()), live, share_of_new(self._gammas[sigma], step))
+        for sigma, average in self._moved.items():
+            torch._foreach_lerp_(average, self._weights, share_of_new(self._gammas[sigma], step))
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         """Averages by sigma_rel, written as text."""

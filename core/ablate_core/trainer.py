@@ -103,24 +103,25 @@ def train(
     batches = Batches(config.objective.batching, len(data.x), data.y, config.train.batch_size, config.seed)
 
     net = build_network(config, data, device)
-    parameters = list(net.parameters())
+    online = compute.network(net, "net")
+    flat = compute.flat(net)
+    parameters = list(net.parameters()) if flat is None else [flat.whole]
     optimizer = build_optimizer(config.train, parameters)
-    ema = EMA(net, config.train.ema)
-    power_ema = PowerEMA(net, config.train.snapshot_sigma_rel if config.train.snapshot_every else ())
+    ema = EMA(net, config.train.ema, flat)
+    power_ema = PowerEMA(net, config.train.snapshot_sigma_rel if config.train.snapshot_every else (), flat)
     has_target = config.objective.target_network.decay(0, total) is not None
     target = copy.deepcopy(net).requires_grad_(False) if has_target else None
     if target is not None:
         config.objective.target_network.prepare(target)
     config.objective.metric.prepare()
-    online = compute.network(net, "net")
     target_net = online if target is None else compute.network(target, "target")
     meter = Meter(config.train.diverged_above, device)
 
     def save() -> None:
         state = {
             "format": 1, "trial": training_id(config), "step": step, "net": net.state_dict(),
-            "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "meter": meter.state_dict(),
-            "power_ema": power_ema.state_dict(),
+            "optimizer": optimizer.state_dict() if flat is None else flat.split(optimizer.state_dict()),
+            "ema": ema.state_dict(), "meter": meter.state_dict(), "power_ema": power_ema.state_dict(),
             "target": None if target is None else target.state_dict(), "clock": clock.state_dict(),
         }  # fmt: skip
         save_checkpoint(folder, state)
@@ -145,7 +146,7 @@ def train(
         require_same_trial(state, config, folder)
         step = state["step"]
         net.load_state_dict(state["net"])
-        optimizer.load_state_dict(state["optimizer"])
+        optimizer.load_state_dict(state["optimizer"] if flat is None else flat.joined(state["optimizer"]))
         ema.load_state_dict(state["ema"])
         power_ema.load_state_dict(state.get("power_ema", {}))  # checkpoints from before they existed keep none
         meter.load_state_dict(state["meter"])

@@ -20,7 +20,14 @@ class StoppedError(BaseException):
     """Raised inside a member that is to end because the whole pack ends; not an Exception, so nobody swallows it."""
 
 
-@dataclass
+def _taken() -> threading.Lock:
+    """A lock that one side waits for and the other side opens: a semaphore at zero, in one system call."""
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
+@dataclass(eq=False)
 class Player(Generic[T]):
     """One member: its program, what it asks for while it waits, and how it ended.
 
@@ -37,8 +44,8 @@ class Player(Generic[T]):
     asked: Any = None
     answer: Any = None
     ended: tuple[T | None, BaseException | None] | None = None
-    _go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-    _back: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    _go: threading.Lock = field(default_factory=_taken)
+    _back: threading.Lock = field(default_factory=_taken)
     _thread: threading.Thread | None = None
 
     def ask(self, question: Any) -> Any:

@@ -10,8 +10,9 @@ import torch
 
 from ablate_core.config import TrialConfig
 from ablate_core.identity import content_id
-from ablate_core.packing.calls import MemberCompute, Rendezvous
+from ablate_core.packing.calls import MemberCompute
 from ablate_core.packing.lockstep import Player, Shares, conduct
+from ablate_core.packing.rendezvous import Rendezvous
 from ablate_core.trainer import Report, Result, train
 
 

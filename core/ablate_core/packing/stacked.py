@@ -1,34 +1,67 @@
-"""N networks of equal shapes as one: each parameter becomes N parameters in one tensor, rows go member by member.
+"""A parameter of N networks where a network expects its own, and what torch's functions make of it.
 
-The module is a copy of the first network in which every parameter is a `Stacked`, which torch's functions take for a
-tensor of the shape of one (``__torch_function__``). Its rows are member-major: N times as many, those of member 0
-first. What has no parameters (norms, attention, activations) works on rows and notices nothing; what has is one
-batched product. So a network needs not know that it is stacked, as long as it keeps its rows along the first axis and
-in their order, and uses its parameters in the functions below; `fits` finds out by trying.
+A stacked network is a copy of an ordinary one in which every parameter is a `Stacked`. Torch's functions take it for a
+tensor of the shape of one (``__torch_function__``). Sample rows are member-major: those of the first network, of the
+second, and so on. What has no parameters (norms, attention, activations) works on rows and notices nothing; what has
+becomes one batched product. So a network needs not know that it is stacked, as long as it keeps its rows along the
+first axis, in their order, and uses its parameters in the functions below.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-
-from ablate_core.architectures.base import Network
 
 
 class UnstackableError(Exception):
     """These networks cannot be called as one; they work one after another."""
 
 
+class Rows:
+    """Whose rows the networks are called with.
+
+    Attributes:
+        members: the networks that are called, as places in the stack; None: all.
+        counts: rows of each of them where these differ; None: all have equally many.
+        number: how many are called.
+    """
+
+    def __init__(self, number: int, members: Sequence[int] | None = None, counts: Sequence[int] | None = None) -> None:
+        self.number, self.members, self.counts = number, members, counts
+
+    def owners(self, device: torch.device) -> Tensor:
+        """The place in the stack that each row belongs to, (rows,), where counts differ."""
+        assert self.counts is not None
+        places = torch.tensor(range(self.number) if self.members is None else self.members, device=device)
+        return places.repeat_interleave(torch.tensor(self.counts, device=device))
+
+
+class Slot:
+    """One parameter of all networks of a stack.
+
+    Attributes:
+        leaf: all of them, (N, *shape); the leaf that gradients belong to.
+        gradient: where the gradient is wanted, (N, *shape), or None.
+        written: the gradient of the present backward pass has been begun there.
+    """
+
+    def __init__(self, leaf: Tensor, gradient: Tensor | None) -> None:
+        self.leaf, self.gradient, self.written = leaf, gradient, False
+        own = leaf.detach().unbind(0)
+        self.each: list[Tensor] = [p.t() for p in own] if leaf.ndim == 3 else list(own)
+
+
 class Stacked:
     """N parameters of one shape, `whole` (N, *shape), where a network expects a parameter of that shape."""
 
-    def __init__(self, whole: Tensor) -> None:
-        self.whole = whole
+    def __init__(self, whole: Tensor, slot: Slot | None = None, rows: Rows | None = None) -> None:
+        self.whole, self.slot = whole, slot
+        self.rows = Rows(len(whole)) if rows is None else rows
 
     @classmethod
     def __torch_function__(
@@ -61,10 +94,11 @@ class Stacked:
 
     def __getitem__(self, index: Any) -> Stacked:
         index = index if isinstance(index, tuple) else (index,)
-        return Stacked(self.whole[(slice(None), *index)])
+        return Stacked(self.whole[(slice(None), *index)], rows=self.rows)
 
     def to(self, *args: Any, **kwargs: Any) -> Stacked:
-        return Stacked(self.whole.to(*args, **kwargs))
+        moved = self.whole.to(*args, **kwargs)
+        return self if moved is self.whole else Stacked(moved, rows=self.rows)
 
     def __add__(self, other: Any) -> Any:
         return torch.add(self, other)  # type: ignore[call-overload]
@@ -72,49 +106,131 @@ class Stacked:
     def __mul__(self, other: Any) -> Any:
         return torch.mul(self, other)  # type: ignore[arg-type]
 
+    def grouped(self, x: Tensor) -> Tensor:
+        """Rows (N B, *) as (N, B, *)."""
+        if x.shape[0] % self.rows.number:
+            raise UnstackableError(f"{x.shape[0]} rows meet the parameters of {self.rows.number} networks")
+        return x.reshape(self.rows.number, -1, *x.shape[1:])
+
+    def per_row(self) -> Tensor:
+        """The parameter of each row, (rows, *shape), where the networks have different numbers of rows."""
+        return self.whole.index_select(0, self.rows.owners(self.whole.device))
+
 
 def _elementwise(function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """Rows (N B, *) against parameters that broadcast to (*)."""
-    wholes = [a.whole for a in args if isinstance(a, Stacked)]
-    rows = [a for a in args if isinstance(a, Tensor) and a.ndim]
-    members, rank = len(wholes[0]), max((a.ndim for a in rows), default=max(w.ndim for w in wholes))
+    """Rows against parameters that broadcast to one row."""
+    first = next(a for a in args if isinstance(a, Stacked))
+    tensors = [a for a in args if isinstance(a, Tensor) and a.ndim]
+    if not tensors:
+        return Stacked(function(*(a.whole if isinstance(a, Stacked) else a for a in args), **kwargs), rows=first.rows)
+    rank, ragged = max(a.ndim for a in tensors), first.rows.counts is not None
 
     def laid_out(a: Any) -> Any:
         if isinstance(a, Stacked):
-            return a.whole.reshape(members, *[1] * (rank - a.ndim), *a.shape) if rows else a.whole
-        return _by_member(a, members) if isinstance(a, Tensor) and a.ndim else a
+            whole = a.per_row() if ragged else a.whole
+            return whole.reshape(len(whole), *[1] * (rank - a.ndim - ragged), *a.shape)
+        return a if ragged or not isinstance(a, Tensor) or not a.ndim else first.grouped(a)
 
     out = function(*map(laid_out, args), **kwargs)
-    return out.flatten(0, 1) if rows else Stacked(out)
-
-
-def _by_member(x: Tensor, members: int) -> Tensor:
-    """(N B, *) as (N, B, *)."""
-    if x.shape[0] % members:
-        raise UnstackableError(f"{x.shape[0]} rows meet the parameters of {members} networks")
-    return x.reshape(members, -1, *x.shape[1:])
+    return out if ragged else out.flatten(0, 1)
 
 
 def _linear(x: Tensor, weight: Stacked, bias: Stacked | None = None) -> Tensor:
-    members, width = len(weight.whole), x.shape[-1]
-    rows, matrix = x.reshape(members, -1, width), weight.whole.transpose(1, 2)
-    out = torch.bmm(rows, matrix) if bias is None else torch.baddbmm(bias.whole[:, None], rows, matrix)
+    if weight.rows.counts is not None:
+        out = _ragged_linear(x.reshape(-1, x.shape[-1]), len(x), weight, bias)
+    else:
+        rows = x.reshape(weight.rows.number, -1, x.shape[-1])
+        out = _batched_linear(rows, weight, bias)
     return out.reshape(*x.shape[:-1], -1)
 
 
+def _batched_linear(rows: Tensor, weight: Stacked, bias: Stacked | None) -> Tensor:
+    """(N, R, in) -> (N, R, out)."""
+    offset = None if bias is None else bias.whole
+    slots = [weight.slot, None if bias is None else bias.slot]
+    ours = slots[0] is not None and (bias is None or slots[1] is not None) and rows.dtype == weight.dtype
+    if ours and torch.is_grad_enabled() and weight.whole.requires_grad and not _transformed_or_cast(rows):
+        out: Tensor = StackedLinear.apply(rows, weight.whole, offset, *slots)  # type: ignore[no-untyped-call]
+        return out
+    matrix = weight.whole.transpose(1, 2)
+    return torch.bmm(rows, matrix) if offset is None else torch.baddbmm(offset[:, None], rows, matrix)
+
+
+class StackedLinear(torch.autograd.Function):
+    """x W' + b for N networks. The gradients of W and b are written where they are wanted, with no copy in between."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, to_weight: Slot, to_bias: Slot | None
+    ) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.weight, ctx.slots = weight.detach(), (to_weight, to_bias)
+        matrix = weight.transpose(1, 2)
+        return torch.bmm(rows, matrix) if bias is None else torch.baddbmm(bias[:, None], rows, matrix)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        (slope,), (rows,) = slopes, ctx.saved_tensors
+        to_weight, to_bias = ctx.slots
+        if to_weight.written:
+            to_weight.gradient.baddbmm_(slope.transpose(1, 2), rows)
+        else:
+            torch.bmm(slope.transpose(1, 2), rows, out=to_weight.gradient)
+        to_weight.written = True
+        if to_bias is not None:
+            if to_bias.written:
+                to_bias.gradient.add_(slope.sum(1))
+            else:
+                torch.sum(slope, 1, out=to_bias.gradient)
+            to_bias.written = True
+        return torch.bmm(slope, ctx.weight) if ctx.needs_input_grad[0] else None, None, None, None, None
+
+
+def _ragged_linear(x: Tensor, samples: int, weight: Stacked, bias: Stacked | None) -> Tensor:
+    """(rows, in) -> (rows, out), network by network; there is no graph."""
+    assert weight.slot is not None
+    assert weight.rows.counts is not None
+    places = range(weight.rows.number) if weight.rows.members is None else weight.rows.members
+    parts = x.split([count * (len(x) // samples) for count in weight.rows.counts])
+    matrices = weight.slot.each
+    offsets = None if bias is None or bias.slot is None else bias.slot.each
+    if _transformed_or_cast(x):
+        each = [torch.mm(part, matrices[place]) for part, place in zip(parts, places, strict=True)]
+        return torch.cat(each if offsets is None else [y + offsets[i] for y, i in zip(each, places, strict=True)])
+    out = x.new_empty(len(x), weight.shape[0])
+    for place, part, to in zip(places, parts, out.split([len(part) for part in parts]), strict=True):
+        if offsets is None:
+            torch.mm(part, matrices[place], out=to)
+        else:
+            torch.addmm(offsets[place], part, matrices[place], out=to)
+    return out
+
+
 def _matmul(x: Tensor, weight: Stacked) -> Tensor:
-    rows = _by_member(x, len(weight.whole))
+    if weight.rows.counts is not None:
+        rows, whole = x, weight.per_row()
+    else:
+        rows, whole = weight.grouped(x), weight.whole
     if weight.ndim == 1:
-        return torch.matmul(rows, weight.whole[:, :, None]).squeeze(-1).flatten(0, 1)
-    matrix = weight.whole.reshape(len(weight.whole), *[1] * (x.ndim - 2), *weight.shape)
-    return torch.matmul(rows, matrix).flatten(0, 1)
+        out = torch.matmul(rows.reshape(len(whole), -1, x.shape[-1]), whole[:, :, None])
+        return out.reshape(x.shape[:-1])
+    out = torch.matmul(rows.reshape(len(whole), -1, x.shape[-1]), whole)
+    return out.reshape(*x.shape[:-1], -1)
 
 
 def _embedding(index: Tensor, weight: Stacked, *options: Any, **more: Any) -> Tensor:
-    members, entries = weight.whole.shape[:2]
-    first = torch.arange(members, device=index.device) * entries
-    moved = _by_member(index, members) + first.reshape(members, *[1] * index.ndim)
-    return F.embedding(moved.flatten(0, 1), weight.whole.flatten(0, 1))
+    entries = weight.shape[0]
+    if weight.rows.counts is not None:
+        moved = index + weight.rows.owners(index.device).reshape(-1, *[1] * (index.ndim - 1)) * entries
+    else:
+        first = torch.arange(weight.rows.number, device=index.device) * entries
+        moved = (weight.grouped(index) + first.reshape(-1, *[1] * index.ndim)).flatten(0, 1)
+    return F.embedding(moved, weight.whole.flatten(0, 1))
+
+
+def _transformed_or_cast(x: Tensor) -> bool:
+    return torch._C._functorch.peek_interpreter_stack() is not None or torch.is_autocast_enabled(x.device.type)
 
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {
@@ -132,60 +248,3 @@ ELEMENTWISE = {
     torch.mul, torch.Tensor.mul, torch.Tensor.__mul__, torch.Tensor.__rmul__,
     torch.addcmul, torch.Tensor.addcmul,
 }  # fmt: skip
-
-
-class Stack:
-    """Networks of equal shapes as one module, their parameters in common tensors.
-
-    The parameters of the networks are moved: they become views of `leaves`, so that whatever is done to them (an
-    optimiser's step, a checkpoint that is read) is done to the stack.
-    """
-
-    def __init__(self, nets: Sequence[Network]) -> None:
-        """Raises UnstackableError where the networks differ in more than the values of their parameters."""
-        require_alike(nets)
-        self.nets = list(nets)
-        self.parameters = [list(net.parameters()) for net in nets]
-        self.leaves = [torch.stack([p.detach() for p in same]) for same in zip(*self.parameters, strict=True)]
-        for leaf, first in zip(self.leaves, self.parameters[0], strict=True):
-            leaf.requires_grad_(first.requires_grad)
-        for index, own in enumerate(self.parameters):
-            for leaf, parameter in zip(self.leaves, own, strict=True):
-                parameter.data = leaf.detach()[index]
-        self._stacked = [Stacked(leaf) for leaf in self.leaves]
-        memo: dict[int, Any] = {id(p): s for p, s in zip(self.parameters[0], self._stacked, strict=True)}
-        self._module: Network = copy.deepcopy(nets[0], memo)
-
-    def module(self, members: Sequence[int]) -> Network:
-        """The networks at `members` as one; used until the next call of this."""
-        every = list(members) == list(range(len(self.nets)))
-        index = None if every else torch.tensor(members, device=self.leaves[0].device)
-        for stacked, leaf in zip(self._stacked, self.leaves, strict=True):
-            stacked.whole = leaf if index is None else leaf.index_select(0, index)
-        return self._module
-
-    def hand_out_gradients(self, members: Sequence[int]) -> None:
-        """Give each network at `members` its part of the gradient, and forget the rest."""
-        for number, leaf in enumerate(self.leaves):
-            if leaf.grad is None:
-                continue
-            gradients, leaf.grad = leaf.grad.unbind(0), None
-            for index in members:
-                parameter = self.parameters[index][number]
-                own = gradients[index]
-                parameter.grad = own if parameter.grad is None else parameter.grad + own
-
-
-def require_alike(nets: Sequence[Network]) -> None:
-    """Raises UnstackableError where networks differ in more than the values of their parameters, or drop units."""
-    first = nets[0]
-    if type(first).use_dropout is not Network.use_dropout:
-        raise UnstackableError("dropout masks are drawn for the rows of one network")
-    for net in nets:
-        alike = type(net) is type(first) and _described(net) == _described(first)
-        if not alike or any(not torch.equal(a, b) for a, b in zip(net.buffers(), first.buffers(), strict=True)):
-            raise UnstackableError("the networks differ in more than the values of their parameters")
-
-
-def _described(net: nn.Module) -> list[tuple[Any, ...]]:
-    return [(name, p.shape, p.dtype, p.device, p.requires_grad) for name, p in net.named_parameters()]

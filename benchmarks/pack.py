@@ -1,0 +1,161 @@
+"""A pack of small trials against the same trials one after another; run ``python benchmarks/pack.py``.
+
+CPU seconds of one optimiser step, per member, on one thread: of the pack; of `trainer.train` alone; and of the
+straightforward formulation that public code uses (a separate forward pass, ``torch.func.jvp`` on a copy of the
+network for all rows, gradients on, averages in a Python loop, numbers fetched at every step). MeanFlow on a small SiT
+(depth 4, width 64, 8x8x3 images, patches of 2). Interleaved; medians over the repeats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ablate_core.config import TrialConfig
+from ablate_core.datasets.base import Dataset, Samples
+from ablate_core.packing import Member, train_pack
+from ablate_core.preparation import build_network, load_batch
+from ablate_core.random import Draws
+from ablate_core.trainer import train
+
+
+class ColourNoise(Dataset):
+    """Standard normal 8x8x3 images of ten classes: the contents do not matter here."""
+
+    name: Literal["colour_noise"] = "colour_noise"
+    kind: ClassVar[str] = "points"
+    dimension: ClassVar[int] = 192
+    classes: ClassVar[int | None] = 10
+
+    def load(self) -> Samples:
+        draw = torch.Generator().manual_seed(0)
+        x = torch.randn(2000, 3, 8, 8, generator=draw)
+        return Samples(x=x, y=torch.arange(2000) % 10, num_classes=10, identity={"name": self.name})
+
+    def to_uint8(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+def config(seed: int, batch: int, steps: int) -> TrialConfig:
+    return TrialConfig.model_validate(
+        {
+            "schedule": "linear",
+            "objective": "meanflow",
+            "architecture": {"name": "sit", "size": "tiny/2", "depth": 4, "width": 64, "heads": 4},
+            "data": "colour_noise",
+            "train": {"steps": steps, "batch_size": batch, "lr": 1e-4 * (1 + seed % 4), "optimizer": "adamw"},
+            "eval": {"metric": "energy_distance", "samples": 10, "gallery": 0},
+            "seed": seed,
+        }
+    )
+
+
+class Watch:
+    """A `should_stop` that notes the CPU time before every step, and ends the trial after `steps`."""
+
+    def __init__(self, steps: int, timed: bool = True) -> None:
+        self.steps, self.timed, self.seen = steps, timed, [0.0] * 0
+
+    def __call__(self) -> bool:
+        self.seen.append(time.process_time() if self.timed else 0.0)
+        return len(self.seen) > self.steps
+
+    def per_step(self, warm: int = 3) -> float:
+        return (self.seen[-1] - self.seen[warm]) / (len(self.seen) - 1 - warm)
+
+
+def packed(members: int, batch: int, steps: int) -> float:
+    """CPU seconds of a step of one member in a pack."""
+    watch = Watch(steps)
+    with tempfile.TemporaryDirectory() as folder:
+        group = [
+            Member(
+                config(i, batch, steps + 9), Path(folder, str(i)), should_stop=watch if i == 0 else Watch(steps, False)
+            )
+            for i in range(members)
+        ]
+        ends = train_pack(group)
+    assert all(not isinstance(end, Exception) and end.status == "interrupted" for end in ends), ends
+    return watch.per_step() / members
+
+
+def alone(batch: int, steps: int) -> float:
+    """CPU seconds of a step of one trial of ours."""
+    watch = Watch(steps)
+    with tempfile.TemporaryDirectory() as folder:
+        train(config(0, batch, steps + 9), Path(folder), should_stop=watch)
+    return watch.per_step()
+
+
+def straightforward(batch: int, steps: int) -> float:
+    """CPU seconds of a step as public code writes it (EDAPINENUT/ExplicitShortCut loss/meanflow_loss.py, train.py)."""
+    trial = config(0, batch, steps)
+    data = trial.data.load()
+    net = build_network(trial, data, "cpu")
+    target, average = copy.deepcopy(net), copy.deepcopy(net).requires_grad_(False)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, betas=(0.9, 0.95), foreach=True)
+    watch = Watch(steps)
+    for step in range(steps + 1):
+        watch()
+        given = load_batch(trial, data, torch.randint(len(data.x), (batch,)), step, "cpu")
+        draws = Draws(0, step)
+        times = trial.objective.time_sampler.sample(
+            batch, draws, schedule=trial.schedule, noise_std=1.0, step=step, total_steps=steps
+        )
+        noise = draws.normal("noise", *given.x0.shape)
+        y = torch.where(draws.uniform("dropout.label", batch) < 0.1, 10, given.y)
+        gap = (times.t - times.r)[:, None, None, None]
+        t = times.t[:, None, None, None]
+        x, v = (1 - t) * given.x0 + t * noise, noise - given.x0
+        u = net(x, times.r, times.t, y)
+        one, zero = torch.ones_like(times.t), torch.zeros_like(times.t)
+        _, slope = torch.func.jvp(lambda x, r, t, y=y: target(x, r, t, y), (x, times.r, times.t), (v, zero, one))
+        aim = (v - gap * slope).detach()
+        square = (u - aim).square().flatten(1).sum(1)
+        loss = (square / (square.detach() + 1e-3)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            for ours, theirs in zip(average.parameters(), net.parameters(), strict=True):
+                ours.mul_(0.999).add_(theirs, alpha=0.001)
+        target.load_state_dict(net.state_dict())
+        loss.item(), norm.item()
+    return watch.per_step()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--members", type=int, default=16)
+    parser.add_argument("--batches", type=int, nargs="+", default=[8, 32])
+    parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--repeats", type=int, default=5)
+    wanted = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"CPU ms of one step of one member, median of {wanted.repeats}; {wanted.members} members")
+    print(f"{'batch':>5}{'straightforward':>17}{'alone':>8}{'packed':>8}{'ratio':>8}{'to alone':>10}")
+    for batch in wanted.batches:
+        ways = {
+            "straightforward": lambda batch=batch: straightforward(batch, wanted.steps),
+            "alone": lambda batch=batch: alone(batch, wanted.steps),
+            "packed": lambda batch=batch: packed(wanted.members, batch, wanted.steps),
+        }
+        found: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(wanted.repeats):
+            for name, way in ways.items():
+                found[name].append(way() * 1e3)
+        slow, own, fast = (statistics.median(found[name]) for name in ways)
+        print(f"{batch:>5}{slow:>17.2f}{own:>8.2f}{fast:>8.2f}{slow / fast:>8.1f}{own / fast:>10.1f}")
+
+
+if __name__ == "__main__":
+    main()

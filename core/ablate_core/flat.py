@@ -1,0 +1,87 @@
+"""The parameters of a network in one tensor, so that an optimiser's step is one operation and a pack can stack them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+ALIGN = 16
+"""Each parameter begins at a multiple of this many numbers: a cache line of float32."""
+
+
+class Flat:
+    """A network's parameters as views of `whole`, (P,); gaps between them are zero and stay zero.
+
+    Attributes:
+        whole: one parameter in place of all, for the optimiser; its ``grad`` holds all of theirs.
+        parts: where each parameter lies in `whole`, by name, in the network's order.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        """Raises ValueError where the parameters differ in dtype, device, or in whether they are trained."""
+        self.net = net
+        named = dict(net.named_parameters())
+        if len({(p.dtype, p.device, p.requires_grad) for p in named.values()}) != 1:
+            raise ValueError("parameters of several kinds do not fit into one tensor")
+        self.parts: dict[str, tuple[int, torch.Size]] = {}
+        end = 0
+        for name, p in named.items():
+            self.parts[name] = (end, p.shape)
+            end += -(-p.numel() // ALIGN) * ALIGN
+        first = next(iter(named.values()))
+        self.whole = nn.Parameter(first.detach().new_zeros(end), requires_grad=first.requires_grad)
+        for name, view in self.named(self.whole.detach()).items():
+            named[name].data = view.copy_(named[name].detach())
+
+    def named(self, whole: Tensor) -> dict[str, Tensor]:
+        """`whole` (P,) cut into the parameters it holds, by name: views."""
+        return {name: whole[at : at + shape.numel()].view(shape) for name, (at, shape) in self.parts.items()}
+
+    @torch.no_grad()
+    def move(self, to: Tensor) -> None:
+        """Copy all values to `to`, (P,), and live there from now on."""
+        self.whole.data = to.copy_(self.whole.detach())
+        parameters = dict(self.net.named_parameters())
+        for name, view in self.named(self.whole.detach()).items():
+            parameters[name].data = view
+
+    @torch.no_grad()
+    def gather_gradients(self) -> None:
+        """Add the gradients that the parameters got one by one to that of `whole`."""
+        if self.whole.grad is None:
+            self.whole.grad = torch.zeros_like(self.whole)
+        parameters = dict(self.net.named_parameters())
+        for name, view in self.named(self.whole.grad).items():
+            if (own := parameters[name].grad) is not None:
+                view.add_(own)
+                parameters[name].grad = None
+
+    def split(self, optimizer: Mapping[str, Any]) -> dict[str, Any]:
+        """The state dict of an optimiser of `whole`, as that of an optimiser of the parameters."""
+        count = len(self.parts)
+        groups = [{**group, "params": list(range(count))} for group in optimizer["param_groups"]]
+        states: dict[int, dict[str, Any]] = {i: {} for i in range(count)} if optimizer["state"] else {}
+        for key, value in optimizer["state"].get(0, {}).items():
+            everywhere = not isinstance(value, Tensor) or value.shape != self.whole.shape  # such as a count of steps
+            values = [value] * count if everywhere else self.named(value).values()
+            for state, own in zip(states.values(), values, strict=True):
+                state[key] = own
+        return {"state": states, "param_groups": groups}
+
+    def joined(self, optimizer: Mapping[str, Any]) -> dict[str, Any]:
+        """The opposite of `split`. A parameter without a state (it never had a gradient) gets zeros."""
+        groups = [{**group, "params": [0]} for group in optimizer["param_groups"]]
+        states, whole = optimizer["state"], {}
+        shapes = [shape for _, shape in self.parts.values()]
+        for key, value in next(iter(states.values()), {}).items():
+            if not any(shapes[i] and state[key].shape == shapes[i] for i, state in states.items()):
+                whole[key] = value
+                continue
+            whole[key] = torch.zeros(len(self.whole), dtype=value.dtype)
+            for i, part in enumerate(self.named(whole[key]).values()):
+                if i in states:
+                    part.copy_(states[i][key])
+        return {"state": {0: whole} if whole else {}, "param_groups": groups}

@@ -1,0 +1,127 @@
+"""Where members meet: calls of the same kind are made as one call of the stack, all losses differentiated at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ablate_core.architectures.base import Network
+from ablate_core.flat import Flat
+from ablate_core.packing.calls import BY_YOURSELF, Backward, Call, Kind, called
+from ablate_core.packing.lockstep import Player
+from ablate_core.packing.stack import Stack
+from ablate_core.packing.stacked import UnstackableError
+
+
+class Rendezvous:
+    """Answers what the members ask: the largest possible part of them at a time."""
+
+    def __init__(self) -> None:
+        self._stacks: dict[str, Stack] = {}
+        self._places: dict[Flat, tuple[Stack, int]] = {}
+        self._lonely: set[Flat] = set()
+        self._never: set[Kind] = set()
+
+    def serve(self, living: Sequence[Player[Any]]) -> Sequence[Player[Any]]:
+        """Answer the members that are furthest from the end of their step, and among these the largest group.
+
+        All members wait. A backward pass is made when nothing else is asked for, so that it is one for all; a call
+        without a graph goes before one with a graph (guidance comes before the prediction), so that predictions meet.
+        """
+        groups: dict[Any, list[Player[Any]]] = {}
+        for player in living:
+            if isinstance(player.asked, Call):
+                groups.setdefault(player.asked.kind, []).append(player)
+        if not groups:
+            self._differentiate(living)
+            return living
+        kind = min(groups, key=lambda kind: (kind.graph, -len(groups[kind])))
+        self._call(groups[kind])
+        return groups[kind]
+
+    def _call(self, group: Sequence[Player[Any]]) -> None:
+        calls: list[Call] = [player.asked for player in group]
+        answers: Sequence[Any] = [BY_YOURSELF] * len(group)
+        if len(group) > 1 and calls[0].kind not in self._never:
+            try:
+                answers = self._made_as_one(calls)
+            except UnstackableError:
+                self._never.add(calls[0].kind)
+            except Exception:  # somebody asks for what cannot be done: all try alone, and it fails alone
+                answers = [BY_YOURSELF] * len(group)
+        if answers[0] is BY_YOURSELF and calls[0].kind.graph:
+            self._lonely |= {call.flat for call in calls}
+        for player, answer in zip(group, answers, strict=True):
+            player.answer = answer
+
+    def _made_as_one(self, calls: Sequence[Call]) -> Sequence[Any]:
+        stack = self._stack(calls)
+        places = [self._places[call.flat][1] for call in calls]
+        counts = [call.rows for call in calls]
+        kind = calls[0].kind
+        if min(counts) == max(counts) or kind.graph or kind.autocast is not None:  # `_ragged_linear` has no graph
+            return made_as_one(stack.module(places), calls, max(counts))
+        return made_as_one(stack.module(places, counts), calls, None)
+
+    def _stack(self, calls: Sequence[Call]) -> Stack:
+        role = calls[0].kind.role
+        stack, flats = self._stacks.get(role), [call.flat for call in calls]
+        if stack is None or any(self._places.get(flat, (None, 0))[0] is not stack for flat in flats):
+            self._places = {flat: place for flat, place in self._places.items() if place[0] is not stack}
+            stack = self._stacks[role] = Stack(flats)
+            self._places |= {flat: (stack, place) for place, flat in enumerate(flats)}
+        return stack
+
+    def _differentiate(self, members: Sequence[Player[Any]]) -> None:
+        asked: list[Backward] = [player.asked for player in members]
+        torch.autograd.backward([question.loss for question in asked])
+        by_stack: dict[Stack, list[int]] = {}
+        for question in asked:
+            if question.flat in self._places:
+                stack, place = self._places[question.flat]
+                by_stack.setdefault(stack, []).append(place)
+        for stack, places in by_stack.items():
+            stack.hand_out_gradients(places)
+        for flat in self._lonely:
+            flat.gather_gradients()
+        self._lonely.clear()
+        for player in members:
+            player.answer = None
+
+
+def made_as_one(net: Network, calls: Sequence[Call], rows: int | None) -> Sequence[Any]:
+    """The results of `calls`, which are of one kind, from one call of their networks' stack.
+
+    `rows`: how many each is filled up to; None: they stay as many as they are.
+    """
+    kind = calls[0].kind
+    inputs = {name: _joined([call.inputs[name] for call in calls], rows) for name in calls[0].inputs}
+    device = inputs["t"].device.type
+    with (
+        torch.set_grad_enabled(kind.graph),
+        torch.autocast(device, kind.autocast, enabled=kind.autocast is not None, cache_enabled=False),
+    ):
+        out = called(net, kind.method, inputs)
+        parts = [_divided(whole, calls, rows) for whole in (out if isinstance(out, tuple) else (out,))]
+    return list(zip(*parts, strict=True)) if isinstance(out, tuple) else parts[0]
+
+
+def _joined(tensors: Sequence[Tensor], rows: int | None) -> Tensor:
+    """(rows_i, *) each -> one after another, (sum, *); those below `rows` are filled up with their first row."""
+    parts = []
+    for x in tensors:
+        parts.append(x)
+        if rows is not None and len(x) < rows:
+            parts.append(x[:1].expand(rows - len(x), *x.shape[1:]))
+    return torch.cat(parts)
+
+
+def _divided(whole: Tensor, calls: Sequence[Call], rows: int | None) -> Sequence[Tensor]:
+    """The opposite of `_joined`."""
+    if rows is None:
+        return whole.split([call.rows for call in calls])
+    parts = whole.reshape(len(calls), rows, *whole.shape[1:]).unbind(0)
+    return [part if call.rows == rows else part[: call.rows] for part, call in zip(parts, calls, strict=True)]
