@@ -199,7 +199,7 @@ def combinations(settings: Iterable[str]) -> Iterator[Change]:
 def _changes_nothing(path: str) -> str | None:
     """Why a field under ``eval`` cannot make another number; None where it can."""
     extra = EvalConfig.model_fields[path.split(".")[1]].json_schema_extra
-    if not isinstance(extra, dict) or extra == IDENTITY:
+    if not isinstance(extra, dict) or extra.get("no_axis") == IDENTITY["no_axis"]:
         return None
     return "changes no number" if extra.get("nuisance") else str(extra["no_axis"]) if "no_axis" in extra else None
 

@@ -104,6 +104,12 @@ Average = Annotated[
 """A number is a decay, a mapping a post-hoc average: told apart first, so that a mistake gives one error, not two."""
 
 
+Beside = Literal["kid", "precision_recall", "density_coverage", "curve", "infinity"]
+"""What can be measured beside the metric of images, from the same features."""
+
+NOTHING_BESIDE: dict[str, Any] = {**IDENTITY, "neutral": ()}
+
+
 class EvalConfig(Frozen):
     """What is measured on a trained network. Nothing here ever retrains a trial."""
 
@@ -168,6 +174,25 @@ class EvalConfig(Frozen):
         json_schema_extra=IDENTITY,
         description="path of Inception weights for fid; null: clean-fid's own download",
     )
+    also: tuple[Beside, ...] = Field(
+        (),
+        json_schema_extra=NOTHING_BESIDE,
+        description="what is measured on the same features beside the metric, each under an identity of its own: kid, "
+        "precision_recall, density_coverage, curve (the metric of the first n samples, for every n of sizes), infinity "
+        "(its limit for infinitely many samples)",
+    )
+    sizes: tuple[Annotated[int, Field(gt=1)], ...] | None = Field(
+        None,
+        min_length=1,
+        json_schema_extra={**IDENTITY, "neutral": None},
+        description="numbers of samples of curve and infinity, at most samples; null: ten, evenly spaced up to it",
+    )
+    keep_statistics: bool = Field(
+        False,
+        json_schema_extra=NUISANCE,
+        description="keep the feature statistics of every measurement as an artifact, 8.4 MB each for fid, to score "
+        "them against another reference without sampling; false: those of the newest alone, and as no artifact",
+    )
     gallery: int = Field(64, ge=0, json_schema_extra=NUISANCE, description="samples kept as a picture; 0: none")
     neighbours: int = Field(
         0,
@@ -176,6 +201,18 @@ class EvalConfig(Frozen):
         json_schema_extra=NUISANCE,
         description="samples kept as a picture beside their nearest training images, in pixels; 0: none",
     )
+
+    @field_validator("also")
+    @classmethod
+    def _once(cls, also: tuple[Beside, ...]) -> tuple[Beside, ...]:
+        if len(set(also)) != len(also):
+            raise ValueError(f"also names each metric once, got {list(also)}")
+        return tuple(sorted(also))
+
+    @field_validator("sizes")
+    @classmethod
+    def _rising(cls, sizes: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        return None if sizes is None else tuple(sorted(set(sizes)))
 
     @field_validator("ratios")
     @classmethod

@@ -6,22 +6,23 @@ index), so arms differ by their networks alone, whatever the batch size.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ablate_core.architectures.base import Network
 from ablate_core.checkpoint import load_checkpoint, load_snapshot, require_same_trial, training_id
 from ablate_core.compute import ALONE, Compute
 from ablate_core.config import PostHocEMA, TrialConfig
 from ablate_core.datasets.base import Samples
 from ablate_core.fid import MetricError
-from ablate_core.fid.files import atomic, save_npz
+from ablate_core.fid.files import atomic, file_sha256, save_npz
 from ablate_core.fid.metrics import Metric, build_metric
 from ablate_core.gallery import Picture, grid_shape, image_grid, png_bytes, point_density, with_neighbours
 from ablate_core.identity import content_id
@@ -103,8 +104,9 @@ def evaluate(
 
     Neither the weights nor any random state of the caller is touched. Files are written into `folder`: the pictures
     ``samples-<condition>-<step>.png`` and ``neighbours-...``, and the statistics
-    ``statistics-<metric>-<condition>.npz`` of the newest step; with an `eval.seed` other than 0, ``-seed<n>`` follows
-    the condition. The seed is the number of the draw.
+    ``statistics-<metric>-<condition>.npz`` of the newest step, or of every step under its number, where
+    `eval.keep_statistics` says so; with an `eval.seed` other than 0, ``-seed<n>`` follows the condition. The seed is
+    the number of the draw.
 
     Args:
         config: the trial.
@@ -116,9 +118,10 @@ def evaluate(
         batches: samples made elsewhere, to score in place of the network's: (B, *shape) each, `eval.samples` in all.
 
     Returns:
-        A ``measurement`` event and an ``artifact`` event for every picture that ``eval.gallery`` and
-        ``eval.neighbours`` ask for; plain JSON types. A value that does not exist (samples that are not finite) is
-        None, with the reason in ``extra``. The ``path`` of an artifact counts from `folder`.
+        A ``measurement`` event, one more for each number that ``eval.also`` asks for, and an ``artifact`` event for
+        every picture that ``eval.gallery`` and ``eval.neighbours`` ask for and for kept statistics; plain JSON types.
+        A value that does not exist (samples that are not finite) is None, with the reason in ``extra``. The ``path``
+        of an artifact counts from `folder`.
 
     Raises:
         MetricError: the metric does not suit the data, or a file it needs is missing or wrong.
@@ -145,11 +148,12 @@ def evaluate(
         "extra": {} if reason is None else {"reason": reason},
     }
     statistics = metric.statistics() if value is not None else None
-    if statistics is not None:
-        save_npz(folder / f"statistics-{measurement['metric_id']}-{_drawn(measurement)}.npz", statistics)
+    kept = [] if statistics is None else _keep_statistics(statistics, config, measurement, folder)
     measurement["wall_seconds"] = time.perf_counter() - began
+    others = _others(metric, reason, measurement)
     pictures = {"samples": _picture(first, config, data), "neighbours": _neighbours(first, config, data)}
-    return [measurement, *(_keep(kind, p, measurement, folder) for kind, p in pictures.items() if p is not None)]
+    shown = [_keep(kind, p, measurement, folder) for kind, p in pictures.items() if p is not None]
+    return [measurement, *others, *shown, *kept]
 
 
 def evaluate_checkpoint(
@@ -198,19 +202,30 @@ def network_samples(
     compute: Compute = ALONE,
 ) -> Iterator[Tensor]:
     """Samples from a network with these weights as `config.eval` says, batch by batch on `device`."""
-    wanted, net = config.eval, build_network(config, data, device)
+    net = build_network(config, data, device)
     net.load_state_dict(weights)
+    return samples_of(config, compute.network(net.requires_grad_(False), "eval"), data, device)
+
+
+@torch.inference_mode()  # of a generator: entered anew for every batch, so the caller is not in it between them
+def samples_of(config: TrialConfig, net: Network, data: Samples, device: str | torch.device) -> Iterator[Tensor]:
+    """Samples from `net`, a network on `device` as it stands, as `config.eval` says, batch by batch.
+
+    They are inference tensors: nothing can be differentiated through them.
+    """
+    wanted = config.eval
     pairs = sample_batches(
         config.objective,
         config.schedule,
-        compute.network(net.requires_grad_(False), "eval"),
+        net,
         wanted.samples,
         data.shape,
         wanted,
         num_classes=data.num_classes,
         device=device,
     )
-    return (x for x, _ in pairs)
+    for x, _ in pairs:
+        yield x
 
 
 def _score(metric: Metric, batches: Iterable[Tensor], config: TrialConfig) -> tuple[Tensor, str | None]:
@@ -236,6 +251,27 @@ def _value(metric: Metric) -> tuple[float | None, str | None]:
     except MetricError as error:  # finite samples can still give features beyond float32
         return None, str(error)
     return (value, None) if math.isfinite(value) else (None, f"the distance overflowed to {value}")
+
+
+def _others(metric: Metric, reason: str | None, main: Event) -> list[Event]:
+    """What `eval.also` asks for, of the same samples, as events like the main measurement."""
+    began, events = time.perf_counter(), []
+    for reading in metric.beside(reason):
+        extra = {name: value for name, value in reading.extra.items() if value == value}  # no NaN in JSON
+        seen = {"metric_id": content_id(reading.definition), "metric": reading.definition, "value": reading.value}
+        events.append({**main, **seen, "n_samples": reading.definition["samples"], "extra": extra})
+    spent = time.perf_counter() - began
+    return [{**event, "wall_seconds": spent / len(events)} for event in events]
+
+
+def _keep_statistics(
+    statistics: Mapping[str, Any], config: TrialConfig, measurement: Event, folder: Path
+) -> list[Event]:
+    """Write them for `ablate eval --rescore`; the event of the artifact that they are where the config wants them."""
+    name = f"statistics-{measurement['metric_id']}-{_drawn(measurement)}"
+    path = folder / f"{name}-{measurement['step']:08d}.npz" if config.eval.keep_statistics else folder / f"{name}.npz"
+    save_npz(path, {**statistics, "step": np.asarray(measurement["step"])})
+    return [_artifact("statistics", path, measurement)] if config.eval.keep_statistics else []
 
 
 def _picture(first: Tensor, config: TrialConfig, data: Samples) -> Picture | None:
@@ -265,11 +301,16 @@ def _drawn(measurement: Event) -> str:
 
 
 def _keep(kind: str, picture: Picture, measurement: Event, folder: Path) -> Event:
-    content = png_bytes(picture)
     path = folder / f"{kind}-{_drawn(measurement)}-{measurement['step']:08d}.png"
     with atomic(path) as file:
-        file.write(content)
+        file.write(png_bytes(picture))
     height, width = picture.pixels.shape[:2]
+    size = {"width": width, "height": height, "rows": picture.rows, "cols": picture.cols}
+    return {**_artifact(kind, path, measurement), "mime": "image/png", **size}
+
+
+def _artifact(kind: str, path: Path, measurement: Event) -> Event:
+    """The event of a file that belongs to a measurement."""
     return {
         "kind": "artifact",
         "artifact": kind,
@@ -277,10 +318,6 @@ def _keep(kind: str, picture: Picture, measurement: Event, folder: Path) -> Even
         "cond_id": measurement["cond_id"],
         "draw": measurement["draw"],
         "path": path.name,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "mime": "image/png",
-        "width": width,
-        "height": height,
-        "rows": picture.rows,
-        "cols": picture.cols,
+        "sha256": file_sha256(path),
+        "mime": "application/x-npz",
     }

@@ -78,18 +78,15 @@ class Moments:
         root: Array = np.sqrt(values[keep])[:, None] * vectors[:, keep].T
         return root
 
-    def with_factor(self, factor: Array) -> Moments | None:
-        """These moments with a `factor` from elsewhere; None when it is not one of this covariance."""
+    def is_factor(self, factor: Array) -> bool:
+        """Whether a stored array is the factor of this covariance; one that is damaged or of another is not."""
         d = len(self.mean)
         if factor.ndim != 2 or factor.shape[1] != d or factor.dtype != np.float64 or len(factor) > d:
-            return None
-        probe = np.cos(np.arange(d))  # a damaged file fails this; forging one is nobody's aim
+            return False
+        probe = np.cos(np.arange(d))  # one product in place of D of them: against accidents, not against forgers
         expected = self.cov @ probe
-        if not np.abs(factor.T @ (factor @ probe) - expected).max() <= 1e-9 * np.abs(expected).max():
-            return None
-        made = Moments(self.mean, self.cov, self.count)
-        made.__dict__["factor"] = factor  # where cached_property looks
-        return made
+        off = np.abs(factor.T @ (factor @ probe) - expected).max()
+        return bool(off <= 1e-9 * np.abs(expected).max())  # false for NaN
 
 
 class RunningMoments:

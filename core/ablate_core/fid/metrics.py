@@ -11,16 +11,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ablate_core.fid import MetricError
+from ablate_core.fid.beside import Beside, Reading, ReferenceFeatures, build_beside
 from ablate_core.fid.energy import energy_distance
 from ablate_core.fid.extractor import Extractor
 from ablate_core.fid.frechet import Moments, RunningMoments, frechet_distance, frechet_from_features
-from ablate_core.fid.reference import Reference, reference_from_data, reference_from_npz
+from ablate_core.fid.reference import Reference, features_of_data, reference_from_data, reference_from_npz
+from ablate_core.fid.sample_curve import usual_sizes
 from ablate_core.random import generator
 
 if TYPE_CHECKING:
     from ablate_core.config import EvalConfig
     from ablate_core.datasets import Dataset
     from ablate_core.datasets.base import Samples
+
+SMALL = 512
+"""Dimensions up to which kept moments stay float64 (1 MB at most); 2048 of them as float32 are 8.4 MB."""
 
 QUANTISATION = "uint8, round half up, clipped to 0..255, in memory"
 
@@ -39,19 +44,46 @@ class Metric(abc.ABC):
     def value(self) -> float:
         """The number. Raises MetricError when the samples do not allow one."""
 
+    def beside(self, reason: str | None = None) -> list[Reading]:
+        """What `eval.also` asked for, after `value`; without numbers where the samples had none for a `reason`."""
+        return []
+
     def statistics(self) -> dict[str, NDArray[Any]] | None:
         """What is kept beside the checkpoint to score the samples again without drawing them; None: nothing."""
         return None
 
 
+INCEPTION_NAMES = {
+    "kid": "kid",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "infinity": "fid_infinity",
+}
+DIGITS_NAMES = {
+    "kid": "kd_digits",
+    "precision": "precision_digits",
+    "recall": "recall_digits",
+    "density": "density_digits",
+    "coverage": "coverage_digits",
+    "infinity": "fd_digits_infinity",
+}
+"""What the numbers of `eval.also` are called: a kernel distance on other features is not KID."""
+
+
 class FrechetMetric(Metric):
-    """`fid` and `fd_digits`: the Frechet distance of `samples` images to a reference, on an extractor's features."""
+    """`fid` and `fd_digits`: the Frechet distance of `samples` images to a reference, on an extractor's features.
+
+    Where something is measured beside it all features are kept, dims x 4 bytes a sample.
+    """
 
     def __init__(self, name: str, extractor: Extractor, reference: Reference, dataset: Dataset, samples: int) -> None:
         self.extractor, self.reference, self.dataset = extractor, reference.moments, dataset
         # Below full rank the features themselves give the exact value; above, moments need less memory.
         self.running = RunningMoments(extractor.dims) if samples > extractor.dims else None
         self.kept: list[NDArray[np.float32]] = []
+        self.others: tuple[Beside, ...] = ()
         self.definition = {
             "name": name,
             "version": 1,
@@ -65,9 +97,9 @@ class FrechetMetric(Metric):
 
     def update(self, x: Tensor) -> None:
         features = self.extractor.features(self.dataset.to_uint8(x))
-        if self.running is None:
+        if self.running is None or self.others:
             self.kept.append(features)
-        else:
+        if self.running is not None:
             self.running.update(features)
 
     def value(self) -> float:
@@ -75,12 +107,19 @@ class FrechetMetric(Metric):
             return frechet_from_features(np.concatenate(self.kept), self.reference)
         return frechet_distance(self.running.moments(), self.reference)
 
+    def beside(self, reason: str | None = None) -> list[Reading]:
+        if reason is not None:
+            return [reading for other in self.others for reading in other.without(reason)]
+        features = np.concatenate(self.kept) if self.others else None
+        return [] if features is None else [r for other in self.others for r in other.readings(features)]
+
     def statistics(self) -> dict[str, NDArray[Any]]:
         if self.running is None:
             return {"features": np.concatenate(self.kept)}
         m = self.running.moments()
+        dtype = np.float64 if len(m.mean) <= SMALL else np.float32
         upper = m.cov[np.triu_indices(len(m.mean))]
-        return {"mu": m.mean.astype(np.float32), "sigma_upper": upper.astype(np.float32), "count": np.asarray(m.count)}
+        return {"mu": m.mean.astype(dtype), "sigma_upper": upper.astype(dtype), "count": np.asarray(m.count)}
 
 
 class EnergyMetric(Metric):
@@ -119,6 +158,8 @@ def build_metric(config: EvalConfig, dataset: Dataset, data: Samples, device: st
     if config.metric == "energy_distance":
         if dataset.kind != "points":
             raise MetricError(f"eval.metric energy_distance is for points, data {dataset.name} has {dataset.kind}")
+        if config.also:
+            raise MetricError(f"eval.also {', '.join(config.also)}: needs features of images; leave it out")
         return EnergyMetric(data, config.samples, config.seed)
     if dataset.kind != "images":
         mend = "use energy_distance" if dataset.kind == "points" else "decode the samples to images first"
@@ -132,7 +173,8 @@ def build_metric(config: EvalConfig, dataset: Dataset, data: Samples, device: st
         reference = reference_from_npz(config.reference, extractor.dims)
     else:
         reference = reference_from_data(extractor, data.x, dataset.to_uint8, data.identity, config.batch_size)
-    return FrechetMetric("fid", extractor, reference, dataset, config.samples)
+    metric = FrechetMetric("fid", extractor, reference, dataset, config.samples)
+    return _with_others(metric, config, data, INCEPTION_NAMES, keep=True)
 
 
 def _fd_digits(config: EvalConfig, dataset: Dataset, data: Samples) -> Metric:
@@ -147,13 +189,32 @@ def _fd_digits(config: EvalConfig, dataset: Dataset, data: Samples) -> Metric:
         )
     extractor = digits_extractor()
     reference = Reference(extractor.reference, extractor.reference_definition())
-    return FrechetMetric("fd_digits", extractor, reference, dataset, config.samples)
+    metric = FrechetMetric("fd_digits", extractor, reference, dataset, config.samples)
+    return _with_others(metric, config, data, DIGITS_NAMES, keep=False)
+
+
+def _with_others(
+    metric: FrechetMetric, config: EvalConfig, data: Samples, names: dict[str, str], *, keep: bool
+) -> FrechetMetric:
+    """`metric`, which then also measures what `eval.also` asks for; `keep`: features of the data are cached."""
+
+    def of_data() -> ReferenceFeatures:
+        if config.reference is not None:
+            what = "features of the data, and eval.reference gives their moments alone"
+            raise MetricError(f"eval.also {', '.join(config.also)}: needs {what}; leave eval.reference out")
+        given = (data.x, metric.dataset.to_uint8, data.identity, config.batch_size)
+        return features_of_data(metric.extractor, *given, keep=keep)
+
+    sizes = config.sizes if config.sizes is not None else usual_sizes(config.samples)
+    metric.others = build_beside(config.also, metric.definition, sizes, metric.reference, names, of_data)
+    return metric
 
 
 def rescore(statistics: dict[str, NDArray[Any]], reference: Moments) -> float:
     """The Frechet distance of kept statistics (`FrechetMetric.statistics`) to another reference.
 
-    The kept moments are float32: the value agrees with the first one to about 1e-5 relative, not exactly.
+    Exact to rounding from features and from moments of few dimensions; moments of more than `SMALL` are kept in
+    float32, and the value agrees with the first one to about 1e-5 relative.
     """
     if "features" in statistics:
         return frechet_from_features(statistics["features"], reference)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from ablate_core.legality import averages, batches, networks, sampling, times
+from ablate_core.legality import averages, batches, measuring, networks, sampling, times
 from ablate_core.legality.networks import check_data_std as check_data_std
 from ablate_core.legality.problem import Problem as Problem
 
@@ -21,6 +21,7 @@ RULES: tuple[Callable[[TrialConfig], Iterator[Problem]], ...] = (
     *batches.RULES,
     *networks.RULES,
     *averages.RULES,
+    *measuring.RULES,
 )
 
 

@@ -11,7 +11,7 @@ class Problem:
     """One reason against a config.
 
     Attributes:
-        code: the constraint, ``C1`` to ``C30``.
+        code: the constraint, ``C1`` to ``C31``.
         level: an error refuses the config, a warning is shown.
         where: dotted path of the field to change.
         message: what is wrong and why, one sentence.
