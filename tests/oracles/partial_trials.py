@@ -20,7 +20,7 @@ DATA = {"classes": 10, "known_std": None, "coupled": False, "dimension": None, "
 TRAIN = {"batch_size": 256, "steps": 600_000, "precision": "fp32", "ema": (0.999,), "snapshot_every": 0}
 EVAL = {"nfe": 1, "sampler": "auto", "guidance": 1.0, "ema": None} | {
     name: EvalConfig.model_fields[name].default
-    for name in ("gamma", "grid", "rho", "shift", "ratios", "guidance_window")
+    for name in ("gamma", "grid", "rho", "shift", "ratios", "guidance_window", "also", "sizes", "reference")
 }
 
 
