@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from ablate.store.provenance import environment as environment
     from ablate.store.read import finished as finished
     from ablate.store.read import measured as measured
+    from ablate.store.read import seeds as seeds
     from ablate.store.read import states as states
     from ablate.store.read import studies as studies
     from ablate.store.read import throughput as throughput
+    from ablate.store.record import record_confirmation as record_confirmation
     from ablate.store.record import record_plan as record_plan
     from ablate.store.record import study_id as study_id
 
@@ -46,7 +48,9 @@ _HOMES = {
     "open_frames": "frames",
     "read_events": "journal",
     "rebuild": "ingest",
+    "record_confirmation": "record",
     "record_plan": "record",
+    "seeds": "read",
     "states": "read",
     "studies": "read",
     "study_id": "record",

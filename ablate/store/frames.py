@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def open_frames(paths: StorePaths, study: str | None = None) -> dict[str, Any]:
     """One study of the store; also while it runs.
 
-    A trial that several studies share belongs to each of them. Where several arms of the study are measured from one
+    A trial that several studies share belongs to each of them. ``trials`` has ``confirm`` where a trial was run only to
+    confirm an arm on a fresh seed (its places in ``study_arms`` are of kind confirm, after all others), and ``stale``
+    where the study has explored it since. Where several arms of the study are measured from one
     trained network, ``trials`` has it once, under the ``trained_id`` that ``arms`` names for each of them, and
     ``measurements`` and ``artifacts`` have its numbers under the arm that asked for them; ``declared`` is false for
     those that no arm of the study asked for, which stand under the trained network, and missing where the study was
@@ -102,14 +104,19 @@ CHOSEN: dict[str, str] = {
                any_value(coalesce(trained_label, arm_label, label)) AS trained_label
         FROM study_arm WHERE study_id = ? GROUP BY arm_id""",
     "asked": "SELECT arm_id, trial_id, eval_key FROM study_trial WHERE study_id = ?",
+    "confirming": """
+        SELECT c.arm_id, c.trial_id, c.eval_key FROM confirm_trial c JOIN study s ON s.name = c.study
+        WHERE s.study_id = ? AND c.arm_id IN (SELECT arm_id FROM chosen_arm)""",
     "chosen": """
         SELECT * FROM trial WHERE arm_id IN (SELECT trained_id FROM chosen_arm)
-        AND (NOT EXISTS (FROM asked) OR trial_id IN (SELECT trial_id FROM asked))""",
+        AND (NOT EXISTS (FROM asked) OR trial_id IN (SELECT trial_id FROM asked UNION SELECT trial_id FROM confirming))
+        """,
     "declared": """
         SELECT DISTINCT a.arm_id, e.trial_id, e.metric_id, e.cond_id, e.draw
-        FROM asked a JOIN evaluation e USING (trial_id, eval_key)""",
+        FROM (FROM asked UNION FROM confirming) a JOIN evaluation e USING (trial_id, eval_key)""",
 }
-"""Temporary tables of a study: its arms, the evaluations it asks for, its trials, the numbers that those made."""
+"""Temporary tables of a study: its arms, the evaluations it asks for, those that confirm its arms, its trials, the
+numbers that evaluations made."""
 
 QUERIES: dict[str, str] = {
     "arms": """
@@ -122,12 +129,24 @@ QUERIES: dict[str, str] = {
                    FROM chosen c JOIN attempt_ended e USING (trial_id) GROUP BY c.arm_id) p USING (trained_id)
         ORDER BY label, arm_id""",
     "study_arms": """
-        SELECT arm_id, plan, plan_kind AS kind, position, label, axis, level, choice::VARCHAR AS choice, baseline_label
-        FROM study_arm WHERE study_id = ? ORDER BY plan, position, label, arm_id""",
+        WITH mine AS (
+          SELECT arm_id, plan, plan_kind AS kind, position, label, axis, level, choice::VARCHAR AS choice,
+                 baseline_label, coalesce(arm_label, label) AS arm_label
+          FROM study_arm WHERE study_id = ?),
+        picked AS (
+          SELECT arm_id, min_by(arm_label, (plan, position)) AS label, min_by(choice, (plan, position)) AS choice
+          FROM mine WHERE arm_id IN (SELECT arm_id FROM confirming) GROUP BY arm_id)
+        SELECT * EXCLUDE arm_label FROM mine UNION ALL
+        SELECT arm_id, 'confirm', 'confirm', row_number() OVER (ORDER BY label, arm_id) - 1, label, NULL, NULL, choice,
+               NULL FROM picked
+        ORDER BY kind = 'confirm', plan, position, label, arm_id""",
     "trials": """
         SELECT c.trial_id, c.arm_id, c.seed, '' AS status, '' AS reason, c.steps_planned::DOUBLE AS steps_planned,
                coalesce(s.step, 0) AS steps_done, e.wall_seconds, e.cpu_seconds, e.gpu_seconds, e.peak_mem_mb,
-               0 AS attempts
+               0 AS attempts,
+               c.trial_id IN (SELECT trial_id FROM confirming) AND c.trial_id NOT IN (SELECT trial_id FROM asked)
+                 AS confirm,
+               c.trial_id IN (SELECT trial_id FROM confirming SEMI JOIN asked USING (trial_id)) AS stale
         FROM chosen c
         LEFT JOIN trial_step s USING (trial_id)
         LEFT JOIN (SELECT trial_id, sum(wall_seconds) AS wall_seconds, sum(cpu_seconds) AS cpu_seconds,

@@ -88,6 +88,33 @@ SELECT s.study_id, t.trial_id FROM study_arm s JOIN trial t ON t.arm_id = coales
 WHERE s.study_id NOT IN (SELECT study_id FROM study_trial) ORDER BY ALL"""
 
 
+def seeds(paths: StorePaths, study: str) -> tuple[set[int], dict[str, list[int]]]:
+    """Seeds of a study, over all versions of its space: those it explored, and arm id -> those run to confirm it.
+
+    A seed may be in both: it was explored later, and confirms nothing any more.
+    """
+    if not paths.journals():
+        return set(), {}
+    with reading(paths) as con:
+        explored = {int(seed) for (seed,) in rows(con, _EXPLORED_SEEDS, [study])}
+        found = rows(con, _CONFIRM_SEEDS, [study])
+    confirming: dict[str, list[int]] = {}
+    for arm, seed in found:
+        confirming.setdefault(str(arm), []).append(int(seed))
+    return explored, confirming
+
+
+_EXPLORED_SEEDS = """
+WITH mine AS (SELECT study_id FROM study WHERE name = ?),
+  old AS (SELECT study_id FROM mine WHERE study_id NOT IN (SELECT study_id FROM study_trial))
+SELECT DISTINCT seed FROM study_trial JOIN mine USING (study_id) JOIN trial USING (trial_id) UNION
+SELECT DISTINCT t.seed FROM study_arm a JOIN old USING (study_id)
+JOIN trial t ON t.arm_id = coalesce(a.trained_id, a.arm_id)
+WHERE t.trial_id NOT IN (SELECT trial_id FROM confirm_trial)"""
+_CONFIRM_SEEDS = """
+SELECT c.arm_id, t.seed FROM confirm_trial c JOIN trial t USING (trial_id) WHERE c.study = ? ORDER BY 1, 2"""
+
+
 def throughput(paths: StorePaths) -> dict[str, float]:
     """Arm id -> seconds of a slot per optimiser step, evaluation included, over all its attempts that ended."""
     if not paths.journals():

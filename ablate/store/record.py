@@ -46,14 +46,28 @@ def record_plan(journal: Journal, plan: Plan) -> str:
             names = {"arm_id": arm.id, "arm_label": arm.label}
             names |= {"trained_id": arm.trained, "trained_label": arm.trained_label}
             journal.append("study_arm", {"study_id": study, **names, **place, "choice": choice}, sync=False)
-    for trial in plan.trials:
-        payload = {"trial_id": trial.key, "arm_id": trial.arm_id, "seed": trial.seed}
-        journal.append("trial", {**payload, "steps_planned": trial.config.train.steps}, sync=False)
+    _trials(journal, plan)
     for e in plan.evaluations:
         payload = {"study_id": study, "arm_id": e.arm_id, "trial_id": e.trial, "eval_key": e.eval_key}
         journal.append("study_trial", payload, sync=False)
     journal.sync()
     return study
+
+
+def record_confirmation(journal: Journal, plan: Plan) -> str:
+    """Write the trials of a plan that confirms arms of a recorded study, apart from it; return the study's name."""
+    _trials(journal, plan)
+    for e in plan.evaluations:
+        payload = {"study": plan.name, "arm_id": e.arm_id, "trial_id": e.trial, "eval_key": e.eval_key}
+        journal.append("confirm_trial", payload, sync=False)
+    journal.sync()
+    return plan.name
+
+
+def _trials(journal: Journal, plan: Plan) -> None:
+    for trial in plan.trials:
+        payload = {"trial_id": trial.key, "arm_id": trial.arm_id, "seed": trial.seed}
+        journal.append("trial", {**payload, "steps_planned": trial.config.train.steps}, sync=False)
 
 
 def _recorded_arms(plan: Plan) -> dict[str, Arm]:

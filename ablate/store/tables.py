@@ -173,6 +173,12 @@ TABLES: dict[str, Table] = {
         _columns("study_id! text, arm_id! text, trial_id! text, eval_key! text"),
         NEWEST,
     ),
+    "confirm_trial": Table(
+        "confirm_trial",
+        ("study", "arm_id", "trial_id"),
+        _columns("study! text, arm_id! text, trial_id! text, eval_key! text"),
+        NEWEST,
+    ),
     "trial": Table(
         "trial", ("trial_id",), _columns("trial_id! text, arm_id! text, seed! whole, steps_planned whole"), OLDEST
     ),
