@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ablate.errors import NotHereError
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def open_frames(paths: StorePaths, study: str | None = None) -> dict[str, Any]:
+def open_frames(
+    paths: StorePaths, study: str | None = None, *, curves: Callable[[Iterable[str]], str | None] | None = None
+) -> dict[str, Any]:
     """One study of the store; also while it runs.
 
     A trial that several studies share belongs to each of them. ``trials`` has ``confirm`` where a trial was run only to
@@ -29,6 +32,8 @@ def open_frames(paths: StorePaths, study: str | None = None) -> dict[str, Any]:
 
     Args:
         study: name (then the version of it that ran last) or study_id; None: the study that ran last.
+        curves: picks, from the names of the scalars that were logged, the one whose curves are wanted (none: None);
+            a large study has millions of points. Default: all of them.
 
     Returns:
         ``study``: dict; ``published``: list of dicts; and the frames ``arms, study_arms, trials, measurements, curves,
@@ -42,7 +47,14 @@ def open_frames(paths: StorePaths, study: str | None = None) -> dict[str, Any]:
         about = _study(con, paths, study)
         for name, sql in CHOSEN.items():
             con.execute(f"CREATE TEMP TABLE {name} AS {sql}", [about["study_id"]] if "?" in sql else [])
-        frames = {name: frame(con, sql, [about["study_id"]] if "?" in sql else []) for name, sql in QUERIES.items()}
+        queries = {name: (sql, [about["study_id"]] if "?" in sql else []) for name, sql in QUERIES.items()}
+        if curves is not None:
+            sql, _ = queries["curves"]
+            names = [
+                name for (name,) in rows(con, "SELECT DISTINCT name FROM scalar_point JOIN chosen USING (trial_id)")
+            ]
+            queries["curves"] = (sql.replace("GROUP BY", "WHERE p.name = ? GROUP BY"), [curves(names)])
+        frames = {name: frame(con, sql, parameters) for name, (sql, parameters) in queries.items()}
         facts = attempt_facts(con)
     skips, published = json.loads(about.pop("skips") or "[]"), json.loads(about.pop("published") or "[]")
     _add_statuses(frames, facts)

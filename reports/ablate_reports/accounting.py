@@ -12,10 +12,12 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from ablate_reports.choices import choices, varying
-from ablate_reports.data import DIVERGED, FAILED, FINAL, StudyFrames, records
+from ablate_reports.data import DIVERGED, FAILED, FINAL, StudyFrames
 from ablate_reports.equivalence import holm
 
 
@@ -75,44 +77,40 @@ def by_level(frames: StudyFrames, usable: Set[str]) -> list[LevelCount]:
     of_trial: dict[str, set[str]] = {}
     for arm, key in trained.items():
         of_trial.setdefault(key, set()).add(arm)
-    trials = records(frames.trials)
+    trials = frames.trials
+    status = trials["status"].to_numpy(dtype=object)
+    fate = {name: status == name for name in (DIVERGED, FAILED)} | {"final": trials["status"].isin(FINAL).to_numpy()}
+    fate["usable"] = trials["trial_id"].isin(usable).to_numpy()
     found = []
     for axis, levels in varying(chosen).items():
-        for level in levels:
-            found.append(_count(axis, level, trials, of_trial, chosen, usable))
+        at = {key: {chosen[a].get(axis) for a in arms if a in chosen} for key, arms in of_trial.items()}
+        one = {key: next(iter(some)) for key, some in at.items() if len(some) == 1}
+        level_of = np.array([one.get(key) for key in trials["arm_id"].to_numpy(dtype=object)], dtype=object)
+        found += [_count(axis, level, level_of, fate) for level in levels]
     tested = [i for i, c in enumerate(found) if c.p is not None]
     for i, p in zip(tested, holm([found[i].p or 0.0 for i in tested]), strict=True):
         found[i] = replace(found[i], p_family=p)
     return found
 
 
-def _count(
-    axis: str,
-    level: str,
-    trials: list[Any],
-    of_trial: Mapping[str, set[str]],
-    chosen: Mapping[str, Mapping[str, str]],
-    usable: Set[str],
-) -> LevelCount:
-    """A trial that arms of several levels are measured from says nothing about the axis and is left out."""
-    mine, others = [], []
-    for t in trials:
-        levels = {chosen[a].get(axis) for a in of_trial.get(t.arm_id, ()) if a in chosen}
-        if levels == {level}:
-            mine.append(t)
-        elif len(levels) == 1 and None not in levels:
-            others.append(t)
-    final = [t for t in mine if t.status in FINAL]
-    rest = [t for t in others if t.status in FINAL]
-    diverged = sum(t.status == DIVERGED for t in final)
-    failed = sum(t.status == FAILED for t in final)
-    missing = sum(t.trial_id not in usable for t in final)
-    rest_lost = sum(t.status in (DIVERGED, FAILED) for t in rest)
+def _count(axis: str, level: str, level_of: npt.NDArray[Any], fate: Mapping[str, npt.NDArray[np.bool_]]) -> LevelCount:
+    """A trial that arms of several levels are measured from says nothing about the axis and is left out (level None).
+
+    Args:
+        level_of: (trials,) the level of each.
+        fate: (trials,) each: ``diverged, failed, final, usable``.
+    """
+    mine = level_of == level
+    final = mine & fate["final"]
+    rest = ~mine & np.not_equal(level_of, None) & fate["final"]
+    diverged, failed, ended = (int((final & fate[DIVERGED]).sum()), int((final & fate[FAILED]).sum()), int(final.sum()))
+    others, rest_lost = int(rest.sum()), int((rest & (fate[DIVERGED] | fate[FAILED])).sum())
     p = None
-    if final and rest and failed + diverged + rest_lost:
-        table = [[failed + diverged, len(final) - failed - diverged], [rest_lost, len(rest) - rest_lost]]
+    if ended and others and failed + diverged + rest_lost:
+        table = [[failed + diverged, ended - failed - diverged], [rest_lost, others - rest_lost]]
         p = float(stats.fisher_exact(table, alternative="greater").pvalue)
-    return LevelCount(axis, level, len(mine), len(final), failed, diverged, missing, rest_lost, len(rest), p)
+    missing = int((final & ~fate["usable"]).sum())
+    return LevelCount(axis, level, int(mine.sum()), ended, failed, diverged, missing, rest_lost, others, p)
 
 
 def sentences(counts: list[LevelCount]) -> list[str]:

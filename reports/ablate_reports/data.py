@@ -7,7 +7,7 @@ only just begun) and may carry further columns; a missing column or an unknown s
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, namedtuple
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -166,7 +166,16 @@ class StudyFrames:
 
     def trials_of(self, arm_id: str) -> pd.DataFrame:
         """The trials an arm is measured from; those run to confirm it stand apart."""
-        return self.trials[(self.trials["arm_id"] == self.trained[arm_id]) & ~self.trials["confirm"]]
+        return self.trials.iloc[self._places.get(self.trained[arm_id], [])]
+
+    @cached_property
+    def _places(self) -> dict[str, list[int]]:
+        """trained_id -> where its trials stand, those run to confirm left out."""
+        found: dict[str, list[int]] = {}
+        for i, (key, confirm) in enumerate(self.trials[["arm_id", "confirm"]].to_numpy(dtype=object).tolist()):
+            if not confirm:
+                found.setdefault(key, []).append(i)
+        return found
 
     @cached_property
     def ordered(self) -> list[str]:
@@ -233,18 +242,21 @@ def _checked_study(study: Mapping[str, Any]) -> dict[str, Any]:
 def _checked_frame(name: str, frame: pd.DataFrame) -> pd.DataFrame:
     if missing := [c for c in COLUMNS[name] if c not in frame.columns]:
         raise ValueError(f"the frame {name} lacks the column {missing[0]!r}; it needs {', '.join(COLUMNS[name])}")
-    frame = frame.reset_index(drop=True).copy()
+    frame = frame.reset_index(drop=True).copy(deep=False)
     for column in COLUMNS[name]:
+        given = frame[column]
         if column in NUMERIC:
-            frame[column] = pd.to_numeric(frame[column], errors="coerce").astype("float64")
-        elif column.endswith("_id"):
-            frame[column] = [str(v) for v in frame[column]]
+            frame[column] = pd.to_numeric(given, errors="coerce").astype("float64")
+        elif column.endswith("_id") and not (isinstance(given.dtype, pd.StringDtype) and given.notna().all()):
+            frame[column] = [str(v) for v in given]  # one by one: a large study has a million of them
     return frame
 
 
 def records(frame: pd.DataFrame) -> list[Any]:
     """The rows of a frame, each with its columns as attributes."""
-    return list(frame.itertuples(index=False))
+    row = namedtuple("Row", list(frame.columns), rename=True)  # type: ignore[misc]  # columns are known at run time
+    columns = (frame[name].to_numpy(dtype=object).tolist() for name in frame.columns)  # texts of arrow, all at once
+    return list(map(row._make, zip(*columns, strict=True)))
 
 
 def definition(text: Any) -> dict[str, Any]:

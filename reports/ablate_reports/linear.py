@@ -105,10 +105,11 @@ def estimates(fit: LeastSquares, rows: Array, sigma: float, df: float, alpha: fl
     critical = law.critical(alpha) if law else float(stats.t.isf(alpha / (2 * m), df))
     single = float(stats.t.isf(alpha / 2, df))
     found = []
-    for value, root in zip((rows @ fit.beta).tolist(), scale.tolist(), strict=True):
+    values = rows @ fit.beta
+    alone = 2 * stats.t.sf(np.abs(values) / (sigma * scale), df)
+    families = law.adjusted_many(values / (sigma * scale)) if law else np.minimum(1.0, alone * m)
+    for value, root, p, family in zip(*(a.tolist() for a in (values, scale, alone, families)), strict=True):
         se = sigma * root
-        p = float(2 * stats.t.sf(abs(value) / se, df))
-        family = law.adjusted_p(value / se) if law else min(1.0, p * m)
         found.append(
             Estimate(
                 value,

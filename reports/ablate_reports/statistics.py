@@ -289,13 +289,17 @@ class Model:
     def _widen(self, found: list[Contrast], index: list[int], own: set[str], alpha: float, level: float) -> None:
         """Simultaneous limits at `level` for some contrasts; their family-wise p on the scale of alpha."""
         estimates, cov, dfs = self._joint([(found[i].arm, found[i].reference) for i in index], own)
-        laws = {df: self._law(cov, df) for df in set(dfs.tolist())}
-        for i, estimate, variance, df in zip(index, estimates, np.diag(cov), dfs.tolist(), strict=True):
-            se, law = math.sqrt(float(variance)), laws[df]
-            half = law.critical(level) * se
-            p = min(1.0, law.adjusted_p(float(estimate) / se) * alpha / level)
-            low, high = float(estimate) - half, float(estimate) + half
-            found[i] = replace(found[i], low=low, high=high, p_family=p, se_family=se, df_family=df)
+        ses, critical, ps = np.sqrt(np.diag(cov)), np.empty(len(index)), np.empty(len(index))
+        for df in set(dfs.tolist()):
+            mine, law = dfs == df, self._law(cov, df)
+            critical[mine], ps[mine] = law.critical(level), law.adjusted_many(estimates[mine] / ses[mine])
+        halves, ps = critical * ses, np.minimum(1.0, ps * alpha / level)
+        for k, i in enumerate(index):
+            estimate, half = float(estimates[k]), float(halves[k])
+            found[i] = replace(
+                found[i], low=estimate - half, high=estimate + half, p_family=float(ps[k]), se_family=float(ses[k]),
+                df_family=float(dfs[k]),
+            )  # fmt: skip
             if own & {found[i].arm, found[i].reference}:
                 found[i] = replace(found[i], method="welch", note=OWN_VARIANCE)
 

@@ -215,6 +215,17 @@ def test_steps_repeated_after_a_resume_appear_once(paths, journal):
     assert curves["value"].tolist() == [10.0, 40.0, 60.0, 80.0]  # what the trial went on from
 
 
+def test_a_report_reads_the_curves_of_one_scalar(paths, journal):
+    write_study(journal, "demo", {"a": "base"})
+    AttemptRecord(journal, "a0").report({"kind": "scalar", "step": 10, "values": {"loss": 1.0, "lr": 0.1}})
+    asked = []
+    curves = open_frames(paths, curves=lambda names: asked.extend(sorted(names)) or "loss")["curves"]
+    assert asked == ["loss", "lr"]
+    assert curves["name"].tolist() == ["loss"]
+    assert len(open_frames(paths, curves=lambda names: None)["curves"]) == 0
+    assert len(open_frames(paths)["curves"]) == 2
+
+
 def test_a_killed_attempt_is_lost_and_its_successor_decides(paths, journal):
     write_study(journal, "demo", {"a": "base"})
     code = (

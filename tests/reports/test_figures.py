@@ -7,7 +7,6 @@ import math
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from simulated_study import png, rich_study, study
@@ -156,9 +155,9 @@ def test_limits_of_a_flat_loss_can_be_told_apart() -> None:
 
 
 def test_the_training_loss_is_recognised_among_other_scalars() -> None:
-    assert loss_name(pd.DataFrame({"name": ["grad_norm", "loss"]})) == "loss"
-    assert loss_name(pd.DataFrame({"name": ["a/val_loss"]})) == "a/val_loss"
-    assert loss_name(pd.DataFrame({"name": ["lr"]})) is None
+    assert loss_name(["grad_norm", "loss"]) == "loss"
+    assert loss_name(["a/val_loss"]) == "a/val_loss"
+    assert loss_name(["lr"]) is None
 
 
 def test_the_gallery_takes_the_lowest_seed_of_every_arm_first(tmp_path: Any) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from ablate_reports import simultaneous
 from ablate_reports.simultaneous import MaxT, scale_nodes
 
 
@@ -77,3 +78,18 @@ def test_a_singular_family_does_not_fail() -> None:
 def test_the_scale_nodes_integrate_the_moments_of_s(df: float) -> None:
     s, weight = scale_nodes(df)
     assert weight @ s**2 == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("m", "df"), [(249, 740.0), (9, 4.0)])
+def test_many_p_values_from_a_polynomial_are_those_of_one_by_one(m: int, df: float) -> None:
+    law = MaxT(equal(m), df)
+    t = np.concatenate([np.linspace(-9, 9, 80), [0.0, 14.0, -60.0]])
+    one_by_one = [law.adjusted_p(float(c)) for c in t]
+    assert law.adjusted_many(t) == pytest.approx(one_by_one, abs=1e-9)
+    assert law.adjusted_many(t[:5]).tolist() == one_by_one[:5]
+
+
+def test_where_the_polynomial_does_not_fit_every_p_value_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simultaneous, "DEGREE", 4)
+    law, t = MaxT(equal(9), 20.0), np.linspace(0, 6, 30)
+    assert law.adjusted_many(t).tolist() == [law.adjusted_p(float(c)) for c in t]

@@ -37,7 +37,8 @@ def build(analysis: Analysis) -> list[Figure]:
     if analysis.primary is None:
         return []
     table = bands(analysis)
-    arms = [r for r in _ordered(analysis) if (table["arm_id"] == r.arm_id).sum() > 1]
+    steps = table["arm_id"].value_counts()
+    arms = [r for r in _ordered(analysis) if steps.get(r.arm_id, 0) > 1]
     if not arms:
         return []
     shown = arms[:MOST_ARMS]
@@ -170,8 +171,9 @@ def _traces(r: ArmRow, rows: pd.DataFrame, colour: str, dash: str) -> list[dict[
 def _table(table: pd.DataFrame, arms: list[ArmRow]) -> Table:
     """At most a dozen steps per arm, fewer when there are many arms."""
     body, listed = [], 12 if len(arms) <= 24 else 3
+    of_arm = dict(list(table.groupby("arm_id")))
     for r in arms:
-        rows = table[table["arm_id"] == r.arm_id]
+        rows = of_arm[r.arm_id]
         picked = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(listed, len(rows))).astype(int))]
         for row in records(picked):
             both = f"{formats.number(row.low)} to {formats.number(row.high)}" if math.isfinite(row.low) else "one seed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +45,7 @@ class Panel:
 def panels(analysis: Analysis) -> tuple[str, list[Panel]]:
     """The name of the training loss and one panel for everything trained that logged it, in the order of the arms."""
     curves = analysis.frames.curves
-    name = loss_name(curves)
+    name = loss_name(curves["name"].unique())
     if name is None:
         return "", []
     logged = (curves["name"] == name).to_numpy(dtype=bool) & np.isfinite(curves["value"].to_numpy())
@@ -58,9 +59,9 @@ def panels(analysis: Analysis) -> tuple[str, list[Panel]]:
     return name, [_panel(label, by_arm[a], listed) for a, label in trained.items() if len(by_arm[a]) > 1]
 
 
-def loss_name(curves: pd.DataFrame) -> str | None:
-    """Which logged scalar is the training loss: ``loss``, else the first name that ends in it."""
-    names = sorted(map(str, curves["name"].unique()))
+def loss_name(logged: Iterable[str]) -> str | None:
+    """Which of the logged scalars is the training loss: ``loss``, else the first name that ends in it."""
+    names = sorted(set(map(str, logged)))
     return next((n for n in ("loss", "train/loss", "train.loss") if n in names), None) or next(
         (n for n in names if n.endswith("loss")), None
     )
