@@ -34,7 +34,9 @@ def ls(
         ]
         return present.table("", head, shown, right=range(1, 7))
     frames = study_frames(paths, study_name(paths, study))
-    numbers = frames.measurements.sort_values("step")
+    numbers = frames.measurements.sort_values(["step", "n_samples"])
+    if (name := frames.study["metric"]["name"]) in set(numbers["metric_name"]):
+        numbers = numbers[numbers["metric_name"] == name]  # not what is measured beside it
     if frames.declares:
         numbers = numbers[numbers["declared"].eq(True)]
     last = {(m["arm_id"], m["trial_id"]): m for m in numbers.to_dict("records")}

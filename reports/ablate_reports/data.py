@@ -64,6 +64,18 @@ METRIC_NAMES = {
     "fid": "Frechet Inception distance (FID)",
     "fd_digits": "Frechet distance on digit-classifier features (fd_digits), not FID",
     "energy_distance": "energy distance to the data (energy_distance)",
+    "kid": "kernel Inception distance (KID)",
+    "fid_infinity": "FID extrapolated to infinitely many samples (fid_infinity)",
+    "precision": "improved precision on Inception features",
+    "recall": "improved recall on Inception features",
+    "density": "density on Inception features",
+    "coverage": "coverage on Inception features",
+    "kd_digits": "kernel distance on digit-classifier features (kd_digits), not KID",
+    "fd_digits_infinity": "fd_digits extrapolated to infinitely many samples (fd_digits_infinity), not FID",
+    "precision_digits": "improved precision on digit-classifier features (precision_digits)",
+    "recall_digits": "improved recall on digit-classifier features (recall_digits)",
+    "density_digits": "density on digit-classifier features (density_digits)",
+    "coverage_digits": "coverage on digit-classifier features (coverage_digits)",
 }
 """A metric under its right name. An unknown one is called what its definition calls it."""
 

@@ -91,12 +91,15 @@ def _identity(rows: pd.DataFrame, baseline: str | None) -> str:
     of_baseline = rows[rows["arm_id"] == baseline]
     known = set((of_baseline if len(of_baseline) else rows)["metric_id"])
     counts = rows.drop_duplicates(["arm_id", "trial_id", "metric_id"])["metric_id"].value_counts()
-    return str(min(known, key=lambda identity: (-counts[identity], identity)))
+    # The curve by number of samples has the same name and as many values at each of its sizes: all samples count.
+    samples = rows.groupby("metric_id")["n_samples"].max()
+    return str(min(known, key=lambda identity: (-counts[identity], -samples[identity], identity)))
 
 
-def _rank(group: Group, frames: StudyFrames) -> tuple[bool, int, str, str]:
+def _rank(group: Group, frames: StudyFrames) -> tuple[bool, int, float, str, str]:
     arms = group.by_arm()
-    return (frames.baseline in arms, sum(map(len, arms.values())), group.metric_id, group.cond_id)
+    samples = float(group.rows["n_samples"].max())
+    return (frames.baseline in arms, sum(map(len, arms.values())), samples, group.metric_id, group.cond_id)
 
 
 def _by_condition(frames: StudyFrames, rows: pd.DataFrame) -> list[Group]:
