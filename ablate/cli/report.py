@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,44 +17,93 @@ if TYPE_CHECKING:
 
 
 def report(
-    study: Annotated[
-        str | None, typer.Argument(help="A study of the store; not needed when there is one.", show_default=False)
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[STUDY]...",
+            help="A study of the store, or several for one report; not needed when there is one.",
+            show_default=False,
+        ),
     ] = None,
     html: Annotated[bool, typer.Option("--html", help="One offline page (also without any format flag).")] = False,
     md: Annotated[bool, typer.Option("--md", help="Markdown.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Tables for a paper (booktabs).")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="One row per arm.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Every number and verdict (docs/json.md).")] = False,
+    figures: Annotated[
+        Path | None,
+        typer.Option("--figures", help="Folder for every figure as a file; needs kaleido and Chrome or Chromium."),
+    ] = None,
+    format: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="svg, png or pdf; repeatable [default: svg].", show_default=False),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="File to write; - is standard output.", show_default=False)
     ] = None,
     store: StoreOption = None,
 ) -> None:
     """Render what the store holds of STUDY: verdict, tables, figures, samples, failures, provenance."""
-    import ablate_reports as reports
     from ablate.cli import present
     from ablate.store import StorePaths
+    from ablate_reports import render
 
     paths = StorePaths(store_root(store))
-    frames = study_frames(paths, study_name(paths, study))
-    wanted = [suffix for suffix, flag in (("html", html), ("md", md), ("csv", csv), ("json", json)) if flag] or ["html"]
-    if out is not None and len(wanted) > 1:
-        raise NotHereError(
-            f"--out names one file, but {' and '.join(wanted)} were asked for; drop --out or all but one format"
-        )
-    render = {
-        "html": reports.render_html,
-        "md": reports.render_markdown,
-        "csv": reports.render_csv,
-        "json": reports.render_json,
-    }
+    flags = {"html": html, "md": md, "tex": latex, "csv": csv, "json": json}
+    wanted = [suffix for suffix, flag in flags.items() if flag] or ["html"] * (figures is None)
+    asked: Sequence[str | None] = studies if studies else [None]
+    names = list(dict.fromkeys(study_name(paths, name) for name in asked))
+    _check(names, wanted, figures, format, out)
+    frames = [study_frames(paths, name) for name in names]
     for suffix in wanted:
-        text = render[suffix](frames)
+        text = render(suffix, frames)
         if str(out) == "-":
             typer.echo(text, nl=not text.endswith("\n"))
             continue
-        path = out or paths.report(frames.study["name"], suffix)
+        path = out or paths.report(names[0], suffix)
         _write(path, text)
         present.line(f"{path} ({path.stat().st_size / 1e6:.1f} MB)" if suffix == "html" else str(path))
+    if figures is not None:
+        for study in frames:
+            folder = figures if len(frames) == 1 else figures / paths.study(study.study["name"]).name
+            _draw(study, folder, format or ["svg"])
+
+
+def _check(
+    names: list[str], wanted: list[str], figures: Path | None, format: list[str] | None, out: Path | None
+) -> None:
+    """Refuse options that contradict each other before anything is computed."""
+    if out is not None and len(wanted) != 1:
+        asked = " and ".join(wanted) or "figures alone"
+        raise NotHereError(f"--out names one file, but {asked} were asked for; drop --out or all but one format")
+    if len(names) > 1 and wanted and out is None:
+        raise NotHereError(
+            f"{len(names)} studies in one report: say with --out where to write it, one format at a time"
+        )
+    if format and figures is None:
+        raise NotHereError(f"--format {format[0]} is about figures: name their folder with --figures")
+
+
+def _draw(frames: StudyFrames, folder: Path, formats: list[str]) -> None:
+    """Every figure of a study as a file, and their captions beside them."""
+    from ablate.cli import present
+    from ablate_reports import analyse
+    from ablate_reports.figures import all_figures
+    from ablate_reports.images import CannotDrawError, captions, write_figures
+
+    drawn = all_figures(analyse(frames))
+    if not drawn:
+        raise NotHereError(f"{frames.study['name']} has no figure yet: nothing is measured that could be drawn")
+    typer.echo(f"drawing {len(drawn)} figures ...", err=True)
+    try:
+        files = write_figures(drawn, folder, formats)
+    except (CannotDrawError, ValueError) as error:
+        raise NotHereError(str(error)) from None
+    except OSError as error:
+        raise NotHereError(f"{folder}: cannot write figures ({error.strerror}); choose another folder") from None
+    _write(folder / "captions.md", captions(drawn))
+    for path in [*files, folder / "captions.md"]:
+        present.line(str(path))
 
 
 def study_name(paths: StorePaths, name: str | None) -> str:
@@ -76,8 +126,9 @@ def study_frames(paths: StorePaths, name: str) -> StudyFrames:
     """What the store holds of a study, as the report reads it."""
     from ablate.store import open_frames
     from ablate_reports import StudyFrames
+    from ablate_reports.figures.losses import loss_name
 
-    return StudyFrames.from_mapping(open_frames(paths, name))
+    return StudyFrames.from_mapping(open_frames(paths, name, curves=loss_name))
 
 
 def _write(path: Path, text: str) -> None:

@@ -84,7 +84,7 @@ class StorePaths:
         return self.studies / _name(name, "study name")
 
     def report(self, study: str, suffix: str = "html") -> Path:
-        """The report of a study: ``html``, ``md``, ``json``, ``csv``."""
+        """The report of a study: ``html``, ``md``, ``tex``, ``json``, ``csv``."""
         return self.study(study) / f"report.{suffix}"
 
     def relative(self, path: str | Path) -> str:

@@ -231,7 +231,8 @@ def test_the_filters_of_one_study_leave_the_other_alone(page: str, tmp_path: Pat
         browser.run("window.ablateReport.ready")
         drawn = "[...document.querySelectorAll('.plot')].every(p => p.querySelector('.main-svg'))"
         assert browser.run(drawn)
-        shown = "['s1-', 's2-'].map(p => [...document.querySelectorAll(`#${p}trial-rows tr`)].filter(r => !r.hidden).length)"
+        count = "[...document.querySelectorAll(`#${p}trial-rows tr`)].filter(r => !r.hidden).length"
+        shown = f"['s1-', 's2-'].map(p => {count})"
         assert browser.run(shown) == [21, 20]
         browser.run(
             "(() => { const f = document.querySelectorAll('article')[1].querySelector('[data-filter=text]');"
