@@ -4,7 +4,8 @@
     |- SpaceError               the space file is wrong (2)
     |- StoreError               the store cannot be used (2)
     |- ClusterError             the cluster cannot run the plan as asked (2)
-    `- NotHereError             a named study, trial, arm or file does not exist (2)
+    |- NotHereError             a named study, trial, arm or file does not exist (2)
+    `- MetricMismatchError      numbers of different meaning were to be compared (2)
 
 Every message is one line that says what is wrong, where, and how to mend it. The command line prints it after
 ``error:`` and ends with `exit_code`; ``--debug`` adds the traceback.
@@ -24,6 +25,8 @@ class ExitCode(IntEnum):
     FAILED_TRIALS = 3
     LIMIT = 4
     TOO_MANY_FAILURES = 5
+    CLAIM_FAILS = 6
+    CLAIM_UNDECIDED = 7
     PREEMPTED = 75
     INTERRUPTED = 130
 
@@ -59,3 +62,7 @@ class ClusterError(AblateError):
 
 class NotHereError(AblateError):
     """A study, trial, arm or file that was named does not exist."""
+
+
+class MetricMismatchError(AblateError):
+    """Numbers of different metric identity, or measured under conditions that nobody asked for, were to be compared."""

@@ -7,12 +7,28 @@ from typing import Annotated
 import typer
 
 from ablate import __version__
-from ablate.cli import components, db, doctor, evaluate, importance, ls, plan, published, report, run, schema, show
+from ablate.cli import (
+    check,
+    compare,
+    components,
+    confirm,
+    db,
+    doctor,
+    evaluate,
+    importance,
+    ls,
+    plan,
+    published,
+    report,
+    run,
+    schema,
+    show,
+)
 
 EPILOG = (
     "Exit codes: 0 every planned trial complete; 1 internal error; 2 usage or invalid space; "
-    "3 finished with failed trials; 4 budget or time limit; 5 too many failures; 75 preempted, run again; "
-    "130 interrupted."
+    "3 finished with failed trials; 4 budget or time limit; 5 too many failures; 6 a claim fails; "
+    "7 a claim is undecided; 75 preempted, run again; 130 interrupted."
 )
 
 app = typer.Typer(
@@ -45,6 +61,9 @@ for command in (
     run.run,
     plan.plan,
     report.report,
+    compare.compare,
+    check.check,
+    confirm.confirm,
     importance.importance,
     ls.ls,
     show.show,

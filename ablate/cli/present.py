@@ -18,8 +18,20 @@ def console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
-def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[int] = ()) -> None:
-    """Print rows under a head; `right` lists the columns aligned to the right. User text is never read as markup."""
+def table(
+    title: str,
+    head: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[int] = (),
+    styles: Sequence[str] = (),
+) -> None:
+    """Print rows under a head. User text is never read as markup.
+
+    Args:
+        right: the columns aligned to the right.
+        styles: the style of each row's first cell; none: plain.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -29,8 +41,9 @@ def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]], *, 
     )
     for i, name in enumerate(head):
         out.add_column(name, justify="right" if i in right else "left", overflow="fold")
-    for row in rows:
-        out.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    for i, row in enumerate(rows):
+        first = styles[i] if i < len(styles) else ""
+        out.add_row(*(Text("" if cell is None else str(cell), style="" if j else first) for j, cell in enumerate(row)))
     console().print(out)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ def run_plan(
     *,
     trainer: str = TRAINER,
     evaluator: str = EVALUATOR,
+    record: Callable[[Journal, Plan], object] = record_plan,
 ) -> RunSummary:
     """Run what the store does not hold yet of a plan, and return how it ended. Idempotent.
 
@@ -45,6 +46,7 @@ def run_plan(
         view: who watches; ``None`` chooses by the terminal.
         trainer, evaluator: ``module:function`` with the signatures of `ablate_core.trainer.train` and
             `ablate_core.evaluation.evaluate_checkpoint`.
+        record: writes the plan into the journal.
 
     Raises:
         ClusterError: the cluster cannot run the plan as asked.
@@ -62,7 +64,7 @@ def run_plan(
         configs = [trial.config for trial in plan.trials]
         _preflight({config.data for config in configs} | {config.objective for config in configs})
     with Ingester(paths) as ingester, Journal(paths, "driver") as journal:
-        record_plan(journal, plan)
+        record(journal, plan)
         ingester.ingest()
         todo = agendas.agenda(plan, states(paths), measured(paths), options.retry)
         job = Job(plan.name, todo, len(plan.evaluations), len(plan.trials), plan.resources, plan.budget, started)

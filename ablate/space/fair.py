@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ablate.space.schema import Fair
@@ -19,11 +19,15 @@ def arm_diff(a: TrialConfig, b: TrialConfig, *, deep: bool = False) -> list[Diff
     A component that was exchanged is one line with both names, since its fields belong to different things;
     `deep` lists every field. An objective is a label over its slots, so its slots are always looked into.
     """
-    left, right = a.resolved(), b.resolved()
+    return resolved_diff(a.resolved(), b.resolved(), deep=deep)
+
+
+def resolved_diff(a: Mapping[str, Any], b: Mapping[str, Any], *, deep: bool = False) -> list[Difference]:
+    """`arm_diff` of configs that are plain values already, as a store has them."""
     found: list[Difference] = []
-    for key in left:
+    for key in dict.fromkeys([*a, *b]):
         if key != "seed":
-            _diff(left[key], right[key], (key,), found, deep)
+            _diff(a.get(key), b.get(key), (key,), found, deep)
     return [(".".join(path), x, y) for path, x, y in found]
 
 
