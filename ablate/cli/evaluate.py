@@ -45,6 +45,12 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again", help="Also what the store has: when the reference, the extractor or its weights have changed."
+        ),
+    ] = False,
     gpus: GpusOption = None,
     gpus_per_trial: GpusPerTrialOption = None,
     cpus_per_trial: CpusPerTrialOption = None,
@@ -59,8 +65,9 @@ def evaluate(
 ) -> None:
     """Measure trained networks again, each as its study does but for what --set changes; train nothing.
 
-    What the store has is not measured again. Ends with 0 when every number asked for is there (combinations that a
-    network does not allow are named and left out), 3 when an evaluation failed or a trained network is gone.
+    What the store has is measured anew with --again only. Ends with 0 when every number asked for is there
+    (combinations that a network does not allow are named and left out), 3 when an evaluation failed or a trained
+    network is gone.
     """
     from ablate.cli import present
     from ablate.errors import ExitCode
@@ -71,7 +78,7 @@ def evaluate(
 
     loaded = load_plugins(plugin_names(plugin))
     paths = StorePaths(store_root(store))
-    found = asked(paths, names or [], set_ or [])
+    found = asked(paths, names or [], set_ or [], again)
     view = choose_view(as_json=json)
     for line in found.refused:
         view.message(line)

@@ -1,7 +1,7 @@
 """Which evaluations of trained networks `ablate eval` asks for. No Ray here.
 
 A network is measured as its study's arms are, with some fields under ``eval`` changed: every combination of the values
-given. What the store has is not asked for again, and nothing is ever trained.
+given. What the store has is not asked for again unless somebody says so, and nothing is ever trained.
 """
 
 from __future__ import annotations
@@ -67,13 +67,14 @@ class Asked:
     lost: int = 0
 
 
-def asked(paths: StorePaths, names: Sequence[str], settings: Sequence[str]) -> Asked:
+def asked(paths: StorePaths, names: Sequence[str], settings: Sequence[str], again: bool = False) -> Asked:
     """The evaluations asked for.
 
     Args:
         paths: the store.
         names: studies, or beginnings of trial keys; none: the only study there is.
         settings: ``eval.nfe=1,2,4`` and so on; several of them are combined.
+        again: also what the store has: its numbers may mean something else than those of today.
 
     Raises:
         NotHereError: a name is neither a study nor a trial.
@@ -111,7 +112,7 @@ def asked(paths: StorePaths, names: Sequence[str], settings: Sequence[str]) -> A
             if (what := (network.key, canonical_json(how_measured(made)))) in seen:
                 continue
             seen.add(what)
-            if (network.key, eval_key(made)) in known:
+            if not again and (network.key, eval_key(made)) in known:
                 found.skipped.append(network.key)
             else:
                 found.tasks.append(task(network.key, eval_key(made), made, "eval", called))
