@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,9 @@ from ablate.cli.options import (
     store_root,
 )
 
+if TYPE_CHECKING:
+    from ablate.store import StorePaths
+
 
 def evaluate(
     names: Annotated[
@@ -44,6 +47,13 @@ def evaluate(
             help="How to measure, e.g. eval.nfe=1,2,4: several values make several evaluations; repeat to combine.",
             show_default=False,
         ),
+    ] = None,
+    rescore: Annotated[
+        bool,
+        typer.Option("--rescore", help="Score kept statistics against another --reference; no sample is drawn."),
+    ] = False,
+    reference: Annotated[
+        str | None, typer.Option("--reference", help="npz with mu and sigma, for --rescore.", show_default=False)
     ] = None,
     again: Annotated[
         bool,
@@ -70,7 +80,7 @@ def evaluate(
     network is gone.
     """
     from ablate.cli import present
-    from ablate.errors import ExitCode
+    from ablate.errors import AblateError, ExitCode
     from ablate.launch import RunOptions, choose_view, run_evaluations
     from ablate.launch.evaluate import asked
     from ablate.space import load_plugins
@@ -78,6 +88,10 @@ def evaluate(
 
     loaded = load_plugins(plugin_names(plugin))
     paths = StorePaths(store_root(store))
+    if rescore:
+        raise typer.Exit(_rescore(paths, names or [], set_ or [], reference, json))
+    if reference is not None:
+        raise AblateError("--reference: is for --rescore; write --set eval.reference=FILE to draw samples again")
     found = asked(paths, names or [], set_ or [], again)
     view = choose_view(as_json=json)
     for line in found.refused:
@@ -104,3 +118,27 @@ def evaluate(
     if code is ExitCode.COMPLETE and found.lost:
         code = ExitCode.FAILED_TRIALS
     raise typer.Exit(int(code))
+
+
+def _rescore(paths: StorePaths, names: list[str], settings: list[str], reference: str | None, json: bool) -> int:
+    """``--rescore``: the numbers, and what could not be scored on standard error; the exit code."""
+    from ablate.cli import present
+    from ablate.errors import ExitCode
+    from ablate.launch.rescore import require_alone, rescore_networks
+
+    found = rescore_networks(paths, names, require_alone(reference, settings))
+    for line in found.refused:
+        typer.echo(line, err=True)
+    if json:
+        present.as_json(found.rows)
+    else:
+        head = ["trial", "arm", "seed", "step", "metric", "metric id", "value", "before", ""]
+        rows = [
+            [
+                r["trial"], r["arm"], r["seed"], r["step"], r["metric"], r["metric_id"], f"{r['value']:.5g}",
+                "" if r["before"] is None else f"{r['before']:.5g}", "" if r["new"] else "in the store already",
+            ]
+            for r in found.rows
+        ]  # fmt: skip
+        present.table("", head, rows, right=(2, 3, 6, 7))
+    return int(ExitCode.FAILED_TRIALS if found.refused else ExitCode.COMPLETE)

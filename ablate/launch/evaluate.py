@@ -82,7 +82,7 @@ def asked(paths: StorePaths, names: Sequence[str], settings: Sequence[str], agai
     """
     from ablate.store.read import measured
 
-    changes, names = list(combinations(settings)), list(names) or [_only_study(paths)]
+    changes, names = list(combinations(settings)), chosen_names(paths, names)
     found = Asked(", ".join(names))
     known, seen, told = measured(paths), set[tuple[str, str]](), set[tuple[str, str, str]]()
     there = list(networks(paths, names))
@@ -117,6 +117,16 @@ def asked(paths: StorePaths, names: Sequence[str], settings: Sequence[str], agai
             else:
                 found.tasks.append(task(network.key, eval_key(made), made, "eval", called))
     return found
+
+
+def chosen_names(paths: StorePaths, names: Sequence[str]) -> list[str]:
+    """`names`, or the only study there is. Raises NotHereError where there is not one."""
+    return list(names) or [_only_study(paths)]
+
+
+def chosen_networks(paths: StorePaths, names: Sequence[str]) -> list[Network]:
+    """`networks` of `chosen_names`."""
+    return list(networks(paths, chosen_names(paths, names)))
 
 
 def networks(paths: StorePaths, names: Sequence[str]) -> Iterator[Network]:

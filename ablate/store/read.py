@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from ablate.store.paths import StorePaths
@@ -38,6 +39,30 @@ def measured(paths: StorePaths) -> set[tuple[str, str]]:
             "WHERE a.status = 'done' AND m.eval_key IS NOT NULL",
         )
     return {(str(trial), str(key)) for trial, key in found}
+
+
+def definitions(paths: StorePaths) -> dict[str, dict[str, Any]]:
+    """metric_id or cond_id -> its definition. Empty without a store."""
+    if not paths.journals():
+        return {}
+    with reading(paths) as con:
+        found = rows(
+            con,
+            "SELECT metric_id, definition::VARCHAR FROM metric_def UNION ALL "
+            "SELECT cond_id, definition::VARCHAR FROM eval_cond",
+        )
+    return {str(key): json.loads(text) for key, text in found}
+
+
+def values(paths: StorePaths) -> dict[tuple[str, str, str, int, int], float]:
+    """(trial key, metric_id, cond_id, step, draw) -> the number, of every measurement that has one."""
+    if not paths.journals():
+        return {}
+    with reading(paths) as con:
+        found = rows(
+            con, "SELECT trial_id, metric_id, cond_id, step, draw, value FROM measurement WHERE value IS NOT NULL"
+        )
+    return {(str(t), str(m), str(c), int(step), int(draw or 0)): float(v) for t, m, c, step, draw, v in found}
 
 
 def states(paths: StorePaths) -> dict[str, TrialState]:

@@ -55,23 +55,28 @@ class KeptMoments(Moments):
         return kept
 
 
-def reference_from_npz(path: str, dims: int) -> Reference:
+def reference_from_npz(path: str, dims: int, where: str = "eval.reference") -> Reference:
     """Moments from an npz with ``mu`` (D,) and ``sigma`` (D, D), as clean-fid, ADM, EDM and ESC write them.
 
     The identity is the hash of the two arrays as stored, so a float32 copy of a float64 file is another reference.
+
+    Args:
+        path: the file.
+        dims: D of the extractor.
+        where: what named the file, for messages.
 
     Raises:
         MetricError: the file is missing, is not an npz, lacks a key, or its arrays have wrong shapes or values.
     """
     file = Path(path).expanduser()
-    mu, sigma = _mu_sigma(file)
+    mu, sigma = _mu_sigma(file, where)
     if mu.shape != (dims,) or sigma.shape != (dims, dims):
         raise MetricError(
-            f"eval.reference: {file} has mu {mu.shape} and sigma {sigma.shape}; this extractor needs ({dims},) and "
+            f"{where}: {file} has mu {mu.shape} and sigma {sigma.shape}; this extractor needs ({dims},) and "
             f"({dims}, {dims})"
         )
     if mu.dtype.kind != "f" or sigma.dtype.kind != "f":
-        raise MetricError(f"eval.reference: {file} has mu {mu.dtype} and sigma {sigma.dtype}; floats are needed")
+        raise MetricError(f"{where}: {file} has mu {mu.dtype} and sigma {sigma.dtype}; floats are needed")
     definition = {
         "from": "npz",
         "sha256": arrays_sha256({"mu": mu, "sigma": sigma}),
@@ -154,22 +159,22 @@ def _key(extractor: Extractor, recipe: Definition) -> str:
     return content_id({"extractor": extractor.definition(), "reference": recipe}, length=24)
 
 
-def _mu_sigma(file: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+def _mu_sigma(file: Path, where: str) -> tuple[NDArray[Any], NDArray[Any]]:
     try:
         stored = np.load(file, allow_pickle=False)
         if isinstance(stored, np.ndarray):
-            raise MetricError(f"eval.reference: {file} holds one array; an npz with mu and sigma is needed")
+            raise MetricError(f"{where}: {file} holds one array; an npz with mu and sigma is needed")
         with stored:
             if missing := [key for key in ("mu", "sigma") if key not in stored.files]:
                 there = ", ".join(stored.files) or "nothing"
-                raise MetricError(f"eval.reference: {file} has no {' and no '.join(missing)}, only {there}")
+                raise MetricError(f"{where}: {file} has no {' and no '.join(missing)}, only {there}")
             return stored["mu"], stored["sigma"]
     except FileNotFoundError:
-        raise MetricError(f"eval.reference: no file {file}; null computes the reference from the data") from None
+        raise MetricError(f"{where}: no file {file}; without one the reference is computed from the data") from None
     except MetricError:
         raise
     except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:  # damaged, cut short, or pickled
-        raise MetricError(f"eval.reference: {file} is not a plain npz of arrays ({error})") from None
+        raise MetricError(f"{where}: {file} is not a plain npz of arrays ({error})") from None
 
 
 def _cached(file: Path, dims: int, count: int, key: str) -> KeptMoments | None:
