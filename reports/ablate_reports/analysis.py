@@ -7,6 +7,7 @@ they are described beside the primary group, with the fields in which they diffe
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -206,17 +207,17 @@ def _row(
     tied: bool,
 ) -> ArmRow:
     back = (lambda y: None if y is None else math.exp(min(y, 700.0))) if scale == "log" else (lambda y: y)
-    status = trials["status"]
-    lost = int((status == DONE).sum()) - len(seeds)
+    status = Counter(trials["status"].to_numpy(dtype=object).tolist())
+    lost = status[DONE] - len(seeds)
     notes = [mean.note if mean else "", f"{lost} finished without a usable value" if lost > 0 else ""]
     return ArmRow(
         arm_id=arm.arm_id,
         label=frames.label(arm.arm_id),
         baseline=arm.arm_id == frames.baseline,
         planned=len(trials),
-        done=int((status == DONE).sum()),
-        diverged=int((status == DIVERGED).sum()),
-        failed=int((status == FAILED).sum()),
+        done=status[DONE],
+        diverged=status[DIVERGED],
+        failed=status[FAILED],
         n=len(seeds),
         value=back(mean.mean) if mean else None,
         low=back(mean.low) if mean else None,

@@ -64,11 +64,15 @@ def times(analysis: Analysis) -> tuple[str, list[Priced]]:
     frames = analysis.frames
     done = frames.trials[frames.trials["status"] == DONE]
     unit = "gpu" if (done["gpu_seconds"] > 0).any() else "cpu"
+    spent: dict[str, list[float]] = {}
+    for key, seconds in zip(done["arm_id"], done[f"{unit}_seconds"], strict=True):
+        if math.isfinite(seconds):
+            spent.setdefault(key, []).append(seconds)
     found = []
     for row in analysis.rows:
-        spent = done.loc[done["arm_id"] == frames.trained[row.arm_id], f"{unit}_seconds"].dropna()
-        if row.value is not None and len(spent) and spent.mean() > 0:
-            found.append(Priced(row, float(spent.mean()), (float(spent.min()), float(spent.max()))))
+        own = spent.get(frames.trained[row.arm_id], [])
+        if row.value is not None and own and (mean := math.fsum(own) / len(own)) > 0:
+            found.append(Priced(row, mean, (min(own), max(own))))
     return f"{unit.upper()} seconds", found
 
 
