@@ -18,7 +18,7 @@ from ablate_reports.data import StudyFrames
 from ablate_reports.figures import cumulative
 from ablate_reports.latex_text import PREAMBLE, text
 from ablate_reports.statistics import Contrast
-from ablate_reports.verdicts import Verdict, count
+from ablate_reports.verdicts import Verdict
 
 DAGGER, NO_INTERVAL = "$^{\\dagger}$", "$^{\\ddagger}$"
 LONG_LABEL = 40
@@ -149,10 +149,8 @@ def _said(a: Analysis) -> list[str]:
         said = [f"{said[0][:-1]} with {text(a.level)} intervals, rounded to the first digit of the standard error."]
     judged = [r for r in a.rows if r.contrast is not None]
     if sure := sum(r.contrast is not None and r.contrast.low is not None for r in judged):
-        held = "interval is of" if sure == 1 else "intervals hold at once for all of"
-        said.append(
-            f"Changes are against {text(a.baseline_name)}; their {text(a.level)} {held} {count(sure, 'comparison')}."
-        )
+        held = "interval is of one comparison" if sure == 1 else f"intervals hold for all {sure} comparisons at once"
+        said.append(f"Changes are against {text(a.baseline_name)}; their {text(a.level)} {held}.")
     if any(r.tied_best for r in a.rows):
         said.append("Bold: every arm that cannot be told from the best one.")
     elif len(judged) > 1:

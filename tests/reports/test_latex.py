@@ -197,7 +197,7 @@ def test_the_caption_says_n_level_metric_identity_and_what_the_daggers_mean() ->
     for words in (
         "(fd_digits), not FID, 1,797 samples (identity mid000000001, condition cid000000001), lower is better",
         "Geometric mean over n = 1 to 4 training seeds with 95% intervals",
-        "their 95% intervals hold at once for all of 9 comparisons",
+        "their 95% intervals hold for all 9 comparisons at once",
         "†Inconclusive: the interval includes no change and reaches beyond the margin of ±2%.",
         "‡No interval, so no verdict.",
     ):
