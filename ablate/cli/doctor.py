@@ -7,11 +7,14 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
-from ablate.cli.options import JsonOption, StoreOption, store_root
+from ablate.cli.options import JsonOption, PluginOption, StoreOption, plugin_names, store_root
+
+if TYPE_CHECKING:
+    from ablate_core.config import TrialConfig
 
 
 class Finding(NamedTuple):
@@ -23,12 +26,25 @@ class Finding(NamedTuple):
     mend: str = ""
 
 
-def doctor(store: StoreOption = None, json: JsonOption = False) -> None:
-    """Check Python, packages, devices, the store and the evaluation networks."""
+def doctor(
+    what: Annotated[
+        Literal["metric"] | None,
+        typer.Argument(help="metric: examine how images are measured instead.", show_default=False),
+    ] = None,
+    space: Annotated[
+        str | None,
+        typer.Argument(help="Of doctor metric: the space whose metric to examine.", show_default=False),
+    ] = None,
+    images: Annotated[int, typer.Option("--images", min=8, help="Of doctor metric: images to look at.")] = 512,
+    plugin: PluginOption = None,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Check Python, packages, devices, the store and the evaluation networks; or, with `metric`, what they measure."""
     from ablate.cli import present
     from ablate.errors import ExitCode
 
-    findings = list(_examine(store_root(store)))
+    findings = list(_metrics(space, images, plugin) if what == "metric" else _examine(store_root(store)))
     if json:
         present.as_json([finding._asdict() for finding in findings])
     else:
@@ -57,6 +73,52 @@ def _examine(root: Path) -> Iterator[Finding]:
         except Exception as error:  # a doctor that dies of what it looks for is of no use
             name = getattr(look, "__name__", "check").strip("_<>")
             yield Finding(name, "error", f"{type(error).__name__}: {error}".split("\n")[0], "report this as a bug")
+
+
+def _metrics(space: str | None, images: int, plugin: list[str] | None) -> Iterator[Finding]:
+    """The metric of a space; without one those of the digits, with FID where its network is on this machine."""
+    from ablate_core.fid.inception import cached_weights
+
+    if space:
+        yield from _metric(_base(space, plugin), images)
+        return
+    yield from _metric(_digits("fd_digits"), images)
+    if cached_weights():
+        yield from _metric(_digits("fid"), images)
+    else:
+        yield Finding("fid", "warning", "not examined: no weights", "set eval.extractor in a space, or go online once")
+
+
+def _base(space: str, plugin: list[str] | None) -> TrialConfig:
+    from ablate.space import expand, load_space
+
+    return expand(load_space(space, plugins=plugin_names(plugin))).baseline.config
+
+
+def _digits(metric: str) -> TrialConfig:
+    from ablate_core.config import TrialConfig
+
+    of_images = {"schedule": "linear", "objective": "fm", "architecture": "mlp", "data": "digits"}
+    how = {"train": {"steps": 1, "batch_size": 1}, "eval": {"metric": metric, "samples": 2000}}
+    return TrialConfig.model_validate({**of_images, **how})
+
+
+def _metric(config: TrialConfig, images: int) -> Iterator[Finding]:
+    from ablate_core.fid import MetricError
+    from ablate_core.fid.metrics import FrechetMetric, build_metric
+    from ablate_core.fid.selfcheck import examine
+
+    data = config.data.load()
+    try:
+        metric = build_metric(config.eval, config.data, data)
+    except MetricError as error:
+        yield Finding(config.eval.metric, "error", str(error))
+        return
+    if not isinstance(metric, FrechetMetric):
+        yield Finding(config.eval.metric, "ok", "compares points as they are: there is no network to examine")
+        return
+    for look in examine(metric, data, config.data.to_uint8, images):
+        yield Finding(*look)
 
 
 def _python() -> Iterator[Finding]:
@@ -91,7 +153,6 @@ def _packages() -> Iterator[Finding]:
 
 
 def _plugins() -> Iterator[Finding]:
-    from ablate.cli.options import plugin_names
     from ablate.errors import AblateError
     from ablate.space import load_plugins
     from ablate_core import plugins

@@ -107,7 +107,7 @@ def _by_condition(frames: StudyFrames, rows: pd.DataFrame) -> list[Group]:
     for key, some in rows.groupby(["metric_id", "cond_id"], sort=True):
         metric_id, _ = map(str, cast("tuple[str, str]", key))
         found.append(_group(frames, metric_id, some))
-    return found
+    return sorted(found, key=lambda g: (g.name, -float(g.rows["n_samples"].max())))  # of one name by samples
 
 
 def _group(frames: StudyFrames, metric_id: str, rows: pd.DataFrame) -> Group:

@@ -214,6 +214,14 @@ def test_the_doctor_examines_this_machine(ablate: Call) -> None:
     assert by_name["torch"]["status"] == "ok"
 
 
+def test_the_doctor_examines_a_metric(ablate: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path))
+    findings = json.loads(ablate("doctor", "metric", "--images", "64", "--json").out)
+    assert {f["what"].split(":")[0]: f["status"] for f in findings} == {"fd_digits": "ok", "fid": "warning"}
+    (only,) = json.loads(ablate("doctor", "metric", "smoke", "--json").out)
+    assert only["found"] == "compares points as they are: there is no network to examine"
+
+
 def test_a_study_runs_resumes_and_is_reported_in_every_format(ablate: Call, tmp_path: Path) -> None:
     Path("toy.yaml").write_text(TOY)
     run = [sys.executable, "-m", "ablate", "run", "toy.yaml", "--yes", "--gpus", "0"]
