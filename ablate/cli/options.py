@@ -56,6 +56,12 @@ IsolationOption = Annotated[
     Literal["process", "actor"] | None,
     typer.Option("--isolation", help="A fresh process per trial, or the worker itself.", show_default=False),
 ]
+PackOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pack", help="Trainings of equal shapes that share a process: auto, or at most N.", show_default=False
+    ),
+]
 MaxConcurrentOption = Annotated[
     int | None, typer.Option("--max-concurrent", help="Cap of trials running at once.", show_default=False)
 ]
@@ -116,6 +122,21 @@ def number(value: object, flag: str) -> float | None:
         return float(str(value))
     except ValueError:
         raise AblateError(f"{flag}: {value!r} is not a number") from None
+
+
+def pack_size(value: object) -> int | Literal["auto"] | None:
+    """``auto`` or a number of members of a pack; AblateError for anything else."""
+    if value is None:
+        return None
+    if value == "auto":
+        return "auto"
+    try:
+        size = int(str(value))
+    except ValueError:
+        size = 0
+    if size < 1:
+        raise AblateError(f"--pack {value}: write auto, or the most trials that share a process (1: each alone)")
+    return size
 
 
 def seconds(text: str | None) -> float | None:

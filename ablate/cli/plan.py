@@ -22,6 +22,7 @@ from ablate.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from ablate.cli.packs import Packs
     from ablate.space import Equivalent, Evaluation, Plan
     from ablate.store import StorePaths
 
@@ -65,7 +66,8 @@ def show(plan: Plan, paths: StorePaths, json: bool) -> None:
 
     known = _state(plan, paths)
     if json:
-        return present.as_json({**plan.to_dict(), "store": known.status, "cost": known.cost})
+        told = {"store": known.status, "cost": known.cost, "packs": known.packs.keys()}
+        return present.as_json({**plan.to_dict(), **told})
     if plan.question:
         present.line(plan.question, style="bold")
     asked = Counter(e.arm_id for e in plan.evaluations)
@@ -88,6 +90,8 @@ def show(plan: Plan, paths: StorePaths, json: bool) -> None:
     if plan.equivalences:
         rows = [[(" = " if e.trained_once else " ~ ").join(e.arms), e.because, _trained(e)] for e in plan.equivalences]
         present.table("the same", ["arms", "because", ""], rows)
+    if known.packs.groups:
+        present.table("packs", ["packs", "of", "trainings"], known.packs.rows(), right=(0, 1))
     for warning in plan.warnings:
         present.line(f"warning: {warning}", style="yellow")
     _print_totals(plan, known)
@@ -132,15 +136,18 @@ def _print_totals(plan: Plan, known: _Known) -> None:
         f"{finished} finished in the store, {len(plan.trials) - finished} to run; {len(plan.skips)} cells skipped"
     )
     present.line(f"cost of the rest: {known.cost['text']}")
+    if packs := known.packs.text():
+        present.line(packs)
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What the store knows of a plan: trial key -> status, what is measured, and the cost of the rest."""
+    """What the store knows of a plan: trial key -> status, what is measured; the cost and the packs of the rest."""
 
     status: dict[str, str]
     measured: set[tuple[str, str]]
     cost: dict[str, Any]
+    packs: Packs
 
 
 def _is_finished(evaluation: Evaluation, known: _Known) -> bool:
@@ -149,9 +156,11 @@ def _is_finished(evaluation: Evaluation, known: _Known) -> bool:
 
 
 def _state(plan: Plan, paths: StorePaths) -> _Known:
+    from ablate.cli.packs import Packs
     from ablate.space import estimate
     from ablate.store import finished, measured, throughput
 
     status, numbers = finished(paths), measured(paths)
     cost = estimate(plan, status, throughput(paths), measured=numbers)
-    return _Known({trial.key: status.get(trial.key, "planned") for trial in plan.trials}, numbers, cost)
+    here = {trial.key: status.get(trial.key, "planned") for trial in plan.trials}
+    return _Known(here, numbers, cost, Packs(plan, paths, numbers))

@@ -17,6 +17,7 @@ from ablate.cli.options import (
     JsonOption,
     MaxConcurrentOption,
     OnlyOption,
+    PackOption,
     PlanOption,
     PluginOption,
     SeedsOption,
@@ -26,6 +27,7 @@ from ablate.cli.options import (
     TimeLimitOption,
     YesOption,
     number,
+    pack_size,
     seconds,
     seed_list,
     setting,
@@ -46,6 +48,7 @@ def run(
     set_: SetOption = None,
     plugin: PluginOption = None,
     isolation: IsolationOption = None,
+    pack: PackOption = None,
     max_concurrent: MaxConcurrentOption = None,
     max_failures: Annotated[
         str | None, typer.Option(help="Abort when more have failed: 5 or 10%.", show_default=False)
@@ -68,16 +71,18 @@ def run(
     from ablate.store import StorePaths
 
     expanded = planning.expanded(space, fidelity, seed_list(seeds), plan, only, set_, plugin)
+    packed = pack_size(setting("pack", pack, expanded.resources.get("pack")))
+    expanded.resources["pack"] = packed
     paths = StorePaths(store_root(store))
     if dry_run:
         return planning.show(expanded, paths, json)
-    resources = expanded.resources
     options = RunOptions(
         gpus=number(setting("gpus", gpus, default=None), "--gpus"),
         gpus_per_trial=number(setting("gpus_per_trial", gpus_per_trial), "--gpus-per-trial"),
         cpus_per_trial=number(setting("cpus_per_trial", cpus_per_trial), "--cpus-per-trial"),
         max_concurrent=max_concurrent,
-        isolation=setting("isolation", isolation, resources.get("isolation"), default="process"),
+        isolation=setting("isolation", isolation, default="process"),
+        pack=packed,
         max_failures=max_failures,
         retry=retry,
         address=address,

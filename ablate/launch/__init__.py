@@ -3,8 +3,9 @@
 options      what may be asked of a run, and its summary
 agenda       what is left to do: the plan minus what the store holds
 run          `run_plan`, and `run_evaluations` of what is trained
-evaluate     which evaluations `ablate eval` asks for
+evaluate     which evaluations `ablate eval` asks for;  rescore: numbers from the statistics they left
 driver       the counts of a run, and when it stops
+groups       which trainings share a process
 queue        what waits, who works at what, what is tried again
 tuning       Ray Tune as the scheduler of slots, which take their work from the queue
 slots        a slot of the cluster working through the queue

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ablate.errors import ExitCode
 from ablate.launch import agenda as agendas
+from ablate.launch import groups
 from ablate.launch.agenda import Agenda
-from ablate.launch.attempt import Context, Outcome, Task
+from ablate.launch.attempt import TRAINER, Context, Outcome, Task
 from ablate.launch.forkserver import warm_process
 from ablate.launch.options import Placement, RunOptions, RunSummary, elsewhere, place
 from ablate.launch.view import Running, RunState, RunView
@@ -149,7 +150,9 @@ class Driver:
             warm_address=self.warm_address,
             own_path_first=ships(self.options),
         )
-        works = [[index] for index in range(len(self.order))]
+        pack = self.options.pack or self.job.resources.get("pack") or "auto"
+        own = trainer != TRAINER  # a trainer of one's own trains trials one by one
+        works = groups.works(self.order, placement.slots, 1 if own else pack)
         deaths = retries["preempt"] if process else retries["crash"]
         queue = [task.to_dict() for task in self.order], works, retries, deaths
         at_once = placement.slots if elsewhere(self.options) else max(os.cpu_count() or 1, 1)

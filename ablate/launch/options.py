@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ablate.errors import AblateError, ClusterError, ExitCode
 
 Isolation = Literal["process", "actor"]
+Pack = int | Literal["auto"]
 Retry = Literal["failed", "oom", "crash", "all"]
 
 
@@ -25,6 +26,8 @@ class RunOptions:
         max_concurrent: cap of trials running at once, whatever the resources.
         isolation: ``process``: every attempt in a fresh process forked from a warm server, so a crash ends the attempt
             alone; ``actor``: in the worker itself.
+        pack: trainings of equal shapes that share a process, at most N; ``auto``: as many as help and leave no slot
+            idle; ``None``: what the space says, then ``auto``.
         max_failures: abort (exit code 5) once MORE trials than this have failed: a count, or ``"10%"`` of the plan.
         retry: train again what an earlier run left as failed; ``oom`` and ``crash`` only those.
         address: an existing Ray cluster (``RAY_ADDRESS`` is honoured); ``None``: a private one on this machine.
@@ -43,6 +46,7 @@ class RunOptions:
     cpus_per_trial: float | None = None
     max_concurrent: int | None = None
     isolation: Isolation = "process"
+    pack: Pack | None = None
     max_failures: int | str | None = None
     retry: Retry | None = None
     address: str | None = None
@@ -68,6 +72,8 @@ class RunOptions:
                 "a trial over several GPUs does not exist yet"
             )
         self.failure_limit(1)
+        if self.pack != "auto" and self.pack is not None and self.pack < 1:
+            raise AblateError(f"--pack is auto or the most trials that share a process, at least 1, got {self.pack}")
 
     def failure_limit(self, trials: int) -> float:
         """Failed trials that are tolerated among `trials`; infinity without ``max_failures``.

@@ -205,6 +205,9 @@ class Resources(Part):
     gpus: float | None = Field(None, ge=0)
     cpus: float | None = Field(None, gt=0)
     gpu_mem: str | None = None
+    pack: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        None, description="trainings of equal shapes that share a process: at most N, or as many as help (auto)"
+    )
     per_arm: dict[str, dict[str, Any]] = Field({}, description="expression on the config -> other resources")
     retries: dict[Literal["oom", "crash", "preempt"], Annotated[int, Field(ge=0)] | Literal["unlimited"]] = {}
     timeout: str | int | None = None
