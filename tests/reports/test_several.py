@@ -21,6 +21,7 @@ from test_page import HOSTILE, Page
 
 from ablate_reports import StudyFrames, analyse, render
 from ablate_reports.data import COLUMNS
+from ablate_reports.outputs import SEVERAL
 from ablate_reports.several import Several, changes, combined, ratios, summary
 
 HALF = {"fm": 0.0, "meanflow": -0.8, "esc": -0.9, "imm": -0.6, "new": -0.3}
@@ -160,8 +161,8 @@ def test_no_row_of_shared_arms_holds_a_raw_value(both: Several) -> None:
 
 
 @pytest.fixture(scope="module")
-def page(two: list[StudyFrames]) -> str:
-    return render("html", two)
+def page(both: Several) -> str:
+    return SEVERAL["html"](both)
 
 
 def test_one_page_has_every_id_once_every_link_leads_somewhere_and_plotly_is_in_once(page: str) -> None:
@@ -187,23 +188,24 @@ def test_figures_belong_to_one_study_each(page: str, both: Several) -> None:
     assert all(json.loads(spec)["data"] for _, spec in specs)
 
 
-def test_one_study_is_rendered_as_before(two: list[StudyFrames]) -> None:
-    assert 'id="overview"' not in render("html", two[:1])
-    assert render("md", two[:1]).startswith("# here")
-    assert json.loads(render("json", two[:1]))["headline"]
+def test_one_study_is_rendered_as_before() -> None:
+    alone = [study({"fm": 0.0, "ct": -0.5}, points=5)]
+    assert 'id="overview"' not in render("html", alone)
+    assert render("md", alone).startswith("# objectives (synthetic)\n")
+    assert json.loads(render("json", alone))["headline"]
 
 
-def test_markdown_csv_json_and_latex_hold_all_studies(two: list[StudyFrames], both: Several) -> None:
-    text = render("md", two)
+def test_markdown_csv_json_and_latex_hold_all_studies(both: Several) -> None:
+    text = SEVERAL["md"](both)
     assert text.startswith("# 2 studies: here and elsewhere\n")
     assert [line for line in text.splitlines() if re.match(r"##? (here|elsewhere|2)", line)][1:] == [
         "## here",
         "## elsewhere",
     ]
     assert "<script" not in text
-    rows = list(csv.DictReader(io.StringIO(render("csv", two))))
+    rows = list(csv.DictReader(io.StringIO(SEVERAL["csv"](both))))
     assert Counter(r["study"] for r in rows) == {"here": 7, "elsewhere": 5}
-    document = json.loads(render("json", two))
+    document = json.loads(SEVERAL["json"](both))
     assert document["format"] == 1
     assert [s["headline"] for s in document["studies"]] == [a.headline for a in both.analyses]
     assert [s["metric_id"] for s in document["summary"]] == ["mid000000001", "mid-other"]
@@ -211,15 +213,15 @@ def test_markdown_csv_json_and_latex_hold_all_studies(two: list[StudyFrames], bo
     mean = shared[f"{HOSTILE['esc']} / esc"]["mean"]
     assert mean["studies"] == ["here", "elsewhere"]
     assert mean["difference_low"] < mean["difference"] < mean["difference_high"] < 0
-    found = tables(render("tex", two))
+    found = tables(SEVERAL["tex"](both))
     assert len(found) == 2 + 2
     assert [row[0] for row in found[0][1]] == ["Study", "here", "elsewhere"]
 
 
 def test_degenerate_studies_stand_beside_each_other_in_every_format() -> None:
-    frames = [DEGENERATE[name] for name in ("empty", "all failed", "one seed", "two identities", "no baseline")]
-    for suffix in ("html", "md", "tex", "csv", "json"):
-        assert render(suffix, frames)
+    s = Several([analyse(DEGENERATE[name]) for name in ("empty", "all failed", "one seed", "no baseline")])
+    for write in SEVERAL.values():
+        assert write(s)
 
 
 @pytest.mark.skipif(executable() is None, reason="chromium not found: apt-get install chromium")
