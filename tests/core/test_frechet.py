@@ -212,7 +212,10 @@ def test_constant_features_have_the_distance_of_a_point() -> None:
     assert frechet_from_features(point, point) < 1e-30
 
 
-def test_streamed_moments_equal_those_of_all_features_at_once() -> None:
+@pytest.mark.parametrize("large", [1, 512])
+def test_streamed_moments_equal_those_of_all_features_at_once(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frechet_module, "LARGE", large)
+    monkeypatch.setattr(frechet_module, "ROWS_AT_ONCE", 300)  # the batches of many dimensions wait for each other
     x = features(9, 1000, 2, 20)[0].astype(np.float32) + 1000  # a large mean: raw float32 moments would lose it all
     running = RunningMoments(20)
     for part in np.split(x, [1, 17, 17, 400, 999]):

@@ -35,6 +35,9 @@ Array = NDArray[np.float64]
 LARGE = 512
 """Dimensions from which LAPACK is asked directly: below, importing SciPy costs more than it saves."""
 
+ROWS_AT_ONCE = 1024
+"""Vectors that streamed moments take in at once from `LARGE` dimensions on."""
+
 GRAM_ERROR = 1e-12
 """Relative rounding of a nuclear norm up to which a Gram matrix may stand in for the SVD."""
 
@@ -96,25 +99,35 @@ class RunningMoments:
         self.count = 0
         self._mean: Array = np.zeros(dims)
         self._scatter: Array = np.zeros((dims, dims))
+        self._held: list[Array] = []
 
     def update(self, features: NDArray[Any]) -> None:
         """Add a batch (B, D) of any float dtype. Raises MetricError on a wrong shape or non-finite values."""
         x = _features(features)
         if x.shape[1] != len(self._mean):
             raise MetricError(f"features have {x.shape[1]} dimensions, {len(self._mean)} were expected")
-        n, total = len(x), self.count + len(x)
-        if n == 0:
+        self.count += len(x)
+        self._held.append(x)
+        # Every fold passes over (D, D) several times: in many dimensions small batches wait for each other.
+        if len(self._mean) < LARGE or sum(map(len, self._held)) >= ROWS_AT_ONCE:
+            self._fold()
+
+    def _fold(self) -> None:
+        held, self._held = [x for x in self._held if len(x)], []
+        if not held:
             return
+        x = held[0] if len(held) == 1 else np.concatenate(held)
+        n, total = len(x), self.count
         mean = x.mean(axis=0)
         centred, shift = x - mean, mean - self._mean
-        self._scatter += centred.T @ centred + np.outer(shift, shift) * (self.count * n / total)
+        self._scatter += centred.T @ centred + np.outer(shift, shift) * ((total - n) * n / total)
         self._mean = self._mean + shift * (n / total)
-        self.count = total
 
     def moments(self) -> Moments:
         """The moments so far. Raises MetricError below two vectors, where a covariance does not exist."""
         if self.count < 2:
             raise MetricError(f"a covariance needs at least 2 feature vectors, got {self.count}")
+        self._fold()
         return Moments(self._mean.copy(), self._scatter / (self.count - 1), self.count)
 
 
@@ -179,8 +192,8 @@ def _eigenvalues_of_product(cov: Array, root: Array) -> Array:
             product = None if info else product
         if product is None:
             product = (root @ cov @ root.T).T
-        values: Array = eigh(product, lower=True, eigvals_only=True, driver="evd", overwrite_a=True, check_finite=False)
-        return values
+        values = eigh(product, lower=True, eigvals_only=True, driver="evd", overwrite_a=True, check_finite=False)
+        return np.asarray(values, dtype=np.float64)
     product = root @ cov @ root.T
     return np.linalg.eigvalsh((product + product.T) / 2)
 
