@@ -42,11 +42,11 @@ class Luck:
     limit: float
 
     def sentence(self, scale: str = "log") -> str:
-        """``Of 10 equal arms, luck alone would make the best look 1.2% better than it is (5%: more than 2.0%).``"""
+        """``Of 10 equal arms, luck alone would make the best look 1.2% better than it is, ...``."""
         by, most = (_better(x, scale) for x in (self.expected, self.limit))
         return (
-            f"Of {self.arms} equal arms, luck alone would make the best look {by} better than it is (5%: more than "
-            f"{most})."
+            f"Of {self.arms} equal arms, luck alone would make the best look {by} better than it is, one time in 20 by "
+            f"more than {most}."
         )
 
 

@@ -152,6 +152,9 @@ def test_limits_of_a_flat_loss_can_be_told_apart() -> None:
     flat = frames.curves.assign(value=1.0 - frames.curves["step"] * 1e-8)
     _, [panel] = panels(analyse(changed(frames, curves=flat)))
     assert (panel.low, panel.high) == ("0.99998", "1.00000")
+    around = frames.curves.assign(value=1.00002 - frames.curves["step"] * 2e-8)
+    _, [panel] = panels(analyse(changed(frames, curves=around)))
+    assert (panel.low, panel.high) == ("0.99998", "1.0000"), "not 1.000 and 1.00, which say the same"
 
 
 def test_the_training_loss_is_recognised_among_other_scalars() -> None:

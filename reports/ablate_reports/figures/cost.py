@@ -12,6 +12,8 @@ from ablate_reports.data import DONE
 from ablate_reports.figures.base import GREY, Figure, Table, axis, layout, log_ticks, numbers, plain, shorter
 
 MOST_NAMES = 10
+MARK = 6
+"""Half the width of a mark, in pixels."""
 SAME_TIME = 0.05
 """Training times closer than this, relatively, are the same: they vary as much from one run to the next."""
 SAME_SIZE = 0.01
@@ -143,23 +145,25 @@ def _named(arms: list[Priced]) -> list[Priced]:
 def _laid_out(
     named: list[Priced], arms: list[Priced], across: bool, up: bool
 ) -> list[tuple[Priced, tuple[str, int] | None]]:
-    """Where each name goes beside its mark, ``(anchor, shift)``, so that none lies on another; None: nowhere.
+    """Where each name goes beside its mark, ``(anchor, shift)``, on no other name or mark; None: nowhere.
 
     Counted in pixels of a plot of 900 x 340, which is what the page gives on a desk.
     """
     xs = [math.log(p.cost) if across else p.cost for p in arms]
     ys = [math.log(p.row.value or 1.0) if up else (p.row.value or 0.0) for p in arms]
     wide, high = (max(xs) - min(xs)) or 1.0, (max(ys) - min(ys)) or 1.0
-    taken: list[tuple[float, float, float]] = []
+    at = [(900 * (x - min(xs)) / wide, 340 * (y - min(ys)) / high) for x, y in zip(xs, ys, strict=True)]
+    taken = [(x - MARK, y, 2 * MARK) for x, y in at]
     out: list[tuple[Priced, tuple[str, int] | None]] = []
     for p in named:
-        x = 900 * ((math.log(p.cost) if across else p.cost) - min(xs)) / wide
-        y = 340 * ((math.log(p.row.value or 1.0) if up else (p.row.value or 0.0)) - min(ys)) / high
-        length = 7.0 * min(28, len(p.row.label))
+        own = arms.index(p)
+        x, y = at[own]
+        length = 6.5 * min(28, len(p.row.label))
         sides = ("left", "right") if x < 450 else ("right", "left")
         for side, shift in ((side, shift) for shift in (9, -9, 22, -22) for side in sides):
             start = x + 9 if side == "left" else x - 9 - length
-            if not any(abs(y + shift - b) < 13 and start < a + n and a < start + length for a, b, n in taken):
+            others = (mark for i, mark in enumerate(taken) if i != own)
+            if not any(abs(y + shift - b) < 13 and start < a + n and a < start + length for a, b, n in others):
                 taken.append((start, y + shift, length))
                 out.append((p, (side, shift)))
                 break

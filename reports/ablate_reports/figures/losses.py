@@ -102,7 +102,11 @@ def _panel(label: str, rows: pd.DataFrame, listed: int) -> Panel:
 
 def _told_apart(low: float, high: float, last: float) -> tuple[str, str, str]:
     """The three numbers with as many digits as it takes to see that the first two differ, at most seven."""
-    digits = next((d for d in range(3, 7) if formats.number(low, d) != formats.number(high, d)), 7)
+
+    def shown(value: float, digits: int) -> float:
+        return float(f"{value:.{digits - 1}e}")
+
+    digits = next((d for d in range(3, 7) if shown(low, d) != shown(high, d)), 7)
     return formats.number(low, digits), formats.number(high, digits), formats.number(last, digits)
 
 
