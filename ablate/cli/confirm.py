@@ -175,7 +175,7 @@ def _say(paths: StorePaths, name: str, json: bool) -> None:
     from ablate.cli.report import study_frames
     from ablate_reports import analyse
     from ablate_reports.findings import confirmation, confirmation_document
-    from ablate_reports.sections import confirmation as sentences
+    from ablate_reports.sections import confirmed as sentences
 
     analysis = analyse(study_frames(paths, name))
     found = confirmation(analysis)
@@ -183,5 +183,5 @@ def _say(paths: StorePaths, name: str, json: bool) -> None:
         shown = None if found is None else confirmation_document(found)
         print(text.dumps({"event": "confirmed", "study": name, "confirmed": shown}), flush=True)
         return
-    for line in sentences(analysis) if found is not None else []:
+    for line in sentences(analysis, found) if found is not None else []:
         present.line(line)

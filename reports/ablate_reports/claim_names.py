@@ -210,12 +210,15 @@ def names_of(frames: StudyFrames, nfe: int | None = None) -> Names:
     for arm, label in shown.items():
         labels.setdefault(normal(label), {})[arm] = None
     in_plans: dict[str, dict[str, None]] = {}
+    plans: dict[str, list[Any]] = {}
     for row in records(frames.study_arms):
         if row.arm_id in shown and isinstance(row.label, str):
             in_plans.setdefault(normal(row.label), {})[row.arm_id] = None
             labels.setdefault(normal(f"{row.plan}.{row.label}"), {})[row.arm_id] = None
-            for axis, level, name in _level_names(row):
-                levels.setdefault(normal(name), {})[axis, level] = None
+            plans.setdefault(row.plan, []).append(row)
+    for rows in plans.values():
+        for axis, level, name in _level_names(rows):
+            levels.setdefault(normal(name), {})[axis, level] = None
     for label, arms in in_plans.items():
         labels.setdefault(label, {}).update(arms if label not in labels else {})
     for arm in shown:
@@ -229,12 +232,35 @@ def names_of(frames: StudyFrames, nfe: int | None = None) -> Names:
     )  # fmt: skip
 
 
-def _level_names(row: Any) -> list[tuple[str, str, str]]:
-    """``(axis, level, label)`` that a membership's label shows: ``linear/plain`` of a grid, or one axis alone."""
-    choice = definition(row.choice) if isinstance(row.choice, str | Mapping) else {}
-    parts = row.label.split("/")
-    if row.kind in ("grid", "random") and len(parts) == len(choice):
-        return [(str(a), str(v), p) for (a, v), p in zip(choice.items(), parts, strict=True)]
-    if row.kind == "ofat" and isinstance(row.axis, str) and isinstance(row.level, str):
-        return [(row.axis, row.level, row.label)]
-    return []
+def _level_names(rows: Sequence[Any]) -> list[tuple[str, str, str]]:
+    """``(axis, level, label)`` that the labels of a plan show: ``linear/plain`` of a grid, or one axis alone.
+
+    Which part of ``linear/plain`` is which axis' is read off all cells: a store does not keep the order of axes.
+    """
+    found = [
+        (row.axis, row.level, row.label)
+        for row in rows
+        if row.kind == "ofat" and isinstance(row.axis, str) and isinstance(row.level, str)
+    ]
+    cells = []
+    for row in rows:
+        choice = definition(row.choice) if isinstance(row.choice, str | Mapping) else {}
+        parts = row.label.split("/")
+        if row.kind in ("grid", "random") and len(parts) == len(choice):
+            cells.append(({str(a): str(v) for a, v in choice.items()}, parts))
+    for i in range(max((len(parts) for _, parts in cells), default=0)):
+        mine = [(choice, parts[i]) for choice, parts in cells if len(parts) > i]
+        axes = list(dict.fromkeys(axis for choice, _ in mine for axis in choice))
+        pairs = {axis: {(choice[axis], part) for choice, part in mine if axis in choice} for axis in axes}
+        fits = [axis for axis, some in pairs.items() if _one_to_one(some, mine, axis)]
+        same = [axis for axis in fits if any(level == part for level, part in pairs[axis])]
+        for axis in same if len(same) == 1 else fits if len(fits) == 1 else []:
+            found += [(axis, level, part) for level, part in sorted(pairs[axis])]
+    return found
+
+
+def _one_to_one(pairs: set[tuple[str, str]], cells: Sequence[tuple[Mapping[str, str], str]], axis: str) -> bool:
+    """Whether each level of an axis goes with one part of the labels, and each part with one level, in every cell."""
+    return all(axis in choice for choice, _ in cells) and (
+        len(pairs) == len({level for level, _ in pairs}) == len({part for _, part in pairs})
+    )

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ablate_reports.data import DIVERGED, FAILED, FINAL, StudyFrames, final_values, records
+from ablate_reports.data import DIVERGED, DONE, FAILED, FINAL, StudyFrames, final_values, records
+from ablate_reports.formats import listed
 from ablate_reports.verdicts import count
 
 if TYPE_CHECKING:
@@ -31,21 +32,28 @@ def exploration(frames: StudyFrames) -> StudyFrames:
 
 
 def fresh_values(whole: StudyFrames, primary: Group, scale: str) -> dict[str, dict[int, float]]:
-    """arm -> seed -> y of the confirming trials, stale ones included, measured as the arm's exploration was."""
-    rows = whole.measurements
-    rows = rows[rows["metric_id"] == primary.metric_id]
-    if whole.declares:
-        rows = rows[rows["declared"].eq(True)]
-    usual = set(primary.cond_id.split(","))
-    rows = rows[[cond in ({own} if (own := primary.cond_ids.get(arm)) else usual) for arm, cond in _places(rows)]]
-    stale = _stale(whole)
+    """arm -> seed -> y of the confirming trials, stale ones included; empty for an arm that has none yet."""
+    rows, stale = _rows(whole, primary), _stale(whole)
     explored = final_values(whole, rows)
-    found: dict[str, dict[int, float]] = {}
+    arms, places = set(whole.arms["arm_id"]), whole.study_arms
+    picked = [arm for arm in places.loc[places["kind"] == "confirm", "arm_id"] if arm in arms]
+    found: dict[str, dict[int, float]] = {arm: {} for arm in picked}
     for part in (final_values(whole, rows, confirm=True), explored[explored["trial_id"].isin(stale)]):
         for r in records(part):
             if math.isfinite(r.value) and math.isfinite(r.seed) and (r.value > 0 or scale != "log"):
                 found.setdefault(r.arm_id, {})[int(r.seed)] = math.log(r.value) if scale == "log" else float(r.value)
     return found
+
+
+def _rows(whole: StudyFrames, primary: Group) -> pd.DataFrame:
+    """Measurements that mean the same as those of the exploration, arm by arm."""
+    rows = whole.measurements
+    rows = rows[rows["metric_id"] == primary.metric_id]
+    if whole.declares:
+        rows = rows[rows["declared"].eq(True)]
+    usual = set(primary.cond_id.split(","))
+    places = zip(rows["arm_id"].astype(str), rows["cond_id"].astype(str), strict=True)
+    return rows[[cond in ({own} if (own := primary.cond_ids.get(arm)) else usual) for arm, cond in places]]
 
 
 def any_confirming(whole: StudyFrames) -> bool:
@@ -58,14 +66,14 @@ def _stale(whole: StudyFrames) -> set[str]:
     return set(trials.loc[trials["stale"].eq(True), "trial_id"]) if "stale" in trials else set()
 
 
-def _places(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    return [(str(arm), str(cond)) for arm, cond in zip(rows["arm_id"], rows["cond_id"], strict=True)]
-
-
-def state(whole: StudyFrames) -> str:
-    """``Of 10 confirming trials, 1 diverged and 2 are not finished.``; "" where all of them are done."""
+def state(whole: StudyFrames, primary: Group) -> str:
+    """``Of 10 confirming trials, 1 diverged and 2 are not finished.``; "" where all of them have a value."""
     trials = whole.trials[whole.trials["confirm"]]
-    lost = [f"{n} {word}" for word in (DIVERGED, FAILED) if (n := int((trials["status"] == word).sum()))]
-    waiting = int((~trials["status"].isin(FINAL)).sum())
-    parts = lost + ([f"{waiting} {'is' if waiting == 1 else 'are'} not finished"] if waiting else [])
-    return f"Of {count(len(trials), 'confirming trial')}, {' and '.join(parts)}." if parts else ""
+    parts = [f"{n} {word}" for word in (DIVERGED, FAILED) if (n := int((trials["status"] == word).sum()))]
+    if waiting := int((~trials["status"].isin(FINAL)).sum()):
+        parts.append(f"{waiting} {'is' if waiting == 1 else 'are'} not finished")
+    values = final_values(whole, _rows(whole, primary), confirm=True)
+    usable = set(values.loc[values["value"].notna(), "trial_id"])
+    if lacking := sum(t not in usable for t in trials.loc[trials["status"] == DONE, "trial_id"]):
+        parts.append(f"{lacking} {'has' if lacking == 1 else 'have'} no value that means the same as the explored ones")
+    return f"Of {count(len(trials), 'confirming trial')}, {listed(parts)}." if parts else ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ablate_reports import accounting, confirming, formats
 from ablate_reports.analysis import Analysis
 from ablate_reports.figures.base import Table
+from ablate_reports.luck import Confirmed
 from ablate_reports.verdicts import count
 
 SIGNS = {"holds": "✓", "fails": "✗", "undecided": "?", "not understood": "–"}
@@ -54,17 +55,23 @@ def _plain(text: str) -> str:
 
 def confirmation(analysis: Analysis) -> list[str]:
     """What fresh seeds say of picked arms; without them, what luck alone gives a winner."""
-    found, frames, scale = analysis.findings, analysis.frames, analysis.scale
+    found, scale = analysis.findings, analysis.scale
     if found.confirmed is not None:
-        said = [
-            c.sentence(formats.short(frames.label(c.arm)), analysis.baseline_name, scale) for c in found.confirmed.found
-        ]
-        if found.confirmed.stale:
-            seeds = formats.listed([str(s) for s in found.confirmed.stale])
-            said.append(f"Not fresh, so left out: seed{'s' if len(found.confirmed.stale) > 1 else ''} {seeds}.")
-        return said + [text for text in (confirming.state(analysis.whole),) if text]
+        return confirmed(analysis, found.confirmed)
     picked = sum(r.verdict == "better" for r in analysis.rows)
     return [found.luck.sentence(scale)] if found.luck is not None and picked and found.luck.arms > 2 else []
+
+
+def confirmed(analysis: Analysis, found: Confirmed) -> list[str]:
+    """A sentence for every arm that was confirmed or not, and what was lost or left out."""
+    frames, said = analysis.frames, []
+    for c in found.found:
+        said.append(c.sentence(formats.short(frames.label(c.arm)), analysis.baseline_name, analysis.scale))
+    if found.stale:
+        seeds = formats.listed([str(s) for s in found.stale])
+        said.append(f"Not fresh, so left out: seed{'s' if len(found.stale) > 1 else ''} {seeds}.")
+    assert analysis.primary is not None
+    return said + [text for text in (confirming.state(analysis.whole, analysis.primary),) if text]
 
 
 def planning(analysis: Analysis) -> list[str]:

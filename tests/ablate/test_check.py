@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,55 +11,61 @@ import pytest
 from written_study import CLAIMS, Call, call_ablate, measure, plan, value, write
 
 from ablate.errors import ExitCode
-from ablate.store import Journal, StorePaths, record_plan
+from ablate.store import Journal, StorePaths, rebuild, record_plan
 
 HOLDS, FAILS = "objective=meanflow is better than objective=fm.", "objective=fm is better than objective=meanflow."
 UNDECIDED = "lr=0.002 is better than lr=0.001."
 UNREADABLE = "nobody can read this"
 
 
-@pytest.fixture
-def ablate(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
-    return call_ablate(capsys, monkeypatch, tmp_path)
+STUDIES: dict[str, tuple[list[Any], ExitCode]] = {
+    "good": ([HOLDS], ExitCode.COMPLETE),
+    "bad": ([HOLDS, FAILS, UNDECIDED, {"better": ["meanflow/0.001", "fm/0.001"]}], ExitCode.CLAIM_FAILS),
+    "open": ([HOLDS, UNDECIDED], ExitCode.CLAIM_UNDECIDED),
+    "odd": ([HOLDS, UNREADABLE, UNDECIDED], ExitCode.USAGE),
+    "both": ([FAILS, UNREADABLE], ExitCode.CLAIM_FAILS),
+}
+"""Studies of the same trials, which differ in what they claim."""
 
 
-def stored(tmp_path: Path, *claims: Any, **more: Any) -> StorePaths:
-    paths = StorePaths(tmp_path / "store")
-    write(paths, plan(claims=json.dumps(claims) if claims else "[]"), **more)
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> StorePaths:
+    paths = StorePaths(tmp_path_factory.mktemp("check") / "store")
+    write(paths, plan(claims="[]"))
+    with Journal(paths, "driver") as journal:
+        for name, (claims, _) in STUDIES.items():
+            record_plan(journal, replace(plan(claims=json.dumps(claims)), name=name))
+    rebuild(paths)
     return paths
 
 
-@pytest.mark.parametrize(
-    ("claims", "code"),
-    [
-        ([HOLDS], ExitCode.COMPLETE),
-        ([HOLDS, FAILS, UNDECIDED], ExitCode.CLAIM_FAILS),
-        ([HOLDS, UNDECIDED], ExitCode.CLAIM_UNDECIDED),
-        ([HOLDS, UNREADABLE, UNDECIDED], ExitCode.USAGE),
-        ([FAILS, UNREADABLE], ExitCode.CLAIM_FAILS),
-    ],
-)
-def test_the_exit_code_is_the_worst_news(ablate: Call, tmp_path: Path, claims: list[str], code: ExitCode) -> None:
-    stored(tmp_path, *claims)
-    ended = ablate("check", "paths", "--json")
+@pytest.fixture
+def ablate(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store: StorePaths
+) -> Call:
+    call = call_ablate(capsys, monkeypatch, tmp_path)
+    monkeypatch.setenv("ABLATE_HOME", str(store.root))
+    return call
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_exit_code_is_the_worst_news(ablate: Call, name: str) -> None:
+    claims, code = STUDIES[name]
+    ended = ablate("check", name, "--json")
     assert ended.code == code
     found = json.loads(ended.out)
-    assert [c["text"] for c in found["studies"][0]["claims"]] == claims
+    assert len(found["studies"][0]["claims"]) == len(claims)
     assert found["exit_code"] == code
     assert ended.err.count("\n") == (code == ExitCode.USAGE)
 
 
-def test_undecided_claims_may_be_allowed_and_nothing_else(ablate: Call, tmp_path: Path) -> None:
-    stored(tmp_path, HOLDS, UNDECIDED)
-    assert ablate("check", "--allow-undecided").code == ExitCode.COMPLETE
-    other = tmp_path / "other"
-    stored(other, FAILS, UNDECIDED)
-    assert ablate("check", "--allow-undecided", "--store", str(other / "store")).code == ExitCode.CLAIM_FAILS
+def test_undecided_claims_may_be_allowed_and_nothing_else(ablate: Call) -> None:
+    assert ablate("check", "open", "--allow-undecided").code == ExitCode.COMPLETE
+    assert ablate("check", "bad", "--allow-undecided").code == ExitCode.CLAIM_FAILS
 
 
-def test_every_claim_is_a_line_with_its_reason(ablate: Call, tmp_path: Path) -> None:
-    stored(tmp_path, HOLDS, FAILS, UNDECIDED, {"better": ["meanflow/0.001", "fm/0.001"]})
-    ended = ablate("check")
+def test_every_claim_is_a_line_with_its_reason(ablate: Call) -> None:
+    ended = ablate("check", "bad")
     lines = [line for line in ended.out.splitlines() if line.strip()]
     assert sum(line.lstrip().startswith(("✓ holds", "✗ fails", "? undecided")) for line in lines) == 4
     assert "2 of 2 comparisons hold" in ended.out
@@ -67,15 +74,17 @@ def test_every_claim_is_a_line_with_its_reason(ablate: Call, tmp_path: Path) -> 
     assert ended.err == ""
 
 
-def test_the_judgement_is_that_of_the_report(ablate: Call, tmp_path: Path) -> None:
-    stored(tmp_path, HOLDS, UNDECIDED)
-    mine = json.loads(ablate("check", "paths", "--json").out)["studies"][0]
-    theirs = json.loads(ablate("report", "--json", "--out", "-").out)["findings"]["claims"]
+def test_the_judgement_is_that_of_the_report(ablate: Call) -> None:
+    mine = json.loads(ablate("check", "open", "--json").out)["studies"][0]
+    theirs = json.loads(ablate("report", "open", "--json", "--out", "-").out)["findings"]["claims"]
     assert (mine["claims"], mine["comparisons"]) == (theirs["judged"], theirs["comparisons"])
     assert (mine["planned"], mine["finished"], mine["left_out"]) == (18, 18, [])
 
 
-def test_trials_that_are_not_finished_are_counted(ablate: Call, tmp_path: Path) -> None:
+def test_trials_that_are_not_finished_are_counted(
+    ablate: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ABLATE_HOME", str(tmp_path / "store"))
     paths, wanted = StorePaths(tmp_path / "store"), plan(claims=f"['{HOLDS}']")
     with Journal(paths, "driver") as journal:
         record_plan(journal, wanted)
@@ -85,9 +94,11 @@ def test_trials_that_are_not_finished_are_counted(ablate: Call, tmp_path: Path) 
     assert (found["planned"], found["finished"]) == (18, 12)
 
 
-def test_nothing_to_check_is_a_mistake(ablate: Call, tmp_path: Path) -> None:
-    stored(tmp_path)
-    for words, part in ((["check"], "paths: the space declares no claims"), (["check", "pths"], "no study 'pths'")):
+def test_nothing_to_check_is_a_mistake(ablate: Call) -> None:
+    for words, part in (
+        (["check", "paths"], "paths: the space declares no claims"),
+        (["check", "pths"], "no study 'pths'"),
+    ):
         ended = ablate(*words)
         assert (ended.code, ended.out) == (ExitCode.USAGE, "")
         assert ended.err.startswith("error: ")
@@ -95,16 +106,16 @@ def test_nothing_to_check_is_a_mistake(ablate: Call, tmp_path: Path) -> None:
         assert part in ended.err
 
 
-def test_several_studies_are_checked_in_one_call(ablate: Call, tmp_path: Path) -> None:
-    paths = stored(tmp_path, HOLDS)
-    second = plan(claims=f"['{UNDECIDED}']")
-    write(paths, second.__class__(**{**second.__dict__, "name": "other"}))
-    ended = ablate("check", "paths", "other", "--json")
+def test_several_studies_are_checked_in_one_call(ablate: Call) -> None:
+    ended = ablate("check", "good", "open", "--json")
     assert ended.code == ExitCode.CLAIM_UNDECIDED
-    assert [study["study"] for study in json.loads(ended.out)["studies"]] == ["paths", "other"]
+    assert [study["study"] for study in json.loads(ended.out)["studies"]] == ["good", "open"]
 
 
-def test_a_claim_about_numbers_of_another_identity_is_refused_with_the_fields(ablate: Call, tmp_path: Path) -> None:
+def test_a_claim_about_numbers_of_another_identity_is_refused_with_the_fields(
+    ablate: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ABLATE_HOME", str(tmp_path / "store"))
     paths, wanted = StorePaths(tmp_path / "store"), plan(claims=CLAIMS)
     mine = {arm.id for arm in wanted.arms if arm.config.objective.name == "meanflow"}
     with Journal(paths, "driver") as journal:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from simulated_study import study
+from test_analysis import changed
 
 from ablate.space import expand, load_space
 from ablate_reports.claim_names import Names, names_of
@@ -345,3 +347,18 @@ def test_true_claims_of_no_difference_are_rarely_called_failed_or_held() -> None
         found = judge_claims(["Every other arm is better than FM.", "ESC is better than FM."], names, fit(values))
         wrong += any(p.status in ("holds", "fails") for c in found.judged for p in c.pairs)
     assert wrong / runs <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
+
+
+def test_the_parts_of_a_grids_labels_find_their_axes_whatever_the_order_of_the_choice() -> None:
+    """A store keeps the levels of a cell sorted by axis; the label has them as the space lists the axes."""
+    levels = [("plain", "0.5"), ("plain", "1"), ("scaled", "0.5"), ("scaled", "1")]
+    members = [
+        (arm, "cross", "grid", i, f"{loss} loss/{rate}", {"rate": rate, "loss": loss})
+        for i, (arm, (loss, rate)) in enumerate(zip(("fm", "ct", "imm", "esc"), levels, strict=True))
+    ]
+    frames = study(dict.fromkeys(("fm", "ct", "imm", "esc"), 0.0), members=members)
+    names = names_of(changed(frames, study_arms=frames.study_arms[frames.study_arms["plan"] == "cross"]))
+    assert names.named("plain loss").arms == ("arm-fm", "arm-ct")
+    assert names.named("scaled").arms == ("arm-imm", "arm-esc")
+    assert names.named("0.5").arms == ("arm-fm", "arm-imm")
+    assert names.levels["plain loss"] == (("loss", "plain"),)
