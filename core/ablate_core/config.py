@@ -174,6 +174,12 @@ class EvalConfig(Frozen):
         json_schema_extra=IDENTITY,
         description="path of Inception weights for fid; null: clean-fid's own download",
     )
+    resize: Literal["pil", "torch"] = Field(
+        "pil",
+        json_schema_extra={**IDENTITY, "neutral": "pil"},
+        description="how images reach the size of fid's network: pil, as clean-fid does, on the CPU; torch, the same "
+        "filter where the network is, many times faster on a GPU. Numbers of the two are not compared",
+    )
     also: tuple[Beside, ...] = Field(
         (),
         json_schema_extra=NOTHING_BESIDE,

@@ -19,11 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from ablate_core.fid import MetricError
+from ablate_core.fid import frechet as frechet_module
 from ablate_core.fid import inception as inception_module
+from ablate_core.fid import reference as reference_module
+from ablate_core.fid.device_moments import DeviceMoments
 from ablate_core.fid.extractor import canary, check_canary
-from ablate_core.fid.frechet import frechet_from_features, moments
-from ablate_core.fid.inception import InceptionExtractor, find_weights, resize_clean
-from ablate_core.fid.reference import reference_from_data, reference_from_npz
+from ablate_core.fid.frechet import RunningMoments, frechet_from_features, moments
+from ablate_core.fid.inception import InceptionExtractor, find_weights, resize_clean, resize_on_device
+from ablate_core.fid.reference import features_of_data, reference_from_data, reference_from_npz
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "fid_resize.npz")
 
@@ -79,6 +82,83 @@ def test_the_resize_gives_the_recorded_pixels(case: str, seed: int) -> None:
     np.testing.assert_allclose(out[rows][:, ::3], GOLDEN[f"{case}/clean_pil_bicubic.row_values"], atol=1e-4)
     stats = [out.mean(dtype=np.float64), out.std(dtype=np.float64), out.min(), out.max()]
     np.testing.assert_allclose(stats, GOLDEN[f"{case}/clean_pil_bicubic.stats"], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 45, 17), (3, 340, 400), (3, 299, 299)])
+def test_the_resize_on_the_device_is_the_same_filter(shape: tuple[int, int, int]) -> None:
+    batch = torch.randint(0, 256, (2, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    there, here = resize_on_device(batch), resize_clean(batch)
+    assert there.shape == here.shape == (2, 3, 299, 299)
+    torch.testing.assert_close(there, here, atol=1e-2, rtol=0)
+    assert there.min() >= 0
+    assert there.max() <= 255
+
+
+def test_threads_resize_to_the_same_bits() -> None:
+    batch, before = images(9, size=24), torch.get_num_threads()
+    one = resize_clean(batch)
+    try:
+        torch.set_num_threads(3)
+        assert torch.equal(resize_clean(batch), one)
+        assert resize_clean(batch[:0]).shape == (0, 3, 299, 299)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_two_resizes_are_two_metrics_of_nearly_one_value(tmp_path: Path) -> None:
+    file = stand_in_file(tmp_path)
+    pil, there = InceptionExtractor(file), InceptionExtractor(file, resize="torch")  # one canary serves both
+    assert {k for k, v in pil.definition().items() if v != there.definition()[k]} == {"resize"}
+    batch = images(4)
+    np.testing.assert_allclose(there.features(batch), pil.features(batch), rtol=1e-4, atol=1e-5)
+
+
+def test_moments_on_a_device_are_the_streamed_ones() -> None:
+    x = 50 + torch.randn(700, 24, generator=torch.Generator().manual_seed(0))
+    here, there = RunningMoments(24), DeviceMoments(24, torch.device("cpu"))
+    for part in torch.split(x, [1, 17, 0, 400, 282]):
+        here.update(part.numpy())
+        there.update(part)
+    a, b = here.moments(), there.moments()
+    assert b.count == a.count == 700
+    np.testing.assert_allclose(b.mean, a.mean, rtol=1e-14)
+    np.testing.assert_allclose(b.cov, a.cov, rtol=1e-10, atol=1e-13)
+    x[[3, 600], 2] = float("nan")
+    there.update(x)
+    with pytest.raises(MetricError, match=r"^2 of 1400 feature vectors are not finite"):
+        there.moments()
+    with pytest.raises(MetricError, match=r"shape \(B, 24\) were expected, got \(5, 3\)"):
+        there.update(x[:5, :3])
+    with pytest.raises(MetricError, match="at least 2 feature vectors, got 0"):
+        DeviceMoments(24, torch.device("cpu")).moments()
+
+
+def test_features_stay_on_a_device_that_is_not_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a device that only says it is another one; the value is the one of the CPU."""
+    from types import SimpleNamespace
+
+    from ablate_core.config import TrialConfig
+    from ablate_core.fid import metrics
+    from ablate_core.fid.fd_digits import digits_extractor
+
+    trial = TrialConfig.model_validate(
+        {"schedule": "linear", "objective": "fm", "architecture": "mlp", "data": "digits",
+         "train": {"steps": 1, "batch_size": 1}, "eval": {"metric": "fd_digits", "samples": 300, "also": ["kid"]}}
+    )  # fmt: skip
+    data = trial.data.load()
+
+    def value() -> tuple[float, float]:
+        metric = metrics.build_metric(trial.eval, trial.data, data)
+        for part in torch.split(data.x[:300], 64):
+            metric.update(part)
+        found, (kernel,) = metric.value(), metric.beside()
+        assert kernel.value is not None
+        return found, kernel.value
+
+    expected = value()
+    monkeypatch.setattr(digits_extractor(), "device", SimpleNamespace(type="pretended"))
+    monkeypatch.setattr(metrics, "DeviceMoments", lambda dims, device: DeviceMoments(dims, torch.device("cpu")))
+    assert value() == pytest.approx(expected, rel=1e-10)
 
 
 def test_features_equal_those_of_clean_fids_own_pipeline(extractor: InceptionExtractor, tmp_path: Path) -> None:
@@ -223,6 +303,53 @@ def test_a_reference_from_the_data_is_computed_once(extractor: InceptionExtracto
     assert again.moments.count == 9
     with pytest.raises(AssertionError, match="not used"):
         reference_from_data(extractor, x, unused, identity | {"sha256": "cd"}, batch_size=9)
+
+
+def test_the_factor_of_a_reference_is_made_once_and_a_damaged_one_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(frechet_module, "LARGE", 8)
+    monkeypatch.setattr(reference_module, "LARGE", 8)
+    m = moments(np.random.RandomState(0).randn(40, 8))
+    np.savez(tmp_path / "a.npz", mu=m.mean, sigma=m.cov)
+
+    def factor() -> Any:
+        return reference_from_npz(str(tmp_path / "a.npz"), 8).moments.factor
+
+    made = factor()
+    np.testing.assert_allclose(made.T @ made, m.cov, atol=1e-14)
+    (file,) = (cache / "factors").glob("*.npz")
+    asked: list[int] = []
+    eigh = np.linalg.eigh
+    monkeypatch.setattr(np.linalg, "eigh", lambda a: (asked.append(1), eigh(a))[1])
+    np.testing.assert_array_equal(factor(), made)
+    assert asked == []
+    for damage in (file.read_bytes()[:100], b""):
+        file.write_bytes(damage)
+        np.testing.assert_array_equal(factor(), made)
+    np.savez(file, factor=made * 1.01)
+    np.testing.assert_array_equal(factor(), made)
+    assert len(asked) == 3
+
+
+def test_features_of_the_data_are_kept_and_of_many_images_some_are_picked(
+    extractor: InceptionExtractor, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference_module, "MOST_NEIGHBOURS", 6)
+    x, asked = images(9).float(), []
+
+    def to_uint8(v: Tensor) -> Tensor:
+        asked.append(len(v))
+        return v.byte()
+
+    made = features_of_data(extractor, x, to_uint8, {"name": "noise"}, 4)
+    assert made.features.shape == (6, 2048)
+    assert (made.definition["count"], made.definition["features"]) == (9, 6)
+    every = extractor.features(x.byte())
+    assert all(np.isclose(every, row, rtol=1e-4).all(axis=1).any() for row in made.features)
+    again = features_of_data(extractor, x, to_uint8, {"name": "noise"}, 9)
+    assert asked == [4, 2]
+    np.testing.assert_array_equal(again.features, made.features)
 
 
 def test_a_damaged_cached_reference_is_computed_again(extractor: InceptionExtractor, cache: Path) -> None:

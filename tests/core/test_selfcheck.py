@@ -27,6 +27,7 @@ class Changed:
 
     def __init__(self, inner: Any, change: Any) -> None:
         self.inner, self.change, self.dims, self.image_shape = inner, change, inner.dims, inner.image_shape
+        self.device = inner.device
 
     def definition(self) -> dict[str, Any]:
         return dict(self.inner.definition())
@@ -34,6 +35,9 @@ class Changed:
     def features(self, images: Tensor) -> NDArray[np.float32]:
         found: NDArray[np.float32] = self.change(self.inner.features(images))
         return found
+
+    def on_device(self, images: Tensor) -> Tensor:
+        return torch.from_numpy(self.features(images))
 
 
 def looks(change: Any = None, moments: Moments | None = None) -> dict[str, Look]:

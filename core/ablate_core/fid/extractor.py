@@ -26,7 +26,16 @@ class Extractor(Protocol):
         """A shape (C, H, W) of images it takes; the canary has it."""
         ...
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
+
     def definition(self) -> dict[str, Any]: ...
+
+    def on_device(self, images: Tensor) -> Tensor:
+        """As `features`, left on `device`: uint8 images (B, C, H, W) -> float32 (B, dims)."""
+        ...
 
     def features(self, images: Tensor) -> NDArray[np.float32]:
         """uint8 images (B, C, H, W) -> features (B, dims). Raises MetricError on images it does not take."""

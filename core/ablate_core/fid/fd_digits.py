@@ -66,6 +66,7 @@ class DigitsExtractor:
 
     dims = DIMS
     image_shape = SHAPE
+    device = torch.device("cpu")
 
     def __init__(self, file: Path = FILE) -> None:
         try:
@@ -104,14 +105,18 @@ class DigitsExtractor:
 
     def features(self, images: Tensor) -> NDArray[np.float32]:
         """uint8 (B, 1, 8, 8) -> float32 (B, 48). Raises MetricError on any other dtype or shape."""
+        features: NDArray[np.float32] = self.on_device(images).numpy()
+        return features
+
+    def on_device(self, images: Tensor) -> Tensor:
+        """As `features`; the device is the CPU."""
         if images.dtype != torch.uint8 or tuple(images.shape[1:]) != SHAPE:
             raise MetricError(
                 f"fd_digits takes uint8 images of shape {SHAPE}, got {images.dtype} {tuple(images.shape[1:])}; "
                 "use it with data: digits, or eval.metric: fid for other images"
             )
         with torch.inference_mode():
-            features: NDArray[np.float32] = self.network.features(images.cpu()).numpy()
-        return features
+            return self.network.features(images.cpu())
 
 
 @lru_cache(maxsize=1)

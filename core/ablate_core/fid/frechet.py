@@ -195,7 +195,7 @@ def _eigenvalues_of_product(cov: Array, root: Array) -> Array:
         values = eigh(product, lower=True, eigvals_only=True, driver="evd", overwrite_a=True, check_finite=False)
         return np.asarray(values, dtype=np.float64)
     product = root @ cov @ root.T
-    return np.linalg.eigvalsh((product + product.T) / 2)
+    return np.asarray(np.linalg.eigvalsh((product + product.T) / 2), dtype=np.float64)
 
 
 def _nuclear_norm(product: Array, centred: bool) -> float:

@@ -17,12 +17,14 @@ import tempfile
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -32,6 +34,8 @@ from ablate_core.fid.files import atomic, cache_dir, file_sha256, locked, save_n
 
 WEIGHTS = "inception-2015-12-05.pt"
 DIMS = 2048
+SIDE = 299
+"""Height and width of what the network takes."""
 DOWNLOAD_TIMEOUT = 60.0
 _HOW = f"give eval.extractor the path of {WEIGHTS}"
 
@@ -42,6 +46,7 @@ class InceptionExtractor:
     Args:
         weights: the TorchScript file.
         device: where the network runs; float32, with TF32 off while it does.
+        resize: "pil" as clean-fid does it, on the CPU; "torch" the same filter on `device`.
 
     Raises:
         MetricError: the file is missing or is not such a network, or its canary moved since it was first used.
@@ -50,8 +55,9 @@ class InceptionExtractor:
     dims = DIMS
     image_shape = (3, 32, 32)
 
-    def __init__(self, weights: Path, device: str = "cpu") -> None:
+    def __init__(self, weights: Path, device: str = "cpu", resize: str = "pil") -> None:
         self.device = torch.device(device)
+        self.resize, self.resize_definition = RESIZES[resize]
         self.weights_sha256 = file_sha256(weights)
         self.network = _load(weights).to(self.device)
         stored = cache_dir() / "canary" / f"inception-{self.weights_sha256[:16]}.npz"
@@ -70,29 +76,64 @@ class InceptionExtractor:
             "dims": DIMS,
             "dtype": "float32, no TF32",
             "jit": True,
-            "resize": "clean-fid clean: PIL bicubic in float32 per channel, antialiased, 299x299, not rounded",
+            "resize": self.resize_definition,
             "channels": "grey repeated to RGB",
         }
 
     def features(self, images: Tensor) -> NDArray[np.float32]:
         """uint8 (B, 1 or 3, H, W) -> float32 (B, 2048). Raises MetricError on any other dtype or shape."""
-        with torch.inference_mode(), _full_float32():
-            features = self.network(resize_clean(images).to(self.device))
-        array: NDArray[np.float32] = features.float().cpu().numpy()
+        array: NDArray[np.float32] = self.on_device(images).cpu().numpy()
         return array
+
+    def on_device(self, images: Tensor) -> Tensor:
+        """As `features`, left on the device."""
+        with torch.inference_mode(), _full_float32():
+            features: Tensor = self.network(self.resize(images.to(self.device)).to(self.device))
+            return features.float()
 
 
 def resize_clean(images: Tensor) -> Tensor:
-    """clean-fid's ``clean`` resize: uint8 (B, 1 or 3, H, W) -> float32 (B, 3, 299, 299) in [0, 255], not rounded."""
+    """clean-fid's ``clean`` resize: uint8 (B, 1 or 3, H, W) -> float32 (B, 3, 299, 299) in [0, 255], not rounded.
+
+    On the CPU, with as many threads as torch has: Pillow lets go of the interpreter while it computes.
+    """
+    _require_uint8(images)
+    resizer = _resizer()
+    pixels = images.cpu().expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+    if len(pixels) == 0:
+        return torch.empty(0, 3, SIDE, SIDE)
+    threads = min(torch.get_num_threads(), len(pixels))
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            resized = np.stack(list(pool.map(resizer, pixels)))
+    else:
+        resized = np.stack([resizer(image) for image in pixels])
+    return torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous()
+
+
+def resize_on_device(images: Tensor) -> Tensor:
+    """The same filter by torch, where the images are: within 0.01 grey levels of `resize_clean`."""
+    _require_uint8(images)
+    size = (SIDE, SIDE)
+    if tuple(images.shape[2:]) == size:
+        return images.float().expand(-1, 3, -1, -1)
+    grey_or_rgb = F.interpolate(images.float(), size, mode="bicubic", antialias=True)  # before a grey one is repeated
+    return grey_or_rgb.clamp(0, 255).expand(-1, 3, -1, -1)
+
+
+RESIZES: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "pil": (resize_clean, "clean-fid clean: PIL bicubic in float32 per channel, antialiased, 299x299, not rounded"),
+    "torch": (resize_on_device, "torch bicubic in float32, antialiased, clipped to 0..255, 299x299, not rounded"),
+}
+"""`eval.resize` -> how it is done, and what the metric's identity says of it."""
+
+
+def _require_uint8(images: Tensor) -> None:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise MetricError(
             f"fid takes uint8 images (B, 1 or 3, H, W), got {images.dtype} {tuple(images.shape)}; "
             "latents have to be decoded to images first"
         )
-    resizer = _resizer()
-    pixels = images.cpu().expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
-    resized = np.stack([resizer(image) for image in pixels]) if len(pixels) else np.empty((0, 299, 299, 3), np.float32)
-    return torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous()
 
 
 def find_weights(path: str | None) -> Path:
@@ -177,6 +218,6 @@ def _full_float32() -> Iterator[None]:
 
 
 @lru_cache(maxsize=2)
-def inception_extractor(path: str | None, device: str) -> InceptionExtractor:
-    """The extractor for `eval.extractor`, loaded and checked once per process."""
-    return InceptionExtractor(find_weights(path), device)
+def inception_extractor(path: str | None, device: str, resize: str = "pil") -> InceptionExtractor:
+    """The extractor for `eval.extractor` and `eval.resize`, loaded and checked once per process."""
+    return InceptionExtractor(find_weights(path), device, resize)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ablate_core.fid import MetricError
 from ablate_core.fid.beside import Beside, Reading, ReferenceFeatures, build_beside
+from ablate_core.fid.device_moments import DeviceMoments
 from ablate_core.fid.energy import energy_distance
 from ablate_core.fid.extractor import Extractor
 from ablate_core.fid.frechet import Moments, RunningMoments, frechet_distance, frechet_from_features
@@ -81,8 +82,13 @@ class FrechetMetric(Metric):
     def __init__(self, name: str, extractor: Extractor, reference: Reference, dataset: Dataset, samples: int) -> None:
         self.extractor, self.reference, self.dataset = extractor, reference.moments, dataset
         # Below full rank the features themselves give the exact value; above, moments need less memory.
-        self.running = RunningMoments(extractor.dims) if samples > extractor.dims else None
-        self.kept: list[NDArray[np.float32]] = []
+        self.running: RunningMoments | None = None
+        self.running_there: DeviceMoments | None = None
+        if samples > extractor.dims and extractor.device.type == "cpu":
+            self.running = RunningMoments(extractor.dims)
+        elif samples > extractor.dims:
+            self.running_there = DeviceMoments(extractor.dims, extractor.device)
+        self.kept: list[Tensor] = []
         self.others: tuple[Beside, ...] = ()
         self.definition = {
             "name": name,
@@ -96,30 +102,42 @@ class FrechetMetric(Metric):
         }
 
     def update(self, x: Tensor) -> None:
-        features = self.extractor.features(self.dataset.to_uint8(x))
-        if self.running is None or self.others:
+        features = self.extractor.on_device(self.dataset.to_uint8(x))
+        if self.others or not (self.running or self.running_there):
             self.kept.append(features)
         if self.running is not None:
-            self.running.update(features)
+            self.running.update(features.numpy())
+        elif self.running_there is not None:
+            self.running_there.update(features)
 
     def value(self) -> float:
-        if self.running is None:
-            return frechet_from_features(np.concatenate(self.kept), self.reference)
-        return frechet_distance(self.running.moments(), self.reference)
+        moments = self._moments()
+        if moments is None:
+            return frechet_from_features(self._features(), self.reference)
+        return frechet_distance(moments, self.reference)
 
     def beside(self, reason: str | None = None) -> list[Reading]:
         if reason is not None:
             return [reading for other in self.others for reading in other.without(reason)]
-        features = np.concatenate(self.kept) if self.others else None
+        features = self._features() if self.others else None
         return [] if features is None else [r for other in self.others for r in other.readings(features)]
 
     def statistics(self) -> dict[str, NDArray[Any]]:
-        if self.running is None:
-            return {"features": np.concatenate(self.kept)}
-        m = self.running.moments()
-        dtype = np.float64 if len(m.mean) <= SMALL else np.float32
-        upper = m.cov[np.triu_indices(len(m.mean))]
-        return {"mu": m.mean.astype(dtype), "sigma_upper": upper.astype(dtype), "count": np.asarray(m.count)}
+        moments = self._moments()
+        if moments is None:
+            return {"features": self._features()}
+        dtype = np.float64 if len(moments.mean) <= SMALL else np.float32
+        upper = moments.cov[np.triu_indices(len(moments.mean))]
+        count = np.asarray(moments.count)
+        return {"mu": moments.mean.astype(dtype), "sigma_upper": upper.astype(dtype), "count": count}
+
+    def _moments(self) -> Moments | None:
+        running = self.running or self.running_there
+        return None if running is None else running.moments()
+
+    def _features(self) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = torch.cat(self.kept).cpu().numpy()
+        return features
 
 
 class EnergyMetric(Metric):
@@ -168,7 +186,7 @@ def build_metric(config: EvalConfig, dataset: Dataset, data: Samples, device: st
         return _fd_digits(config, dataset, data)
     from ablate_core.fid.inception import inception_extractor
 
-    extractor = inception_extractor(config.extractor, device)
+    extractor = inception_extractor(config.extractor, device, config.resize)
     if config.reference is not None:
         reference = reference_from_npz(config.reference, extractor.dims)
     else:
@@ -183,6 +201,8 @@ def _fd_digits(config: EvalConfig, dataset: Dataset, data: Samples) -> Metric:
     for field in ("reference", "extractor"):
         if getattr(config, field) is not None:
             raise MetricError(f"eval.{field} is for fid; fd_digits has its own, remove the field")
+    if config.resize != "pil":
+        raise MetricError("eval.resize is for fid; fd_digits takes images as they are, remove the field")
     if data.shape != SHAPE or data.identity.get("name") != "digits":
         raise MetricError(
             f"eval.metric fd_digits is for data digits, got {dataset.name} of shape {data.shape}; use eval.metric fid"
