@@ -1,7 +1,7 @@
 """Figures as Plotly objects for a notebook, and as PNG, SVG or PDF files for a paper.
 
-Files are drawn by Chrome or Chromium through kaleido, an optional extra; the page never needs either. No request leaves
-the machine: plotly.js is the wheel's, and MathJax, which kaleido would fetch, is off.
+Files are drawn by Chrome or Chromium through kaleido, an optional extra; the page never needs either. plotly.js is the
+wheel's, and the browser is kept off the network.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ WIDTH = 900
 PNG_SCALE = 2
 SECONDS = 60.0
 """Longest that one figure may take to draw."""
+OFFLINE = {"mathjax": False, "proxy_server": "127.0.0.1:9"}
+"""kaleido's page asks for MathJax, and a browser for what its vendor wants: the one is off, the other gets a proxy that
+is not there. Files need none."""
 
 
 class CannotDrawError(RuntimeError):
@@ -76,7 +79,7 @@ def write_figures(figures: Sequence[Figure], folder: Path, formats: Sequence[str
             path = str(folder / f"{figure.id}.{suffix}")
             jobs.append({"fig": drawn, "path": path, "opts": {"format": suffix, **size}})
     try:
-        kaleido.write_fig_from_object_sync(jobs, kopts={"mathjax": False, "timeout": SECONDS}, cancel_on_error=True)
+        kaleido.write_fig_from_object_sync(jobs, kopts=OFFLINE | {"timeout": SECONDS}, cancel_on_error=True)
     except ChromeNotFoundError:
         raise CannotDrawError(
             "static figures are drawn by Chrome or Chromium and none was found: install one "

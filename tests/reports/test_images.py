@@ -52,7 +52,9 @@ def test_without_a_browser_one_line_says_what_to_install(tmp_path: Path, monkeyp
     import kaleido
     from kaleido.errors import ChromeNotFoundError
 
-    def nothing(*words: object, **more: object) -> None:
+    def nothing(jobs: object, kopts: dict[str, object], **more: object) -> None:
+        assert kopts["mathjax"] is False, "kaleido would fetch it"
+        assert kopts["proxy_server"], "and the browser whatever its vendor wants"
         raise ChromeNotFoundError("two\nlines")
 
     monkeypatch.setattr(kaleido, "write_fig_from_object_sync", nothing)
