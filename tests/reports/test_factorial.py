@@ -277,6 +277,27 @@ def test_shared_trainings_are_a_split_plot_with_two_errors() -> None:
     )
 
 
+def test_main_effects_of_a_trained_axis_are_as_sure_as_trainings_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No trained axis has an effect here; counting every way of measuring as a training finds one far too often."""
+    monkeypatch.setattr(MaxT, "adjusted_p", lambda self, t: 1.0)  # not looked at here, and slow
+    runs, wrong, missed = 120, {"shared": 0, "usual": 0}, 0
+    for seed in range(runs):
+        cells, values, networks = measured(seeds=3, rng_seed=seed)
+        for name, of in (("shared", networks), ("usual", None)):
+            found = made(cells, values, networks=of, interactions=False)
+            trained = [e for e in found.main() if e.factors != ("a",)]
+            assert len(trained) == 2
+            wrong[name] += any(e.low is None or e.high is None or not e.low <= 0 <= e.high for e in trained)
+            inner = {e.levels[0]: e for e in found.main() if e.factors == ("a",)}
+            truth = {"a1": 0.3, "a2": 0.0}
+            if name == "shared":
+                missed += any(not e.low <= truth[a] <= e.high for a, e in inner.items())  # type: ignore[operator]
+    limit = 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
+    assert wrong["shared"] / runs <= limit
+    assert missed / runs <= limit
+    assert wrong["usual"] / runs > 0.2, "the test can see the defect"
+
+
 def test_trainings_that_are_measured_in_different_ways_are_compared_in_those_they_share() -> None:
     cells, values, networks = measured()
     for arm in ("b0c0a2", "b1c1a1"):
