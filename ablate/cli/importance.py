@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
+from ablate.cli.arms import AllowMixedOption, refuse_mixed
 from ablate.cli.options import JsonOption, StoreOption, store_root
 
 
 def importance(
     study: Annotated[str | None, typer.Argument(help="A study of the store.", show_default=False)] = None,
+    allow_mixed: AllowMixedOption = False,
     store: StoreOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -26,10 +28,13 @@ def importance(
 
     paths = StorePaths(store_root(store))
     frames = study_frames(paths, study_name(paths, study))
+    analysis = analyse(frames)
+    if not allow_mixed:
+        refuse_mixed(analysis, frames.ordered)
     choice: dict[str, dict[str, str]] = {}
     for row in frames.study_arms.to_dict("records"):  # an arm of several plans is chosen by the levels of all of them
         choice.setdefault(row["arm_id"], {}).update(text.loads(row["choice"] or "{}"))
-    rows = [row for row in analyse(frames).rows if row.value is not None and row.n]
+    rows = [row for row in analysis.rows if row.value is not None and row.n]
     found = importances(
         [choice.get(row.arm_id, {}) for row in rows],
         [float(row.value) for row in rows if row.value is not None],

@@ -45,13 +45,21 @@ def ls(
         for arm in frames.ordered
         for t in frames.trials_of(arm).to_dict("records")
     ]
+    apart = frames.trials[frames.trials["confirm"]]  # run on fresh seeds, to confirm arms
+    rows += [
+        _row(t, frames.label(arm), last.get((arm, t["trial_id"])))
+        for arm in frames.ordered
+        for t in apart[apart["arm_id"] == frames.trained[arm]].to_dict("records")
+        if frames.trained[arm] == arm or (arm, t["trial_id"]) in last
+    ]
     if json:
         return present.as_json(rows)
-    head = ["trial", "arm", "seed", "status", "steps", "metric", "value", "took", "reason"]
+    head = ["trial", "arm", "seed", "status", "steps", "metric", "value", "took", ""]
     cells = [
         [
             r["trial"], r["arm"], r["seed"], r["status"], r["steps"], r["metric"],
-            None if r["value"] is None else f"{r['value']:.4g}", present.duration(r["wall_seconds"]), r["reason"],
+            None if r["value"] is None else f"{r['value']:.4g}", present.duration(r["wall_seconds"]),
+            r["reason"] or ("confirms" if r["confirm"] else ""),
         ]
         for r in rows
     ]  # fmt: skip
@@ -69,6 +77,7 @@ def _row(trial: dict[Hashable, Any], label: str, last: dict[Hashable, Any] | Non
         "metric": last["metric_name"] if last else None,
         "value": _number(last["value"]) if last else None,
         "wall_seconds": _number(trial["wall_seconds"]),
+        "confirm": bool(trial["confirm"]),
         "reason": trial["reason"] if isinstance(trial["reason"], str) else None,
     }
 

@@ -35,14 +35,13 @@ def fresh_values(whole: StudyFrames, primary: Group, scale: str) -> dict[str, di
     """arm -> seed -> y of the confirming trials, stale ones included; empty for an arm that has none yet."""
     rows, stale = _rows(whole, primary), _stale(whole)
     explored = final_values(whole, rows)
-    arms, places = set(whole.arms["arm_id"]), whole.study_arms
-    picked = [arm for arm in places.loc[places["kind"] == "confirm", "arm_id"] if arm in arms]
-    found: dict[str, dict[int, float]] = {arm: {} for arm in picked}
+    places = whole.study_arms
+    found: dict[str, dict[int, float]] = {arm: {} for arm in places.loc[places["kind"] == "confirm", "arm_id"]}
     for part in (final_values(whole, rows, confirm=True), explored[explored["trial_id"].isin(stale)]):
         for r in records(part):
             if math.isfinite(r.value) and math.isfinite(r.seed) and (r.value > 0 or scale != "log"):
                 found.setdefault(r.arm_id, {})[int(r.seed)] = math.log(r.value) if scale == "log" else float(r.value)
-    return found
+    return {arm: found[arm] for arm in whole.ordered if arm in found}  # in the order of the exploration
 
 
 def _rows(whole: StudyFrames, primary: Group) -> pd.DataFrame:

@@ -97,6 +97,9 @@ def test_what_confirms_is_in_no_table_of_the_exploration(paths: StorePaths) -> N
         "after all others: the order of the arms is the space's"
     )
     assert studies(paths)[0]["trials"] == 18
+    assert [arm for arm in after.frames.ordered if arm in after.findings.confirmed.model.values] == list(
+        after.findings.confirmed.model.values
+    ), "arms of one training are put into layers by their order"
     confirmed = after.findings.confirmed
     [one] = confirmed.found
     assert (after.frames.label(one.arm), one.verdict, one.contrast.n, confirmed.stale) == (

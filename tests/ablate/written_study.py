@@ -23,7 +23,7 @@ base:
   objective: fm
   architecture: {{name: mlp, width: 16, depth: 1}}
   data: {{name: gaussians, size: 500}}
-  train: {{steps: 20, batch_size: 16}}
+  train: {{steps: 20, batch_size: 16, lr: 1e-3}}
   eval: {{metric: energy_distance, samples: 60, gallery: 0}}
 axes:
   objective: [fm, meanflow, sct_linear]
