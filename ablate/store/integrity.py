@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from ablate.store.paths import StorePaths
 from ablate.store.reader import reading, rows
+from ablate_core.fid.canary import CANARY_RTOL, canary_drift
 
 _CHECKS: tuple[tuple[str, str], ...] = (
     (
@@ -53,6 +56,7 @@ def check(paths: StorePaths) -> list[str]:
     with reading(paths) as con:
         problems = [message.format(*row) for message, sql in _CHECKS for row in rows(con, sql)]
         ingested = rows(con, "SELECT journal, byte_offset FROM ingest ORDER BY journal")
+        canaries = rows(con, _CANARIES)
         artifacts = rows(con, "SELECT DISTINCT trial_id, path FROM artifact ORDER BY ALL")
     sizes = {file.name: file.stat().st_size for file in paths.journals()}
     for journal, offset in ingested:
@@ -62,7 +66,30 @@ def check(paths: StorePaths) -> list[str]:
             problems.append(
                 f"journal {journal} is shorter than what was read from it; restore it, or `ablate db rebuild`"
             )
+    problems += _drifts(canaries)
     for trial, path in artifacts:
         if not paths.absolute(path).is_file():
             problems.append(f"artifact {path} of trial {trial} is missing; restore it or evaluate the trial again")
+    return problems
+
+
+_CANARIES = """
+SELECT metric_id, coalesce(a.host, 'an unknown machine'), (extra->'$.canary')::VARCHAR, min(m.trial_id)
+FROM measurement m LEFT JOIN attempt_started a ON a.uid = m.attempt
+WHERE extra->'$.canary' IS NOT NULL GROUP BY ALL ORDER BY metric_id, min(m.written_at), 2, 3"""
+"""What the networks of the metrics made of the fixed test images, in the order it was seen."""
+
+
+def _drifts(canaries: list[tuple[str, str, str, str]]) -> list[str]:
+    """Metrics whose network gave other features on another machine, or later: no hash of a file shows that."""
+    first: dict[str, tuple[str, list[float]]] = {}
+    problems = []
+    for metric, host, kept, trial in canaries:
+        there, before = first.setdefault(metric, (host, json.loads(kept)))
+        if (off := canary_drift(before, json.loads(kept))) > CANARY_RTOL:
+            problems.append(
+                f"metric {metric}: features of the fixed test images on {host} (trial {trial}) are {off:.1e} from "
+                f"those on {there} (allowed {CANARY_RTOL:.0e}); the numbers are not comparable: check TF32, torch "
+                "and Pillow, then evaluate again on one of them"
+            )
     return problems

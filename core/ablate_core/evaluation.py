@@ -145,7 +145,8 @@ def evaluate(
         "n_samples": config.eval.samples,
         "value": value,
         "sample_seed": config.eval.seed,
-        "extra": {} if reason is None else {"reason": reason},
+        "extra": ({} if (seen := metric.canary()) is None else {"canary": seen})
+        | ({} if reason is None else {"reason": reason}),
     }
     statistics = metric.statistics() if value is not None else None
     kept = [] if statistics is None else _keep_statistics(statistics, config, measurement, folder)

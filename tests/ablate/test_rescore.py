@@ -16,7 +16,7 @@ from ablate.launch import agenda as agendas
 from ablate.launch.attempt import Context, run_attempt
 from ablate.launch.rescore import rescore_networks
 from ablate.space import expand, space_from_text
-from ablate.store import Journal, StorePaths, check, measured, open_frames, record_plan, states
+from ablate.store import Journal, StorePaths, check, measured, open_frames, read_events, record_plan, states
 from ablate_core.config import TrialConfig
 from ablate_core.evaluation import condition
 from ablate_core.fid.fd_digits import digits_extractor
@@ -116,6 +116,20 @@ def test_the_report_compares_the_number_of_all_samples_and_keeps_what_is_beside_
     (family,) = [f for f in analysis.findings.samples if len(f.metric_ids) > 1]
     assert list(family.metric_ids) == [60, 120]
     assert "kernel distance on digit-classifier features" in render_html(frames)
+
+
+def test_another_machines_features_of_the_fixed_images_are_a_problem_of_the_store(store: StorePaths) -> None:
+    event = next(e for e in read_events(store) if e["kind"] == "measurement")
+    kept = event["extra"]["canary"]
+    for step, factor in ((100, 1 + 1e-5), (101, 1.002)):
+        extra = {"canary": [value * factor for value in kept]}
+        other = {k: v for k, v in event.items() if k not in ("v", "uid", "at", "kind", "attempt")}
+        with Journal(store, "attempt") as journal:
+            journal.append("measurement", {**other, "step": step, "extra": extra})
+    (problem,) = check(store)
+    assert problem.startswith(f"metric {event['metric_id']}: features of the fixed test images on an unknown machine")
+    assert "are 2.0e-03 from those on" in problem
+    assert "not comparable" in problem
 
 
 def test_a_file_of_an_earlier_version_is_of_the_newest_step(store: StorePaths, reference: Path) -> None:

@@ -18,7 +18,9 @@ from ablate_core.checkpoint import save_checkpoint, training_id
 from ablate_core.config import TrialConfig
 from ablate_core.evaluation import chosen_ema, evaluate, evaluate_checkpoint, network_samples
 from ablate_core.fid import MetricError
+from ablate_core.fid.canary import canary_drift, canary_sample
 from ablate_core.fid.energy import energy_distance
+from ablate_core.fid.extractor import canary
 from ablate_core.fid.fd_digits import digits_extractor
 from ablate_core.fid.metrics import build_metric, rescore
 from ablate_core.gallery import NEIGHBOURS, grid_shape, image_grid, nearest, png_bytes, point_density
@@ -75,6 +77,17 @@ def test_the_events_are_plain_json_and_carry_their_identities(tmp_path: Path) ->
     assert (measurement["step"], measurement["draw"], measurement["sample_seed"]) == (7, 0, 0)
     assert measurement["value"] > 0
     assert measurement["wall_seconds"] > 0
+
+
+def test_what_the_network_makes_of_fixed_images_is_kept_with_the_number(tmp_path: Path) -> None:
+    kept = measured(config(), tmp_path, weights=weights(config()))["extra"]["canary"]
+    now = canary(digits_extractor())
+    assert len(kept) == 16
+    assert kept[:2] == pytest.approx([now[0, 0], now[0, 12]], rel=1e-5)
+    assert canary_drift(kept, canary_sample(now)) < 1e-5
+    moved = now * (1 + 2e-3 * np.sign(np.cos(np.arange(now.size)).reshape(now.shape)))
+    assert 1e-3 < canary_drift(kept, canary_sample(moved)) < 3e-3
+    assert math.isinf(canary_drift(kept, kept[:3]))
 
 
 def test_the_picture_is_written_with_its_hash_and_size(tmp_path: Path) -> None:
@@ -150,7 +163,7 @@ def test_samples_that_are_not_finite_give_no_value_and_a_reason(tmp_path: Path, 
     x[40, 0, 3, 3] = bad
     events = evaluate(trial, {}, 7, tmp_path, batches=torch.split(x, 32))
     assert events[0]["value"] is None
-    assert events[0]["extra"] == {"reason": "1 of samples 32 to 63 are not finite"}
+    assert events[0]["extra"]["reason"] == "1 of samples 32 to 63 are not finite"
     assert events[1]["kind"] == "artifact"
     assert not list(tmp_path.glob("statistics-*"))
     json.dumps(events, allow_nan=False)

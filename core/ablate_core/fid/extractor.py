@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ablate_core.fid import MetricError
-
-CANARY_RTOL = 1e-3
-"""Far above rounding (1e-6 between machines), far below TF32, another resize filter or other weights."""
+from ablate_core.fid.canary import CANARY_RTOL
 
 
 class Extractor(Protocol):
@@ -29,6 +27,11 @@ class Extractor(Protocol):
     @property
     def device(self) -> torch.device:
         """Where it computes."""
+        ...
+
+    @property
+    def canary(self) -> NDArray[np.float32]:
+        """Features of the canary batch when it was loaded, (4, dims)."""
         ...
 
     def definition(self) -> dict[str, Any]: ...
@@ -54,13 +57,16 @@ def canary(extractor: Extractor) -> NDArray[np.float32]:
     return extractor.features(canary_batch(extractor.image_shape))
 
 
-def check_canary(extractor: Extractor, expected: NDArray[np.float32], where: str) -> None:
+def check_canary(extractor: Extractor, expected: NDArray[np.float32], where: str) -> NDArray[np.float32]:
     """Compare today's canary with a stored one, relative to the size of the features.
 
     Args:
         extractor: the extractor about to be used.
         expected: features of the canary batch from the time the stored numbers were made, (4, dims).
         where: what the stored canary belongs to, for the message.
+
+    Returns:
+        Today's.
 
     Raises:
         MetricError: the features differ by more than `CANARY_RTOL`: TF32, a driver, Pillow or the weights changed.
@@ -77,3 +83,4 @@ def check_canary(extractor: Extractor, expected: NDArray[np.float32], where: str
             f"{where}: features of the fixed test images moved by {off:.1e} (allowed {CANARY_RTOL:.0e}); "
             "numbers would not be comparable: check TF32, Pillow and torch versions, or use a new cache folder"
         )
+    return now

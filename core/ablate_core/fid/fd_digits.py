@@ -83,7 +83,7 @@ class DigitsExtractor:
         self.network.requires_grad_(False).eval()
         self.reference = Moments(arrays["mu"], arrays["sigma"], int(arrays["count"]))
         self.reference_sha256 = arrays_sha256({"mu": arrays["mu"], "sigma": arrays["sigma"]})
-        check_canary(self, arrays["canary"], str(file))
+        self.canary = check_canary(self, arrays["canary"], str(file))
 
     def definition(self) -> dict[str, Any]:
         return {

@@ -64,9 +64,10 @@ class InceptionExtractor:
         with locked(stored):
             if stored.exists():
                 with np.load(stored, allow_pickle=False) as arrays:
-                    check_canary(self, arrays["features"], str(stored))
+                    self.canary = check_canary(self, arrays["features"], str(stored))
             else:
-                save_npz(stored, {"features": canary(self)})
+                self.canary = canary(self)
+                save_npz(stored, {"features": self.canary})
 
     def definition(self) -> dict[str, Any]:
         return {

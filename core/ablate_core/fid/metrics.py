@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ablate_core.fid import MetricError
 from ablate_core.fid.beside import Beside, Reading, ReferenceFeatures, build_beside
+from ablate_core.fid.canary import canary_sample
 from ablate_core.fid.device_moments import DeviceMoments
 from ablate_core.fid.energy import energy_distance
 from ablate_core.fid.extractor import Extractor
@@ -48,6 +49,10 @@ class Metric(abc.ABC):
     def beside(self, reason: str | None = None) -> list[Reading]:
         """What `eval.also` asked for, after `value`; without numbers where the samples had none for a `reason`."""
         return []
+
+    def canary(self) -> list[float] | None:
+        """What the extractor makes of the fixed test images, kept with the value; None where there is no extractor."""
+        return None
 
     def statistics(self) -> dict[str, NDArray[Any]] | None:
         """What is kept beside the checkpoint to score the samples again without drawing them; None: nothing."""
@@ -121,6 +126,9 @@ class FrechetMetric(Metric):
             return [reading for other in self.others for reading in other.without(reason)]
         features = self._features() if self.others else None
         return [] if features is None else [r for other in self.others for r in other.readings(features)]
+
+    def canary(self) -> list[float]:
+        return canary_sample(self.extractor.canary)
 
     def statistics(self) -> dict[str, NDArray[Any]]:
         moments = self._moments()

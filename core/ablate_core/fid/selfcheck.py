@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ablate_core.datasets.base import Samples
-from ablate_core.fid.extractor import CANARY_RTOL
+from ablate_core.fid.canary import CANARY_RTOL
 from ablate_core.fid.frechet import frechet_from_features
 from ablate_core.fid.metrics import FrechetMetric
 from ablate_core.identity import arrays_sha256, content_id
