@@ -32,6 +32,9 @@ LOCK_SECONDS = 30.0
 
 HEARTBEAT_SECONDS = 30.0
 
+PACK_CAUSES = ("oom", "crash", "pack")
+"""Why a pack as a whole fails: that says nothing about any one member, so they are tried again in smaller packs."""
+
 Send = Callable[[dict[str, Any]], None]
 
 
@@ -95,6 +98,12 @@ class Outcome:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @property
+    def recorded(self) -> Literal["done", "diverged", "failed", "interrupted", "lost"]:
+        """What the journal calls it: a member whose pack broke has not failed, the next run tries it again."""
+        broken = self.status == "failed" and self.packed > 1 and self.cause in PACK_CAUSES
+        return "lost" if broken else self.status
 
     def ended(self) -> dict[str, Any]:
         """The facts of ``attempt_ended`` that an outcome knows."""
@@ -220,7 +229,7 @@ class Attempt:
         part = 1.0 if share is None else share
         outcome = replace(outcome, wall_seconds=wall, packed=self.packed)
         spent = {"cpu_seconds": cpu * part, "gpu_seconds": wall * self.context.gpus * part}
-        self.record.end(outcome.status, **outcome.ended(), **{**spent, "peak_mem_mb": peak_memory_mb(), **facts})
+        self.record.end(outcome.recorded, **outcome.ended(), **{**spent, "peak_mem_mb": peak_memory_mb(), **facts})
         return outcome
 
     def _body(self, device: str) -> tuple[Outcome, dict[str, Any]]:

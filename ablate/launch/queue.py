@@ -10,13 +10,10 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ablate.launch.attempt import Task
+from ablate.launch.attempt import PACK_CAUSES, Task
 
 Work = list[Task]
 """What one process does at once: trainings that are packed together, mostly one; or one evaluation."""
-
-PACK_CAUSES = ("oom", "crash", "pack")
-"""Why a pack as a whole fails: that says nothing about any one member, so they are tried again in smaller packs."""
 
 
 class Queue:
@@ -95,11 +92,13 @@ class Queue:
             task = self._give_back(slot, outcome["task"])
             if task is None:
                 continue
-            if outcome["status"] == "failed" and not stopping:
+            if outcome["status"] == "failed":
                 if outcome["packed"] > 1 and outcome["cause"] in PACK_CAUSES:
-                    self.broken.setdefault(slot, []).append(task)
-                    continue
-                if self._once_more(task, outcome["cause"]):
+                    if not stopping:
+                        self.broken.setdefault(slot, []).append(task)
+                        continue
+                    outcome = {**outcome, "status": "interrupted"}  # of no member's doing: the next run goes on
+                elif not stopping and self._once_more(task, outcome["cause"]):
                     again.append([task])
                     continue
             self.ended.append(outcome)

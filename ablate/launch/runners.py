@@ -141,7 +141,7 @@ class ProcessRunner:
         end_attempt(
             self.journal,
             task.key,
-            outcome.status,
+            outcome.recorded,
             attempt=uid,
             **outcome.ended(),
             cpu_seconds=exited["cpu_seconds"] / self.packed,

@@ -80,3 +80,29 @@ def body(task: dict[str, Any], send: Any, should_stop: Any) -> None:
 def broken_evaluator(config: Any, folder: Path, *, device: str = "cpu", report: Any = None) -> Any:
     """Finds no number."""
     raise RuntimeError("the extractor is gone")
+
+
+def broken_pack(members: Any, *, device: str = "cpu") -> Any:
+    """Fails as a whole."""
+    raise RuntimeError("nothing stacks")
+
+
+def hungry_pack(members: Any, *, device: str = "cpu") -> Any:
+    """Needs more memory than there is."""
+    raise MemoryError("a terabyte each")
+
+
+def pack_with_a_crash(members: Any, *, device: str = "cpu") -> Any:
+    """Seed 2 takes the whole process with it; the others are done."""
+    for member in members:
+        member.report({"kind": "progress", "step": 1, "steps": member.config.train.steps})
+    if any(member.config.seed == 2 for member in members):
+        ctypes.string_at(0)
+    return [_result("done", member.config.train.steps) for member in members]
+
+
+def crash_of_two(config: Any, folder: Path, *, device: str = "cpu", report: Any = None, should_stop: Any = None) -> Any:
+    """The same alone."""
+    if config.seed == 2:
+        ctypes.string_at(0)
+    return _result("done", config.train.steps)

@@ -154,6 +154,14 @@ def test_all_members_of_a_broken_pack_are_retried_together_when_they_end_togethe
     assert [start["packed"] for start in made.news()["started"]] == [4] * 4 + [2] * 4
 
 
+def test_a_pack_that_breaks_after_a_stop_was_only_interrupted() -> None:
+    made = queue("a+b")
+    ask(made)
+    for name in "ab":
+        end(made, name, "failed", cause="oom", packed=2, stopping=True)
+    assert ends(made) == [("a", "interrupted"), ("b", "interrupted")]
+
+
 def test_a_member_that_fails_by_itself_fails_and_the_others_go_on() -> None:
     made = queue("a+b")
     ask(made)

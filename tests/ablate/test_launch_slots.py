@@ -65,7 +65,7 @@ def test_a_crash_of_a_pack_is_written_down_for_each_of_its_open_members(tmp_path
     assert [outcome["task"] for outcome in outcomes] == ["third", KEY, "second"]
     assert {(o["packed"], o["cause"], o["error_type"]) for o in outcomes[1:]} == {(3, "crash", "SIGSEGV")}
     ends = ended(tmp_path)
-    assert [end["trial_id"] for end in ends] == [KEY, "second"]
+    assert [(end["trial_id"], end["status"]) for end in ends] == [(KEY, "lost"), ("second", "lost")]
     assert ends[0]["attempt"] == "uid-of-its-start"
     (start,) = [e for e in read_events(StorePaths(tmp_path)) if e["kind"] == "attempt_started"]
     assert (start["trial_id"], start["packed"], ends[1]["attempt"]) == ("second", 3, start["uid"])
