@@ -76,7 +76,7 @@ def check(paths: StorePaths) -> list[str]:
 _CANARIES = """
 SELECT metric_id, coalesce(a.host, 'an unknown machine'), (extra->'$.canary')::VARCHAR, min(m.trial_id)
 FROM measurement m LEFT JOIN attempt_started a ON a.uid = m.attempt
-WHERE extra->'$.canary' IS NOT NULL GROUP BY ALL ORDER BY metric_id, min(m.written_at), 2, 3"""
+WHERE (extra->'$.canary') IS NOT NULL GROUP BY ALL ORDER BY metric_id, min(m.written_at), 2, 3"""
 """What the networks of the metrics made of the fixed test images, in the order it was seen."""
 
 
