@@ -29,8 +29,9 @@ from ablate_reports.data import (
 )
 from ablate_reports.groups import Group, groups
 from ablate_reports.luck import luck
+from ablate_reports.notes import notes
 from ablate_reports.shared import fit_shared
-from ablate_reports.statistics import NO_SPREAD, ONE_SEED, Contrast, Mean, Model
+from ablate_reports.statistics import Contrast, Mean, Model
 from ablate_reports.verdicts import Compared, Situation, Verdict, headline, judge, marker, remarks
 
 if TYPE_CHECKING:
@@ -161,8 +162,8 @@ def analyse(frames: StudyFrames) -> Analysis:
     rows = _rows(frames, model, scale, ordered)
     detectable = _detectable(frames, model)
     situation = _situation(frames, primary, scale, model, rows, detectable)
-    notes = _notes(frames, primary, scale, model, flat)
-    return Analysis(frames, found, primary, scale, model, rows, situation, detectable, notes, whole)
+    said = notes(frames, primary, [g for g in found if g is not primary], scale, model, flat)
+    return Analysis(frames, found, primary, scale, model, rows, situation, detectable, said, whole)
 
 
 def _margin(frames: StudyFrames, scale: str) -> float | None:
@@ -186,7 +187,7 @@ def _rows(frames: StudyFrames, model: Model | None, scale: str, values: Mapping[
         mean, contrast = means.get(arm.arm_id), contrasts.get(arm.arm_id)
         verdict = (
             None
-            if contrast is None
+            if contrast is None or contrast.low is None  # nothing is judged without an interval
             else judge(contrast.low, contrast.high, margin, lower_is_better=frames.lower_is_better)
         )
         rows.append(
@@ -324,69 +325,3 @@ def _baseline_problem(base: ArmRow | None) -> str:
     if base.planned and base.failed + base.diverged == base.planned:
         return "failed or diverged in every trial"
     return "has no value" if base.done else "has not finished yet"
-
-
-def _notes(frames: StudyFrames, primary: Group | None, scale: str, model: Model | None, flat: list[float]) -> list[str]:
-    """Caveats the reader must see beside the numbers."""
-    found = []
-    labels = frames.labels
-    for same in frames.namesakes:
-        found.append(
-            f"One arm under several names, which all compute the same: {' = '.join(map(formats.short, same))}."
-        )
-    found += _measured_alike(frames, primary)
-    if scale == "linear":
-        bad = sum(v <= 0 for v in flat)
-        found.append(
-            f"{bad} of {len(flat)} values are not positive, so the analysis is on the metric's own scale: "
-            "differences are "
-            "absolute, means are arithmetic, and the relative margin cannot be applied."
-        )
-    if primary and primary.refused:
-        found.append(
-            f"{primary.refused} measurements were refused: their sample count is not the one their metric declares."
-        )
-    if frames.study["metric"]["at"] == "best":
-        found.append("Values are each trial's best over its measured steps, which flatters noisy arms.")
-    if primary and primary.lower_is_better != frames.lower_is_better:
-        found.append("The study declares the opposite direction of its metric's definition; the study's is used.")
-    found += _spread_notes(frames, model)
-    if model and model.no_spread:
-        found.append(f"{NO_SPREAD[0].upper()}{NO_SPREAD[1:]}. Check that the seed reaches the training.")
-    ones = [formats.short(labels[a]) for a, seeds in (model.values if model else {}).items() if len(seeds) == 1]
-    if ones:
-        found.append(f"{ONE_SEED[0].upper()}{ONE_SEED[1:]} for {', '.join(ones)}.")
-    return found
-
-
-def _spread_notes(frames: StudyFrames, model: Model | None) -> list[str]:
-    """Which arms are judged by their own spread."""
-    if model is None:
-        return []
-    found, labels, base = [], frames.labels, str(frames.baseline)
-    if model.own:
-        names = ", ".join(f"{formats.short(labels[a])} ({formats.times(r)})" for a, r in model.own.items())
-        found.append(f"Spread out of line with the other arms, judged with its own variance: {names}.")
-    leaning = model.leaning([(a, base) for a in model.values if a != base and len(model.values[a]) > 1])
-    if base in leaning and base not in model.own:
-        found.append(
-            f"The baseline's seeds spread {formats.times(model.spread[base].ratio)} as much as the others'. Every "
-            "comparison leans on it, so its own variance is used; more seeds of the baseline would narrow them all."
-        )
-    return found
-
-
-def _measured_alike(frames: StudyFrames, primary: Group | None) -> list[str]:
-    """What must be known where arms share their networks, or are not measured under one condition."""
-    arms, networks = len(frames.arms), len(set(frames.trained.values()))
-    found = []
-    if networks < arms:
-        found.append(
-            f"{arms} arms are measured from {networks} trainings: arms of one training share its trials and their "
-            "cost, and are compared within each trial."
-        )
-    if primary and primary.varied:
-        found.append(
-            f"By design, arms are not measured under one condition; they differ in {', '.join(primary.varied)}."
-        )
-    return found

@@ -51,7 +51,7 @@ def _noise(analysis: Analysis) -> Fact:
     m = analysis.model
     if m is None or not m.sigma:
         return Fact("Seed noise", "unknown", "no arm has two differing seeds")
-    noise = 100 * math.sqrt(math.expm1(m.sigma**2)) if analysis.scale == "log" else None
+    noise = 100 * math.sqrt(math.expm1(min(m.sigma**2, 700.0))) if analysis.scale == "log" else None
     value = f"{noise:.1f}%" if noise is not None else formats.number(m.sigma, 3)
     blocks = ", after seed blocks" if m.blocked else ""
     return Fact("Seed noise", value, f"of one trial, {m.df:g} degrees of freedom{blocks}")

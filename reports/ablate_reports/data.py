@@ -42,6 +42,9 @@ trials were run to confirm a pick, ``trials`` says so in ``confirm``. ``rungs`` 
 of early stopping judged: the metric at that step, and whether it was ``kept``, ``stopped``, or would have been stopped
 and ran on for the ``audit``; a study that stops nothing early has none."""
 
+HUGE = 1e100
+"""A measured value beyond this has no square: it is as little a number as an infinite one."""
+
 DECISIONS = ("kept", "stopped", "audit")
 
 NUMERIC = frozenset(
@@ -259,6 +262,8 @@ def _checked_frame(name: str, frame: pd.DataFrame) -> pd.DataFrame:
         given = frame[column]
         if column in NUMERIC:
             frame[column] = pd.to_numeric(given, errors="coerce").astype("float64")
+            if name == "measurements" and column == "value":
+                frame[column] = frame[column].where(frame[column].abs() < HUGE)
         elif column.endswith("_id") and not (isinstance(given.dtype, pd.StringDtype) and given.notna().all()):
             frame[column] = [str(v) for v in given]  # one by one: a large study has a million of them
     return frame

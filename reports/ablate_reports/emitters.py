@@ -158,7 +158,7 @@ def _paths(a: Analysis) -> dict[str, Any]:
                 "label": s.name,
                 "arm_id": s.row.arm_id,
                 "mean": s.row.value,
-                "verdict": s.verdict,
+                "verdict": s.verdict if s.step is not None and s.step.low is not None else None,
                 "step": _contrast(s.step),
                 "total": _contrast(s.total),
             }

@@ -41,7 +41,7 @@ def change(delta: float | None, scale: str = "log") -> str:
         return ("+" if delta > 0 else "") + number(delta, 3)
     percent = 100 * math.expm1(min(delta, 700.0))
     if percent > 200:
-        return f"×{math.exp(min(delta, 700.0)):,.1f}"
+        return _factor(delta)
     digits = 0 if percent >= 100 else 2 if percent <= -99 else 1  # -99.95 % is not -100 %
     text = f"{percent:+.{digits}f}%"
     return text.replace("-", MINUS)
@@ -53,8 +53,15 @@ def interval(low: float | None, high: float | None, scale: str = "log") -> str |
 
 
 def magnitude(delta: float, scale: str = "log") -> str:
-    """An unsigned difference: ``2.4%``."""
-    return f"{100 * math.expm1(delta):.1f}%" if scale == "log" else number(delta, 2)
+    """An unsigned difference: ``2.4%``; a factor beyond 1000 %."""
+    if scale != "log":
+        return number(delta, 2)
+    return f"{100 * math.expm1(delta):.1f}%" if delta < math.log(11) else _factor(delta)
+
+
+def _factor(delta: float) -> str:
+    factor = math.exp(min(delta, 700.0))
+    return f"×{factor:,.1f}" if factor < 1e6 else f"×{number(factor, 3)}"
 
 
 def times(ratio: float) -> str:

@@ -52,9 +52,9 @@ def difference_of(analysis: Analysis, row: ArmRow) -> tuple[str, str]:
 
 def verdict_of(analysis: Analysis, row: ArmRow) -> str:
     """``▼ better``; empty for the baseline and where nothing was compared."""
-    if row.verdict is None:
+    if row.contrast is None:
         return ""
-    if row.contrast is not None and row.contrast.low is None:
+    if row.verdict is None:
         return "? no interval"
     return f"{analysis.marker(row.verdict)} {row.verdict}"
 
