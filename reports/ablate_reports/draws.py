@@ -191,7 +191,8 @@ def draws_of(frames: StudyFrames, group: Group, scale: str) -> dict[str, dict[in
     steps = {(r.trial_id, r.arm_id): r.step for r in records(group.values)}
     out: dict[str, dict[int, dict[int, float]]] = {}
     for r in records(group.rows):
-        if steps.get((r.trial_id, r.arm_id)) == r.step and math.isfinite(r.value) and math.isfinite(r.seed):
+        usable = math.isfinite(r.value) and (r.value > 0 or scale != "log") and math.isfinite(r.seed)
+        if usable and steps.get((r.trial_id, r.arm_id)) == r.step:
             y = math.log(r.value) if scale == "log" else float(r.value)
             out.setdefault(r.arm_id, {}).setdefault(int(r.seed), {})[int(r.draw)] = y
     return out

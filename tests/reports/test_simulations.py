@@ -103,6 +103,24 @@ def test_a_short_simulation_without_the_guard_sees_what_it_is_for(monkeypatch: p
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("behind", [0.0, 0.02])
+def test_the_best_arm_is_among_those_in_bold(behind: float) -> None:
+    """Arm 0 is the best by `behind`, at worst by nothing: held against the best-looking arm it is rarely left out."""
+    rng, left_out, runs = np.random.default_rng(3), 0, 400
+    for _ in range(runs):
+        y = 0.013 * (rng.normal(0, 1, (10, 3)) + rng.normal(0, 1, 3))
+        y[1:] += behind
+        best = int(y.mean(axis=1).argmin())
+        model = fit({f"a{i}": dict(enumerate(map(float, row))) for i, row in enumerate(y)})
+        assert model is not None
+        if best:
+            found = model.compare([(f"a{i}", f"a{best}") for i in range(10) if i != best])
+            low = next(c.low for c in found if c.arm == "a0")
+            left_out += low is not None and low > 0
+    assert left_out / runs <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 @pytest.mark.parametrize("seed_sd", [0.0, 1.0])
 @pytest.mark.parametrize("lost", [0, 5])
@@ -112,7 +130,7 @@ def test_intervals_cover_95_percent(
     tally = simulate(1500, seeds=seeds, seed_sd=seed_sd, lost=lost)
     print(f"n={seeds} seed_sd={seed_sd} lost={lost}: {tally}")
     assert 0.94 <= tally.contrast_coverage <= 0.96
-    assert 0.935 <= tally.mean_coverage <= 0.97
+    assert 0.94 <= tally.mean_coverage <= 0.96
     assert tally.family_error <= 0.055
 
 

@@ -172,7 +172,7 @@ def _spec(analysis: Analysis, every: list[Step | Refused]) -> dict[str, Any]:
     shown = [(i, s) for i, s in enumerate(every) if isinstance(s, Step) and s.row.value is not None]
     everything = [v for _, s in shown for v in (*s.row.seeds.values(), s.row.low, s.row.high) if v is not None]
     low, high = min(everything), max(everything)
-    log = analysis.scale == "log" and high > 3 * low
+    log = analysis.scale == "log" and high > 3 * low > 0
     places = {s.row.arm_id: (i, s.row.value) for i, s in shown}
     shapes: list[dict[str, Any]] = []
     hatched: list[dict[str, Any]] = []

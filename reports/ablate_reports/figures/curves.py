@@ -102,7 +102,7 @@ def _spec(analysis: Analysis, table: pd.DataFrame, arms: list[ArmRow]) -> dict[s
         data += [trace | {"meta": number[r.arm_id]} for trace in _traces(r, rows, key.colour, key.dash)]
     shown = table[table["arm_id"].isin([r.arm_id for r in arms])]
     low, high = float(shown["mean"].min()), float(shown["mean"].max())
-    log = analysis.scale == "log" and high > 2 * low
+    log = analysis.scale == "log" and high > 2 * low > 0
     name = formats.safe(analysis.metric_axis, 60)
     y = axis(name)
     if log:
