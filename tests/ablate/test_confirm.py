@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,15 +18,24 @@ from ablate.launch.confirm import FIRST_SEED, Confirming, confirming, fresh_seed
 from ablate.space.keys import train_key
 from ablate.store import Journal, StorePaths, open_frames, record_confirmation, seeds, studies
 from ablate_reports import StudyFrames, analyse, sections
+from ablate_reports.accounting import by_level
+from ablate_reports.findings import confirmation
 
 FRESH = [FIRST_SEED + i for i in range(5)]
 
 
-@pytest.fixture
-def paths(tmp_path: Path) -> StorePaths:
-    found = StorePaths(tmp_path / "store")
+@pytest.fixture(scope="module")
+def explored(tmp_path_factory: pytest.TempPathFactory) -> StorePaths:
+    """A finished study; tests that write take a copy."""
+    found = StorePaths(tmp_path_factory.mktemp("confirm") / "store")
     write(found, plan())
     return found
+
+
+@pytest.fixture
+def paths(explored: StorePaths, tmp_path: Path) -> StorePaths:
+    shutil.copytree(explored.root, tmp_path / "store")
+    return StorePaths(tmp_path / "store")
 
 
 @pytest.fixture
@@ -46,6 +56,10 @@ def run(paths: StorePaths, *labels: str, number: int | None = None, lost: int = 
 
 def analysis(paths: StorePaths) -> Any:
     return analyse(StudyFrames.from_mapping(open_frames(paths, "paths")))
+
+
+def confirmed(paths: StorePaths) -> Any:
+    return confirmation(analysis(paths))
 
 
 @pytest.mark.parametrize(
@@ -69,10 +83,10 @@ def test_seeds_are_those_of_before_and_new_ones_only_when_asked_for(
     assert fresh_seeds(number, before, explored) == (tuple(found), stale)
 
 
-def test_the_plan_is_the_recorded_arms_on_fresh_seeds(paths: StorePaths) -> None:
+def test_the_plan_is_the_recorded_arms_on_fresh_seeds(explored: StorePaths) -> None:
     wanted = plan()
     best = wanted.arm("meanflow/0.001")
-    made = confirming(paths, open_frames(paths, "paths"), [best.id])
+    made = confirming(explored, open_frames(explored, "paths"), [best.id])
     assert [arm.id for arm in made.plan.arms] == [wanted.baseline.id, best.id]
     assert (made.seeds, made.new) == (tuple(FRESH), 5)
     assert len(made.plan.trials) == 10
@@ -88,7 +102,7 @@ def test_what_confirms_is_in_no_table_of_the_exploration(paths: StorePaths) -> N
     after = analysis(paths)
     assert after.rows == before.rows
     assert after.situation == before.situation
-    assert after.findings.levels == before.findings.levels
+    assert by_level(after.frames, set()) == by_level(before.frames, set())
     frames = open_frames(paths, "paths")
     assert frames["trials"]["confirm"].sum() == 10
     assert not frames["trials"]["stale"].any()
@@ -97,12 +111,11 @@ def test_what_confirms_is_in_no_table_of_the_exploration(paths: StorePaths) -> N
         "after all others: the order of the arms is the space's"
     )
     assert studies(paths)[0]["trials"] == 18
-    assert [arm for arm in after.frames.ordered if arm in after.findings.confirmed.model.values] == list(
-        after.findings.confirmed.model.values
-    ), "arms of one training are put into layers by their order"
-    confirmed = after.findings.confirmed
-    [one] = confirmed.found
-    assert (after.frames.label(one.arm), one.verdict, one.contrast.n, confirmed.stale) == (
+    found = confirmation(after)
+    [one] = found.found
+    mine = list(found.model.values)
+    assert [arm for arm in after.frames.ordered if arm in mine] == mine, "layers of one training depend on the order"
+    assert (after.frames.label(one.arm), one.verdict, one.contrast.n, found.stale) == (
         "meanflow/0.001",
         "better",
         4,
@@ -117,7 +130,7 @@ def test_only_numbers_that_mean_the_same_confirm(paths: StorePaths) -> None:
         record_confirmation(journal, made.plan)
         measure(journal, plan(), made.plan.evaluations, value, reference_sha256="two")
     found = analysis(paths)
-    assert sections.confirmation(found) == [
+    assert sections.confirmed(found, confirmation(found)) == [
         "meanflow/0.001 is not confirmed: the baseline has no value on fresh seeds.",
         "Of 10 confirming trials, 10 have no value that means the same as the explored ones.",
     ]
@@ -125,19 +138,13 @@ def test_only_numbers_that_mean_the_same_confirm(paths: StorePaths) -> None:
 
 def test_a_second_call_continues_and_more_seeds_must_be_asked_for(paths: StorePaths) -> None:
     first = run(paths, "meanflow/0.001", number=2)
+    write(paths, replace(plan(), space_sha256="0" * 64))  # an edited space keeps what was confirmed
     again = run(paths, "meanflow/0.001")
     assert (again.seeds, again.new) == (first.seeds, 0)
     assert {t.key for t in again.plan.trials} == {t.key for t in first.plan.trials}
     more = run(paths, "sct_linear/0.001", number=3)
     assert (more.seeds, more.new) == ((*first.seeds, FIRST_SEED + 2), 1)
-    assert len(analysis(paths).findings.confirmed.found) == 2
-
-
-def test_an_edited_space_keeps_what_was_confirmed(paths: StorePaths) -> None:
-    run(paths, "meanflow/0.001")
-    edited = replace(plan(), space_sha256="0" * 64)
-    write(paths, edited)
-    assert analysis(paths).findings.confirmed.found[0].verdict == "better"
+    assert len(confirmed(paths).found) == 2
 
 
 def test_seeds_that_are_explored_later_are_stale(paths: StorePaths) -> None:
@@ -147,8 +154,8 @@ def test_seeds_that_are_explored_later_are_stale(paths: StorePaths) -> None:
     assert (frames["trials"]["confirm"].sum(), frames["trials"]["stale"].sum()) == (0, 4)
     found = analysis(paths)
     assert {row.n for row in found.rows} == {5}, "they belong to the exploration now"
-    assert found.findings.confirmed.stale == FRESH[:2]
-    assert found.findings.confirmed.found[0].verdict == "inconclusive"
+    assert confirmation(found).stale == FRESH[:2]
+    assert confirmation(found).found[0].verdict == "inconclusive"
     with pytest.raises(AblateError, match=r"seeds 1000, 1001 were run to confirm and explored since.*--seeds 2"):
         confirming(paths, frames, [])
     assert confirming(paths, frames, [], 2).seeds == (2000, 2001)
@@ -166,11 +173,6 @@ def test_the_command_picks_the_best_arm_and_says_what_fresh_seeds_say(ablate: Ca
     assert "10 trials, 10 finished in the store" in ended.out
     assert f"Confirmed on 4 fresh seeds: {labels[0]} is better than the baseline fm/0.001, −" in ended.out
     assert "Of 10 confirming trials, 1 diverged." in ended.out
-    events = [json.loads(line) for line in ablate("confirm", "paths", "--json").out.splitlines()]
-    assert [event["event"] for event in events] == ["summary", "confirmed"]
-    assert events[1]["confirmed"]["arms"][0]["verdict"] == "better"
-    report = json.loads(ablate("report", "--json", "--out", "-").out)
-    assert report["findings"]["confirmed"] == events[1]["confirmed"]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +184,10 @@ def test_the_command_picks_the_best_arm_and_says_what_fresh_seeds_say(ablate: Ca
         (["paths", "--seeds", "0"], "--seeds is the number of fresh seeds of each arm, at least 1, got 0"),
     ],
 )
-def test_a_mistake_is_one_line(ablate: Call, paths: StorePaths, words: list[str], part: str) -> None:
+def test_a_mistake_is_one_line(
+    ablate: Call, explored: StorePaths, monkeypatch: pytest.MonkeyPatch, words: list[str], part: str
+) -> None:
+    monkeypatch.setenv("ABLATE_HOME", str(explored.root))
     ended = ablate("confirm", *words)
     assert (ended.code, ended.out) == (ExitCode.USAGE, "")
     assert ended.err.count("\n") == 1
@@ -210,5 +215,10 @@ def test_it_trains_on_a_real_ray_and_the_report_confirms(ablate: Call, tmp_path:
     assert "onfirmed on 2 fresh seeds: meanflow/0.001" in done.stdout
     found = analysis(StorePaths(tmp_path / "store"))
     assert {row.n for row in found.rows} == {2}
-    assert found.findings.confirmed.found[0].contrast.n == 2
-    assert json.loads(ablate("confirm", "paths", "--json").out.splitlines()[0])["skipped"] == 4
+    assert confirmation(found).found[0].contrast.n == 2
+    events = [json.loads(line) for line in ablate("confirm", "paths", "--json").out.splitlines()]
+    assert [event["event"] for event in events] == ["summary", "confirmed"]
+    assert events[0]["skipped"] == 4
+    assert events[1]["confirmed"]["arms"][0]["contrast"]["n"] == 2
+    report = json.loads(ablate("report", "--json", "--out", "-").out)
+    assert report["findings"]["confirmed"] == events[1]["confirmed"]
