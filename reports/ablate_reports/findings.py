@@ -16,6 +16,7 @@ from ablate_reports.confirming import any_confirming, fresh_values
 from ablate_reports.data import definition, records
 from ablate_reports.equivalence import Equivalence, equivalences
 from ablate_reports.factorial import Factorial, factorial
+from ablate_reports.importances import SEARCHES, Importance, importances
 from ablate_reports.luck import Confirmed, Luck, confirm, luck
 from ablate_reports.rungs import Rung, Speed, rung_values, speeds
 from ablate_reports.sample_bias import SampleFamily, sample_families
@@ -66,6 +67,7 @@ class Findings:
         levels: lost trials by level.
         claims: declared claims, judged as a family of their own.
         single_runs: published tables of single runs, with an assumed noise.
+        importances: search plan -> its axes, the most important first.
         seeds: seeds per arm that would find a difference as large as the margin.
     """
 
@@ -80,6 +82,7 @@ class Findings:
     levels: list[accounting.LevelCount]
     claims: Claims
     single_runs: list[SingleRuns]
+    importances: dict[str, list[Importance]]
     seeds: power.SeedPlan | None
 
 
@@ -99,6 +102,7 @@ def find(a: Analysis) -> Findings:
         levels=accounting.by_level(a.frames, usable),
         claims=judged_claims(a),
         single_runs=_single_runs(a),
+        importances=_importances(a),
         seeds=_seeds(a),
     )
 
@@ -203,6 +207,18 @@ def _single_runs(a: Analysis) -> list[SingleRuns]:
     return of_published(a.frames.published, a.frames.label(base) if base is not None else None)
 
 
+def _importances(a: Analysis) -> dict[str, list[Importance]]:
+    """Of every plan that searches; an arm counts with its mean."""
+    rows, chosen, found = a.frames.study_arms, choices(a.frames), {}
+    for plan in dict.fromkeys(rows.loc[rows["kind"].isin(SEARCHES), "plan"]):
+        members = dict.fromkeys(rows.loc[(rows["plan"] == plan) & rows["kind"].isin(SEARCHES), "arm_id"])
+        arms = [arm for arm in members if arm in a.by_id and a.by_id[arm].value is not None]
+        values = [float(a.by_id[arm].value or 0.0) for arm in arms]
+        if rated := importances([chosen[arm] for arm in arms], values, lower_is_better=a.lower_is_better):
+            found[str(plan)] = rated
+    return found
+
+
 def _seeds(a: Analysis) -> power.SeedPlan | None:
     m = a.model
     if m is None or not m.sigma or not a.margin or m.independent < 2:
@@ -230,6 +246,7 @@ def document(f: Findings) -> dict[str, Any]:
         "levels": [{**asdict(c), "fails_more_often": c.fails_more_often} for c in f.levels],
         "claims": {"comparisons": f.claims.comparisons, "judged": [claim_document(c) for c in f.claims.judged]},
         "single_runs": [{**asdict(s), "sentence": s.sentence()} for s in f.single_runs],
+        "importances": {plan: [asdict(i) for i in some] for plan, some in f.importances.items()},
         "seeds": None if f.seeds is None else {**asdict(f.seeds), "sentence": f.seeds.sentence()},
     }
 

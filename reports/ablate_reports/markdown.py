@@ -53,6 +53,8 @@ def blocks(a: Analysis, level: int = 1) -> list[str]:
             table(diff),
             table(means),
         ]
+    for sentence, lines in sections.importances(a):
+        parts += [f"{two} Which axes explain the search", escaped(sentence), table(lines)]
     for sentence, lines in sections.sample_sizes(a):
         parts += [f"{two} The number of samples", escaped(sentence), table(lines)]
     parts += _beside(a, two, three)

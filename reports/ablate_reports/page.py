@@ -43,6 +43,7 @@ def context(analysis: Analysis) -> dict[str, Any]:
         "claims_introduction": claims_introduction,
         "confirmation": sections.confirmation(analysis),
         "planning": sections.planning(analysis),
+        "importances": sections.importances(analysis),
         "sample_sizes": sections.sample_sizes(analysis),
         "single_runs": sections.single_runs(analysis),
         "rows": [

@@ -103,6 +103,25 @@ def sample_sizes(analysis: Analysis) -> list[tuple[str, Table]]:
     return out
 
 
+def importances(analysis: Analysis) -> list[tuple[str, Table]]:
+    """Which axes explain a search, beside what noise would give: a sentence and a table for every such plan."""
+    out = []
+    for plan, found in analysis.findings.importances.items():
+        above = [formats.short(i.axis, 60) for i in found if i.above_noise]
+        said = f"above what shuffled values give: {formats.listed(above)}" if above else "no axis is above noise"
+        text = (
+            f"Share of each axis of {formats.short(plan)} in what sets the best quarter of its arms apart (PED-ANOVA): "
+            f"{said}. Shares add up to 1 whatever the data; only those above noise say anything."
+        )
+        rows = [
+            [formats.short(i.axis, 60), str(i.levels), f"{i.share:.2f}", f"{i.noise_95:.2f}",
+             "above" if i.above_noise else "not told from it"]
+            for i in found
+        ]  # fmt: skip
+        out.append((text, Table(["Axis", "Levels", "Share", "95% of noise below", "Against noise"], rows)))
+    return out
+
+
 def single_runs(analysis: Analysis) -> list[tuple[str, Table]]:
     """Published tables of single runs, judged with an assumed noise."""
     out = []
