@@ -345,3 +345,32 @@ def test_the_command_names_what_is_not_possible_and_ends_with_3(
 def test_asked_is_empty_where_everything_is_measured(store: StorePaths) -> None:
     found: Asked = asked(store, [], [])
     assert (found.name, found.tasks, len(found.skipped)) == ("ways", [], 10)
+
+
+def test_what_the_store_has_is_measured_again_under_the_identity_of_today(
+    copied: StorePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An extractor has changed: the old numbers stay, apart; once all networks have new ones, these are compared."""
+    from ablate_core import evaluation
+    from ablate_reports.pairs import apart
+
+    found = asked(copied, ["ways"], [], again=True)
+    assert (len(found.tasks), found.skipped) == (10, [])
+    before, build = analyse(StudyFrames.from_mapping(open_frames(copied, "ways"))), evaluation.build_metric
+
+    def changed_metric(*how: Any) -> Any:
+        metric = build(*how)
+        metric.definition = metric.definition | {"weights": "of today"}
+        return metric
+
+    monkeypatch.setattr(evaluation, "build_metric", changed_metric)
+    for task in found.tasks[:1]:
+        assert work(copied, [task]) == ["done"]
+    some = analyse(StudyFrames.from_mapping(open_frames(copied, "ways")))
+    assert [r.value for r in some.rows] == [r.value for r in before.rows], "one new number changes nothing"
+    assert apart(some) == []
+    assert set(work(copied, found.tasks[1:])) == {"done"}
+    assert before.primary is not None
+    after = analyse(StudyFrames.from_mapping(open_frames(copied, "ways")))
+    assert {g.metric.get("weights") for g in after.groups} == {None, "of today"}
+    assert [r.n for r in after.rows] == [2] * 5
