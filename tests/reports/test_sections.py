@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 
+import numpy as np
 import pandas as pd
+import pytest
 from simulated_study import METRIC, component_study, rich_study, study
 from test_analysis import changed
 
-from ablate_reports import StudyFrames, analyse, render_html, sections
+from ablate_reports import StudyFrames, analyse, render_html, render_json, sections
 
 
 def test_claims_stand_apart_with_status_reading_and_reason() -> None:
@@ -22,15 +25,15 @@ def test_claims_stand_apart_with_status_reading_and_reason() -> None:
     assert introduction.startswith(
         "Of 4 claims declared in the space: 1 holds, 1 fails, 1 undecided and 1 not understood."
     )
-    html = render_html(component_study())
-    assert html.index('id="claims"') < html.index('id="arms"')
-    assert "✗ fails" in html
+    page = render_html(component_study())
+    assert page.index('id="claims"') < page.index('id="arms"')
+    assert "✗ fails" in page
 
 
 def test_a_study_without_claims_has_no_such_section_and_says_so_in_the_methods() -> None:
-    html = render_html(study())
-    assert 'id="claims"' not in html
-    assert "No claim was declared before the run" in html
+    page = render_html(study())
+    assert 'id="claims"' not in page
+    assert "No claim was declared before the run" in page
 
 
 def confirmed() -> StudyFrames:
@@ -80,8 +83,7 @@ def test_metrics_of_several_sample_sizes_are_read_off_at_no_end() -> None:
     assert "5,000, 10,000 and 20,000 samples" in text
     line = next(row for row in table.rows if row[0] == "fm")
     assert abs(float(line[4].replace(",", "")) - 20_000) < 1
-    html = render_html(a.frames)
-    assert "The number of samples" in html
+    assert "The number of samples" in render_html(a.frames)
 
 
 def test_published_single_runs_are_judged_with_an_assumed_noise() -> None:
@@ -99,3 +101,33 @@ def test_lost_trials_are_counted_by_level() -> None:
     assert sentences == [s for s in sentences if "trig-huber diverges more often" in s]
     assert ["schedule", "trig", "8", "8", "1", "3", "4"] in [row[:7] for row in table.rows]
     assert sections.lost_by_level(analyse(study()))[1].rows == []
+
+
+def test_draws_per_checkpoint_are_planned_from_both_kinds_of_noise() -> None:
+    frames = study()
+    rows = frames.measurements
+    noise = np.random.default_rng(0).normal(0, 0.01, (2, len(rows)))
+    more = [rows.assign(draw=float(i + 1), value=rows["value"] * np.exp(noise[i])) for i in range(2)]
+    drawn = changed(frames, measurements=pd.concat([rows, *more], ignore_index=True))
+    said = sections.planning(analyse(drawn))[-1]
+    assert "Retraining moves the metric by" in said
+    assert "draw" in said.split("With a training")[1]
+    assert said in html_text(render_html(drawn))
+    assert json.loads(render_json(drawn))["findings"]["noise"]["components"]["draws"] == pytest.approx(3)
+
+
+def test_what_a_study_has_no_data_for_is_silent_on_the_page_and_empty_in_the_document() -> None:
+    frames = study({"fm": 0.0, "ct": -1.0, "scd": -0.9}, every=2000)
+    found = json.loads(render_json(frames))["findings"]
+    empty = {"plans", "noise", "confirmed", "rungs", "speeds", "samples", "single_runs", "importances"}
+    assert {key: found[key] for key in empty if found[key]} == {}
+    assert found["claims"]["judged"] == []
+    assert not any(level["fails_more_often"] or level["failed"] or level["diverged"] for level in found["levels"])
+    page = html_text(render_html(frames))
+    for words in ("Retraining moves", "The number of samples", "Would stopping early", "Which axes explain",
+                  "What single runs can tell", "loses more often", "fresh seeds:", "Claims, declared"):  # fmt: skip
+        assert words not in page
+
+
+def html_text(page: str) -> str:
+    return html.unescape(re.sub(r"<[^>]+>", "", re.sub(r"(?s)<(style|script).*?</\1>", "", page)))
