@@ -120,6 +120,8 @@ class Study:
     def _labelled(self, frame: pd.DataFrame) -> pd.DataFrame:
         found = frame.copy()
         found.insert(0, "label", [self.frames.label(arm) for arm in found["arm_id"]])
+        trials = self.frames.trials
+        found["confirm"] = found["trial_id"].isin(trials.loc[trials["confirm"], "trial_id"])
         return found
 
     def __repr__(self) -> str:

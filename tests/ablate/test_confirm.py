@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from written_study import Call, call_ablate, measure, plan, value, write
 
+from ablate import open as open_store
 from ablate.errors import AblateError, ExitCode
 from ablate.launch.confirm import FIRST_SEED, Confirming, confirming, fresh_seeds
 from ablate.space.keys import train_key
@@ -111,6 +112,9 @@ def test_what_confirms_is_in_no_table_of_the_exploration(paths: StorePaths) -> N
         "after all others: the order of the arms is the space's"
     )
     assert studies(paths)[0]["trials"] == 18
+    numbers = open_store(paths.root).measurements()
+    assert numbers["confirm"].sum() == 9
+    assert set(numbers.loc[numbers["confirm"], "seed"]) == set(FRESH)
     found = confirmation(after)
     [one] = found.found
     mine = list(found.model.values)
