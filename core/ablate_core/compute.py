@@ -34,5 +34,9 @@ class Compute:
         """CPU seconds this trial has used, counted from any moment."""
         return time.process_time()
 
+    def costs(self) -> dict[str, float]:
+        """What computing has cost since the last call beside the computation, by name, for the log."""
+        return {}
+
 
 ALONE = Compute()

@@ -51,6 +51,11 @@ class TrainConfig(Frozen):
     weight_decay: float = Field(0.0, ge=0)
     grad_clip: float = Field(1.0, ge=0, description="largest global gradient norm; 0 is off")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of matrix products; times stay fp32")
+    compile: bool = Field(
+        False,
+        json_schema_extra=NUISANCE,
+        description="torch.compile the network: equal to rounding, pays in long trainings; docs/performance.md",
+    )
     ema: tuple[float, ...] = Field((0.999,), description="decays of the evaluation averages kept while training")
     snapshot_every: int = Field(
         0,

@@ -32,6 +32,7 @@ from ablate_core.checkpoint import (
     save_snapshot,
     training_id,
 )
+from ablate_core.compiled import chosen
 from ablate_core.compute import ALONE, Compute
 from ablate_core.config import PostHocEMA, TrialConfig
 from ablate_core.ema import EMA, follow
@@ -90,6 +91,7 @@ def train(
         ValueError: the config is illegal, the data cannot be read or do not suit it, or `folder` holds another trial.
     """
     tell = report or (lambda event: None)
+    compute = chosen(config, compute)
     clock = Clock(device, compute.cpu_seconds)
     total, step = config.train.steps, 0
 
@@ -201,8 +203,9 @@ def train(
                 tell({"kind": "scalar", "step": found[0], "values": meter.means(), "wall_seconds": clock.wall()})
                 return result("diverged", *found)
         if log_now:
-            rate = config.train.batch_size * (step - lap_began) / clock.lap()
-            values = {**meter.means(), "lr": lr, "images_per_second": rate}
+            costs = compute.costs()
+            rate = config.train.batch_size * (step - lap_began) / (clock.lap() - costs.get("compile_seconds", 0.0))
+            values = {**meter.means(), **costs, "lr": lr, "images_per_second": rate}
             tell({"kind": "scalar", "step": step, "values": values, "wall_seconds": clock.wall()})
             tell({"kind": "progress", "step": step, "steps": total})
             meter.reset()
