@@ -299,6 +299,9 @@ def test_settings_are_yaml_with_commas_between_values() -> None:
         {"eval.nfe": 1, "eval.ema": None}, {"eval.nfe": 1, "eval.ema": {"sigma_rel": 0.1}},
         {"eval.nfe": 2, "eval.ema": None}, {"eval.nfe": 2, "eval.ema": {"sigma_rel": 0.1}},
     ]  # fmt: skip
+    assert [dict(c) for c in combinations(["eval.also=[kid, curve],[]"])] == [
+        {"eval.also": ["kid", "curve"]}, {"eval.also": []},
+    ]  # fmt: skip
     assert list(combinations([])) == [()]
     with pytest.raises(AblateError, match=r"eval\.nfe is set twice"):
         list(combinations(["eval.nfe=1", "eval.nfe=2"]))

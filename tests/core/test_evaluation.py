@@ -285,6 +285,9 @@ def test_points_are_scored_by_energy_distance_and_shown_as_densities(tmp_path: P
         ("digits", "energy_distance", {}, "energy_distance is for points, data digits has images"),
         ("digits", "fd_digits", {"reference": "x.npz"}, "eval.reference is for fid; fd_digits has its own"),
         ("digits", "fd_digits", {"extractor": "x.pt"}, "eval.extractor is for fid; fd_digits has its own"),
+        ("digits", "fd_digits", {"resize": "torch"}, "eval.resize is for fid; fd_digits takes images as they are"),
+        ("gaussians", "energy_distance", {"also": ["kid"]}, "eval.also kid: needs features of images; leave it out"),
+        ("digits", "fd_digits", {"also": ["infinity"]}, "a limit needs 3 sizes of at least 5,000 samples, got"),
         ("digits", "fid", {"extractor": "/none/x.pt"}, "eval.extractor: no Inception weights at /none/x.pt"),
     ],
 )
