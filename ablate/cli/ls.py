@@ -19,6 +19,7 @@ def ls(
     from ablate.cli import present
     from ablate.cli.report import study_frames, study_name
     from ablate.store import StorePaths, studies
+    from ablate_reports.groups import groups
 
     paths = StorePaths(store_root(store))
     if study is None:
@@ -39,6 +40,9 @@ def ls(
         numbers = numbers[numbers["metric_name"] == name]  # not what is measured beside it
     if frames.declares:
         numbers = numbers[numbers["declared"].eq(True)]
+    primary, _ = groups(frames)
+    compared = numbers["metric_id"] == (primary.metric_id if primary else "")
+    numbers = numbers.assign(compared=compared).sort_values("compared", kind="stable")  # those of the report count
     last = {(m["arm_id"], m["trial_id"]): m for m in numbers.to_dict("records")}
     rows: list[dict[str, Any]] = [
         _row(t, frames.label(arm), last.get((arm, t["trial_id"])))
@@ -57,7 +61,8 @@ def ls(
     head = ["trial", "arm", "seed", "status", "steps", "metric", "value", "took", ""]
     cells = [
         [
-            r["trial"], r["arm"], r["seed"], r["status"], r["steps"], r["metric"],
+            r["trial"], r["arm"], r["seed"], r["status"], r["steps"],
+            r["metric"] if r["compared"] in (True, None) else f"{r['metric']} ({r['metric_id']}: not compared)",
             None if r["value"] is None else f"{r['value']:.4g}", present.duration(r["wall_seconds"]),
             r["reason"] or ("confirms" if r["confirm"] else ""),
         ]
@@ -75,6 +80,8 @@ def _row(trial: dict[Hashable, Any], label: str, last: dict[Hashable, Any] | Non
         "status": trial["status"],
         "steps": int(_number(trial["steps_done"]) or 0),
         "metric": last["metric_name"] if last else None,
+        "metric_id": last["metric_id"] if last else None,
+        "compared": bool(last["compared"]) if last else None,
         "value": _number(last["value"]) if last else None,
         "wall_seconds": _number(trial["wall_seconds"]),
         "confirm": bool(trial["confirm"]),

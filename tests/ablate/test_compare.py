@@ -121,6 +121,8 @@ def test_numbers_of_another_meaning_are_never_compared(
         "is not measured as it is compared (1 trial): metric.reference_sha256 is 'two', compared is 'one'" in ended.err
     )
     assert "--allow-mixed" in ended.err
+    listed = {(t["arm"], t["seed"]): t["compared"] for t in json.loads(ablate("ls", "paths", "--json").out)}
+    assert [place for place, same in listed.items() if not same] == [(wanted.arms[1].label, 2)]
     found = json.loads(ablate(*words, "--allow-mixed", "--json").out)
     assert (found["arm"]["n"], found["reference"]["n"], len(found["left_out"])) == (2, 3, 1)
     assert ablate("compare", wanted.arms[2].label, "baseline").code == ExitCode.COMPLETE, "others are not concerned"
