@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,8 +66,10 @@ class Flat:
         groups = [{**group, "params": list(range(count))} for group in optimizer["param_groups"]]
         states: dict[int, dict[str, Any]] = {i: {} for i in range(count)} if optimizer["state"] else {}
         for key, value in optimizer["state"].get(0, {}).items():
-            everywhere = not isinstance(value, Tensor) or value.shape != self.whole.shape  # such as a count of steps
-            values = [value] * count if everywhere else self.named(value).values()
+            if isinstance(value, Tensor) and value.shape == self.whole.shape:
+                values = list(self.named(value).values())
+            else:  # such as a count of steps: each its own, since an optimiser counts in place
+                values = [copy.deepcopy(value) for _ in states]
             for state, own in zip(states.values(), values, strict=True):
                 state[key] = own
         return {"state": states, "param_groups": groups}

@@ -79,6 +79,10 @@ class MemberNetwork(Network):
         assert isinstance(flat.net, Network)
         self.net, self.flat, self.role, self._player = flat.net, flat, role, player
 
+    @property
+    def drops(self) -> bool:
+        return self.net.drops
+
     def use_dropout(self, seed: int | None) -> None:
         self.net.use_dropout(seed)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import torch
@@ -20,9 +20,10 @@ class Rendezvous:
     """Answers what the members ask: the largest possible part of them at a time."""
 
     def __init__(self) -> None:
-        self._stacks: dict[str, Stack] = {}
-        self._places: dict[Flat, tuple[Stack, int]] = {}
-        self._lonely: set[Flat] = set()
+        self._stacks: dict[str, Stack] = {}  # by role
+        self._in_use: dict[tuple[str, int], Flat] = {}  # by role and member: the network it called last
+        self._owed: set[Stack] = set()  # had a part in a graph that is not differentiated yet
+        self._lonely: set[Flat] = set()  # likewise, by calls of their own
         self._never: set[Kind] = set()
 
     def serve(self, living: Sequence[Player[Any]]) -> Sequence[Player[Any]]:
@@ -31,23 +32,24 @@ class Rendezvous:
         All members wait. A backward pass is made when nothing else is asked for, so that it is one for all; a call
         without a graph goes before one with a graph (guidance comes before the prediction), so that predictions meet.
         """
-        groups: dict[Any, list[Player[Any]]] = {}
+        groups: dict[Kind, list[Player[Any]]] = {}
         for player in living:
             if isinstance(player.asked, Call):
                 groups.setdefault(player.asked.kind, []).append(player)
+                self._in_use[player.asked.kind.role, player.number] = player.asked.flat
         if not groups:
             self._differentiate(living)
             return living
         kind = min(groups, key=lambda kind: (kind.graph, -len(groups[kind])))
-        self._call(groups[kind])
+        self._call(groups[kind], {player.number for player in living})
         return groups[kind]
 
-    def _call(self, group: Sequence[Player[Any]]) -> None:
+    def _call(self, group: Sequence[Player[Any]], living: Set[int]) -> None:
         calls: list[Call] = [player.asked for player in group]
         answers: Sequence[Any] = [BY_YOURSELF] * len(group)
         if len(group) > 1 and calls[0].kind not in self._never:
             try:
-                answers = self._made_as_one(calls)
+                answers = self._made_as_one(self._stack(calls, living), calls)
             except UnstackableError:
                 self._never.add(calls[0].kind)
             except Exception:  # somebody asks for what cannot be done: all try alone, and it fails alone
@@ -57,39 +59,48 @@ class Rendezvous:
         for player, answer in zip(group, answers, strict=True):
             player.answer = answer
 
-    def _made_as_one(self, calls: Sequence[Call]) -> Sequence[Any]:
-        stack = self._stack(calls)
-        places = [self._places[call.flat][1] for call in calls]
-        counts = [call.rows for call in calls]
+    def _made_as_one(self, stack: Stack, calls: Sequence[Call]) -> Sequence[Any]:
+        places, counts = [stack.place[call.flat] for call in calls], [call.rows for call in calls]
         kind = calls[0].kind
-        if min(counts) == max(counts) or kind.graph or kind.autocast is not None:  # `_ragged_linear` has no graph
+        if kind.graph:
+            self._owed.add(stack)
+        if min(counts) == max(counts) or kind.graph or kind.autocast is not None:  # unequal rows: no graph, no cast
             return made_as_one(stack.module(places), calls, max(counts))
         return made_as_one(stack.module(places, counts), calls, None)
 
-    def _stack(self, calls: Sequence[Call]) -> Stack:
+    def _stack(self, calls: Sequence[Call], living: Set[int]) -> Stack:
+        """The stack of the role: of those who call and of those in it who still live; another only where they change.
+
+        Members may differ in what they call and when. A stack that grew with everybody who calls serves a part of
+        them by picking; one made anew for every group would move all weights back and forth.
+        """
         role = calls[0].kind.role
-        stack, flats = self._stacks.get(role), [call.flat for call in calls]
-        if stack is None or any(self._places.get(flat, (None, 0))[0] is not stack for flat in flats):
-            self._places = {flat: place for flat, place in self._places.items() if place[0] is not stack}
+        stack, callers = self._stacks.get(role), {call.flat for call in calls}
+        old = set() if stack is None else set(stack.flats)
+        in_use = {number: flat for (of, number), flat in self._in_use.items() if of == role and number in living}
+        flats = [flat for _, flat in sorted(in_use.items()) if flat in callers or flat in old]
+        if stack is None or stack.flats != flats:
             stack = self._stacks[role] = Stack(flats)
-            self._places |= {flat: (stack, place) for place, flat in enumerate(flats)}
         return stack
 
     def _differentiate(self, members: Sequence[Player[Any]]) -> None:
         asked: list[Backward] = [player.asked for player in members]
-        torch.autograd.backward([question.loss for question in asked])
-        by_stack: dict[Stack, list[int]] = {}
-        for question in asked:
-            if question.flat in self._places:
-                stack, place = self._places[question.flat]
-                by_stack.setdefault(stack, []).append(place)
-        for stack, places in by_stack.items():
-            stack.hand_out_gradients(places)
-        for flat in self._lonely:
+        losses = [question.loss for question in asked if question.loss.requires_grad]
+        failed: Exception | None = None
+        try:
+            torch.autograd.backward(losses)
+        except Exception as error:
+            failed = error
+        flats = {question.flat for question in asked}
+        for stack in self._owed:
+            stack.hand_out_gradients(flats)
+        for flat in self._lonely & flats:
             flat.gather_gradients()
+        self._owed.clear()
         self._lonely.clear()
-        for player in members:
-            player.answer = None
+        for player, question in zip(members, asked, strict=True):
+            constant = None if question.loss.requires_grad else RuntimeError("the loss does not depend on the weights")
+            player.answer = failed or constant
 
 
 def made_as_one(net: Network, calls: Sequence[Call], rows: int | None) -> Sequence[Any]:
@@ -122,6 +133,6 @@ def _joined(tensors: Sequence[Tensor], rows: int | None) -> Tensor:
 def _divided(whole: Tensor, calls: Sequence[Call], rows: int | None) -> Sequence[Tensor]:
     """The opposite of `_joined`."""
     if rows is None:
-        return whole.split([call.rows for call in calls])
+        return torch.split(whole, [call.rows for call in calls])
     parts = whole.reshape(len(calls), rows, *whole.shape[1:]).unbind(0)
     return [part if call.rows == rows else part[: call.rows] for part, call in zip(parts, calls, strict=True)]

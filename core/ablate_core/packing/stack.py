@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ class Stack:
     def __init__(self, flats: Sequence[Flat]) -> None:
         """Raises UnstackableError where the networks differ in more than the values of their parameters."""
         require_alike([flat.net for flat in flats])
-        self.flats = list(flats)
+        self.flats, self.place = list(flats), {flat: place for place, flat in enumerate(flats)}
         first = flats[0]
         trained = first.whole.requires_grad
         self.weights = first.whole.detach().new_empty(len(flats), len(first.whole))
@@ -59,20 +59,15 @@ class Stack:
         return self._module
 
     @torch.no_grad()
-    def hand_out_gradients(self, members: Iterable[int]) -> None:
-        """After a backward pass: give each network at `members` its part of the gradient."""
+    def hand_out_gradients(self, flats: Set[Flat | None]) -> None:
+        """After a backward pass: give those of its networks that are in `flats` their part of the gradient."""
         if self.gradient is None:
             return
         for slot in self.slots:
-            assert slot.gradient is not None
-            if slot.leaf.grad is not None:
-                slot.gradient.add_(slot.leaf.grad) if slot.written else slot.gradient.copy_(slot.leaf.grad)
-                slot.leaf.grad = None
-            elif not slot.written:
-                slot.gradient.zero_()
-            slot.written = False
-        for member in members:
-            self.flats[member].whole.grad = self._own_gradients[member]
+            slot.settle()
+        for flat, own in zip(self.flats, self._own_gradients, strict=True):
+            if flat in flats:
+                flat.whole.grad = own if flat.whole.grad is None else flat.whole.grad + own
 
     def _cut(self, whole: Tensor | None, at: int, shape: torch.Size) -> Any:
         """One parameter of all networks, (N, *shape), out of (N, P): a view."""
@@ -82,7 +77,7 @@ class Stack:
 def require_alike(nets: Sequence[nn.Module]) -> None:
     """Raises UnstackableError where networks differ in more than the values of their parameters, or drop units."""
     first = nets[0]
-    if not isinstance(first, Network) or type(first).use_dropout is not Network.use_dropout:
+    if not isinstance(first, Network) or first.drops:
         raise UnstackableError("dropout masks are drawn for the rows of one network")
     for net in nets:
         alike = type(net) is type(first) and _described(net) == _described(first)

@@ -55,6 +55,16 @@ class Slot:
         own = leaf.detach().unbind(0)
         self.each: list[Tensor] = [p.t() for p in own] if leaf.ndim == 3 else list(own)
 
+    def settle(self) -> None:
+        """After a backward pass: all of the gradient is where it is wanted, and the next one begins anew."""
+        assert self.gradient is not None
+        if self.leaf.grad is not None:
+            self.gradient.add_(self.leaf.grad) if self.written else self.gradient.copy_(self.leaf.grad)
+            self.leaf.grad = None
+        elif not self.written:
+            self.gradient.zero_()
+        self.written = False
+
 
 class Stacked:
     """N parameters of one shape, `whole` (N, *shape), where a network expects a parameter of that shape."""
@@ -150,7 +160,7 @@ def _batched_linear(rows: Tensor, weight: Stacked, bias: Stacked | None) -> Tens
     slots = [weight.slot, None if bias is None else bias.slot]
     ours = slots[0] is not None and (bias is None or slots[1] is not None) and rows.dtype == weight.dtype
     if ours and torch.is_grad_enabled() and weight.whole.requires_grad and not _transformed_or_cast(rows):
-        out: Tensor = StackedLinear.apply(rows, weight.whole, offset, *slots)  # type: ignore[no-untyped-call]
+        out: Tensor = StackedLinear.apply(rows, weight.whole, offset, *slots)
         return out
     matrix = weight.whole.transpose(1, 2)
     return torch.bmm(rows, matrix) if offset is None else torch.baddbmm(offset[:, None], rows, matrix)
@@ -160,7 +170,7 @@ class StackedLinear(torch.autograd.Function):
     """x W' + b for N networks. The gradients of W and b are written where they are wanted, with no copy in between."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, to_weight: Slot, to_bias: Slot | None
     ) -> Tensor:
         ctx.save_for_backward(rows)
@@ -192,14 +202,14 @@ def _ragged_linear(x: Tensor, samples: int, weight: Stacked, bias: Stacked | Non
     assert weight.slot is not None
     assert weight.rows.counts is not None
     places = range(weight.rows.number) if weight.rows.members is None else weight.rows.members
-    parts = x.split([count * (len(x) // samples) for count in weight.rows.counts])
+    parts = torch.split(x, [count * (len(x) // samples) for count in weight.rows.counts])
     matrices = weight.slot.each
     offsets = None if bias is None or bias.slot is None else bias.slot.each
     if _transformed_or_cast(x):
         each = [torch.mm(part, matrices[place]) for part, place in zip(parts, places, strict=True)]
         return torch.cat(each if offsets is None else [y + offsets[i] for y, i in zip(each, places, strict=True)])
     out = x.new_empty(len(x), weight.shape[0])
-    for place, part, to in zip(places, parts, out.split([len(part) for part in parts]), strict=True):
+    for place, part, to in zip(places, parts, torch.split(out, [len(part) for part in parts]), strict=True):
         if offsets is None:
             torch.mm(part, matrices[place], out=to)
         else:
