@@ -90,7 +90,8 @@ def sample_sizes(analysis: Analysis) -> list[tuple[str, Table]]:
         for arm, line in family.arms.items():
             sizes = ", ".join(f"{n:,}" for n in line.sizes) or "—"
             between = f"{formats.number(line.low)} to {formats.number(line.high)}" if line.low is not None else "—"
-            note = line.note + (f"; left out: {', '.join(f'{n:,}' for n in line.ignored)}" if line.ignored else "")
+            ignored = f"left out: {', '.join(f'{n:,}' for n in line.ignored)}" if line.ignored else ""
+            note = "; ".join(part for part in (line.note, ignored) if part)
             label = formats.short(analysis.frames.label(arm), 80)
             rows.append([label, sizes, formats.number(line.infinity), between, formats.number(line.slope), note])
         sizes = formats.listed([f"{n:,}" for n in family.metric_ids])
