@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 SNAPSHOT_EVERY: Final = 3
 """A snapshot for readers is published at every third ingest."""
+MANY: Final = 64
+"""More tasks than this make it worth while to spend a CPU second on cheaper forks."""
 STOP_SECONDS: Final = 0.5
 """How long a slot may take to see that a stop was asked: what it takes from the queue until then is let end."""
 CONTINUE: Final = "the same command continues from the last checkpoints"
@@ -116,7 +118,7 @@ class Driver:
             yield ""
             return
         cpus = self.options.cpus_per_trial or wanted_cpus or 1.0
-        warm = warm_process(max(1, math.floor(cpus)), self.options.plugins)
+        warm = warm_process(max(1, math.floor(cpus)), self.options.plugins, many=len(self.order) > MANY)
         try:
             yield warm.address
         finally:

@@ -54,6 +54,7 @@ class Journal:
         self._file: Path | None = None
         self._count = 0
         self._torn = False
+        self._dirty = False
         self._synced = time.monotonic()
 
     @property
@@ -104,7 +105,7 @@ class Journal:
         if sync:
             assert self._fd is not None
             os.fsync(self._fd)
-            self._synced = time.monotonic()
+            self._synced, self._dirty = time.monotonic(), False
         return uid
 
     def _open(self) -> None:
@@ -134,6 +135,7 @@ class Journal:
                 self._torn = self._torn or written > 0
                 raise
         self._torn = False
+        self._dirty = True
         self._count += 1
         return uid
 
@@ -142,14 +144,15 @@ class Journal:
         with self._lock:
             if self._fd is not None and self._pid == os.getpid():
                 os.fsync(self._fd)
-                self._synced = time.monotonic()
+                self._synced, self._dirty = time.monotonic(), False
 
     def close(self) -> None:
         """fsync and close; a later ``append`` opens a new file."""
         with self._lock:
             if self._fd is not None and self._pid == os.getpid():
-                with contextlib.suppress(OSError):
-                    os.fsync(self._fd)
+                if self._dirty:
+                    with contextlib.suppress(OSError):
+                        os.fsync(self._fd)
                 os.close(self._fd)
             self._reset()
 

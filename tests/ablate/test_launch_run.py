@@ -100,7 +100,7 @@ def cluster() -> Iterator[None]:
             """It is closed by the fixture."""
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(driving, "warm_process", lambda *_: Lent())
+    patch.setattr(driving, "warm_process", lambda *_, **__: Lent())
     yield
     patch.undo()
     ray.shutdown()
