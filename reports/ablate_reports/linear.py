@@ -18,6 +18,7 @@ from ablate_reports.simultaneous import MaxT
 Array = npt.NDArray[np.float64]
 
 TOLERANCE = 1e-9
+KEPT = 16
 MAX_FAMILY = 150
 """A family larger than this gets Bonferroni limits: the joint law would take longer than the answer is worth."""
 
@@ -47,9 +48,23 @@ class LeastSquares:
         return bool(np.abs(row @ self.projection - row).max(initial=0.0) < 1e-7 * max(1.0, float(np.abs(row).max())))
 
 
+_SVD: dict[tuple[bytes, int], tuple[Array, Array, Array]] = {}
+"""Decompositions of the last designs: steps of training are asked with one design after the other."""
+
+
+def _svd(design: Array) -> tuple[Array, Array, Array]:
+    key = (np.ascontiguousarray(design).tobytes(), design.shape[1])
+    if key not in _SVD:
+        if len(_SVD) >= KEPT:
+            del _SVD[next(iter(_SVD))]
+        u, s, vt = np.linalg.svd(design, full_matrices=False)
+        _SVD[key] = (u, s, vt)
+    return _SVD[key]
+
+
 def least_squares(design: Array, y: Array) -> LeastSquares:
     """Fit by the singular value decomposition of the design (n, p)."""
-    u, s, vt = np.linalg.svd(design, full_matrices=False)
+    u, s, vt = _svd(design)
     rank = int((s > TOLERANCE * max(design.shape) * (s[0] if len(s) else 0.0)).sum()) if s.size else 0
     u, s, vt = u[:, :rank], s[:rank], vt[:rank]
     scores = u.T @ y
