@@ -107,10 +107,11 @@ def _checked(frames: Any, allow_mixed: bool) -> Checked:
 
 def _show(study: Checked) -> None:
     from ablate.cli import present
+    from ablate_reports.sections import LATE
     from ablate_reports.verdicts import count
 
     judged = study.claims.judged
-    cells = [[f"{SIGNS[c.status]} {c.status}", _claim(c), c.reason] for c in judged]
+    cells = [[f"{SIGNS[c.status]} {c.status}", _claim(c), c.reason + f" ({LATE})" * bool(c.late)] for c in judged]
     present.table(study.name, ["", "claim", "because"], cells, styles=[STYLES.get(c.status, "yellow") for c in judged])
     tally = [f"{n} {status}" for status in SIGNS if (n := sum(c.status == status for c in judged))]
     level, family = study.analysis.level, count(study.claims.comparisons, "comparison")

@@ -12,7 +12,7 @@ import duckdb
 import ablate
 from ablate.errors import StoreError
 
-MIGRATIONS: tuple[str, ...] = ("schema.sql", "schema_2.sql", "schema_3.sql", "schema_4.sql")
+MIGRATIONS: tuple[str, ...] = ("schema.sql", "schema_2.sql", "schema_3.sql", "schema_4.sql", "schema_5.sql")
 """SQL files of this package; the n-th (from 1) brings a database from schema version n - 1 to n."""
 
 _VERSION_TABLE = """CREATE TABLE IF NOT EXISTS schema_version(

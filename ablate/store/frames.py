@@ -10,6 +10,7 @@ from ablate.errors import NotHereError
 from ablate.store.paths import StorePaths
 from ablate.store.reader import attempt_facts, frame, reading, rows
 from ablate.store.status import AttemptFact, attempt_status, trial_state
+from ablate_core.identity import canonical_json
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,8 +37,9 @@ def open_frames(
             a large study has millions of points. Default: all of them.
 
     Returns:
-        ``study``: dict; ``published``: list of dicts; and the frames ``arms, study_arms, trials, measurements, curves,
-        artifacts, metric_defs, conditions, environments, attempts, skips`` with the columns of `QUERIES`.
+        ``study``: dict, with ``claims_late`` beside its claims; ``published``: list of dicts; and the frames ``arms,
+        study_arms, trials, measurements, curves, artifacts, metric_defs, conditions, environments, attempts, skips``
+        with the columns of `QUERIES`.
 
     Raises:
         NotHereError: there is no such study.
@@ -55,6 +57,7 @@ def open_frames(
             ]
             queries["curves"] = (sql.replace("GROUP BY", "WHERE p.name = ? GROUP BY"), [curves(names)])
         frames = {name: frame(con, sql, parameters) for name, (sql, parameters) in queries.items()}
+        about |= _declared_late(con, about)
         facts = attempt_facts(con)
     skips, published = json.loads(about.pop("skips") or "[]"), json.loads(about.pop("published") or "[]")
     _add_statuses(frames, facts)
@@ -86,6 +89,16 @@ def _study(con: duckdb.DuckDBPyConnection, paths: StorePaths, study: str | None)
         about[name] = json.loads(about[name]) if about[name] else None
     about["created_at"] = about.pop("written_at").isoformat(timespec="seconds") + "Z"
     return about
+
+
+def _declared_late(con: duckdb.DuckDBPyConnection, about: dict[str, Any]) -> dict[str, Any]:
+    """``claims_late``: of each claim, whether the study had a result when it was first declared; None: not known."""
+    if not about["claims"]:
+        return {}
+    first = dict(rows(con, "SELECT claim, written_at FROM claim WHERE study = ?", [about["name"]]))
+    [(seen,)] = rows(con, "SELECT min(written_at) FROM measurement SEMI JOIN chosen USING (trial_id)")
+    at = [first.get(canonical_json(claim)) for claim in about["claims"]]
+    return {"claims_late": [None if when is None else seen is not None and when > seen for when in at]}
 
 
 def _skips(skips: list[dict[str, Any]]) -> pd.DataFrame:

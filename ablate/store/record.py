@@ -36,6 +36,8 @@ def record_plan(journal: Journal, plan: Plan) -> str:
     """Write the study, its arms and its trials; return the study's id. Writing a plan twice changes nothing."""
     study = study_id(plan)
     journal.append("study", _study(plan, study), sync=False)
+    for claim in plan.claims:  # the first time that it was declared is kept
+        journal.append("claim", {"study": plan.name, "claim": claim}, sync=False)
     for identity, arm in _recorded_arms(plan).items():
         journal.append("arm", {"arm_id": identity, "label": arm.label, "config": arm.config.resolved()}, sync=False)
     for arm in plan.arms:

@@ -157,6 +157,7 @@ TABLES: dict[str, Table] = {
         ),
         NEWEST,
     ),
+    "claim": Table("claim", ("study", "claim"), _columns("study! text, claim! json"), OLDEST),
     "arm": Table("arm", ("arm_id",), _columns("arm_id! text, label text, config! json"), NEWEST),
     "study_arm": Table(
         "study_arm",

@@ -91,12 +91,14 @@ class JudgedClaim:
 
     Attributes:
         reason: in one line, why it has this status.
+        late: it was declared when the study had a result already, so it is no prediction; None: not known.
     """
 
     claim: Claim
     status: Status
     reason: str
     pairs: list[JudgedPair] = field(default_factory=list)
+    late: bool | None = None
 
 
 @dataclass(frozen=True)

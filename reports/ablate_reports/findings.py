@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ablate_reports import accounting, draws, power
@@ -196,10 +196,13 @@ def judged_claims(a: Analysis) -> Claims:
     condition = a.primary.condition if a.primary else {}
     nfe = condition.get("nfe")
     names = names_of(a.frames, nfe if isinstance(nfe, int) else None)
-    return judge_claims(
-        list(a.frames.study.get("claims") or []), names, a.model, margin=float(a.frames.study["margin"]), scale=a.scale,
+    declared = list(a.frames.study.get("claims") or [])
+    late = list(a.frames.study.get("claims_late") or []) or [None] * len(declared)
+    found = judge_claims(
+        declared, names, a.model, margin=float(a.frames.study["margin"]), scale=a.scale,
         lower_is_better=a.lower_is_better, alpha=a.alpha,
     )  # fmt: skip
+    return replace(found, judged=[replace(c, late=when) for c, when in zip(found.judged, late, strict=True)])
 
 
 def _single_runs(a: Analysis) -> list[SingleRuns]:
@@ -281,7 +284,7 @@ def confirmation_document(found: Confirmed) -> dict[str, Any]:
 def claim_document(c: JudgedClaim) -> dict[str, Any]:
     """A judged claim as plain values."""
     return {
-        "text": c.claim.text, "status": c.status, "reason": c.reason, "read": c.claim.read,
+        "text": c.claim.text, "status": c.status, "reason": c.reason, "read": c.claim.read, "late": c.late,
         "pairs": [
             {
                 "arm_id": p.arm, "reference": p.reference, "status": p.status, "note": p.note,

@@ -12,6 +12,7 @@ from ablate_reports.verdicts import count
 
 SIGNS = {"holds": "✓", "fails": "✗", "undecided": "?", "not understood": "–"}
 CLASSES = {"holds": "better", "fails": "worse"}
+LATE = "declared after the first result of the study, so no prediction"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def claims(analysis: Analysis) -> tuple[str, list[ClaimRow]]:
             formats.short(c.claim.read, 400) if _plain(c.claim.read) != _plain(c.claim.text) else "",
             f"{SIGNS[c.status]} {c.status}",
             CLASSES.get(c.status, "inconclusive"),
-            formats.short(c.reason, 400),
+            formats.short(c.reason, 400) + f" ({LATE})" * bool(c.late),
         )
         for c in judged
     ]

@@ -133,3 +133,19 @@ def test_a_claim_about_numbers_of_another_identity_is_refused_with_the_fields(
     with Journal(paths, "driver") as journal:  # `ablate eval paths --again`
         measure(journal, wanted, wanted.evaluations, value, reference_sha256="two")
     assert ablate("check", "--allow-undecided").code == ExitCode.COMPLETE, "the identity that all arms have counts"
+
+
+def test_a_claim_that_is_declared_after_the_results_is_said_to_be_no_prediction(
+    ablate: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ABLATE_HOME", str(tmp_path / "store"))
+    paths = StorePaths(tmp_path / "store")
+    write(paths, plan(claims=f"['{HOLDS}']"))
+    with Journal(paths, "driver") as journal:  # the space was edited, and run again
+        record_plan(journal, plan(claims=f"['{UNDECIDED}', '{HOLDS}']"))
+        record_plan(journal, plan(claims=f"['{UNDECIDED}', '{HOLDS}']"))
+    ended = ablate("check", "--allow-undecided", "--json")
+    found = json.loads(ended.out)["studies"][0]["claims"]
+    assert [(c["text"], c["late"]) for c in found] == [(UNDECIDED, True), (HOLDS, False)]
+    assert ended.code == ExitCode.COMPLETE, "it is said, and does not decide"
+    assert ablate("check", "--allow-undecided").out.count("declared after the first result") == 1
