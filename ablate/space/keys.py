@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from ablate_core.config import EvalConfig, TrialConfig
 from ablate_core.evaluation import condition
 from ablate_core.fid import MetricError
-from ablate_core.identity import content_id
+from ablate_core.identity import content_id, same_as
 
 TRAINING_SEMANTICS = 1
 """Raise this when the same config trains to something else (a fixed defect in the trainer, a new random-number
@@ -74,7 +74,7 @@ def essential(value: Any) -> Any:
     """`value` as plain types, without the fields marked as nuisance at any depth."""
     if isinstance(value, BaseModel):
         return {
-            name: essential(getattr(value, name)) for name in type(value).model_fields if not _left_out(value, name)
+            name: essential(same_as(value, name)) for name in type(value).model_fields if not _left_out(value, name)
         }
     if isinstance(value, dict):
         return {str(k): essential(v) for k, v in value.items()}

@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from ablate_core.config import TrialConfig
-from ablate_core.identity import content_id
+from ablate_core.identity import content_id, same_as
 
 CURRENT = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
@@ -145,7 +145,10 @@ def _without_nuisance(model: BaseModel, dumped: dict[str, Any], drop: tuple[str,
         neutral = "neutral" in extra and extra["neutral"] == value
         if name in drop or extra.get("nuisance") or neutral or name not in dumped:
             continue
-        kept[name] = _without_nuisance(value, dumped[name]) if isinstance(value, BaseModel) else dumped[name]
+        if isinstance(value, BaseModel):
+            kept[name] = _without_nuisance(value, dumped[name])
+        else:
+            kept[name] = same_as(model, name) if "same" in extra else dumped[name]
     return kept
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -50,26 +51,64 @@ class FlowMap:
         return self.velocity(x, t, t, y, g)
 
     def velocity_and_tangent(
-        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, dx: Tensor, g: Tensor | None = None
+        self,
+        x: Tensor,
+        r: Tensor,
+        t: Tensor,
+        y: Tensor | None,
+        dx: Tensor,
+        g: Tensor | None = None,
+        *,
+        explicit: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """V and its total derivative along (x, t) -> (x + dx, t + 1) with r fixed, each (B, *shape).
 
         The derivatives of c_in(t) x, of what the network is told of t, and of c_skip(t) x + c_out(t) F are taken here,
-        that of F by the network.
+        that of F by the network: as it is written there, or by torch where not `explicit`.
         """
-        one = torch.ones_like(t)
-        told, d_told, one_told = x, dx, one
-        if self.parameterization.input_scale(t, self.schedule) is not None:
-            dual = torch.func.jvp(self._scaled_input, (x, t), (dx, one))
-            told, d_told = dual[0], dual[1]
-        time, landing = self.schedule.network_time(t), self.schedule.network_time(r)
-        if time is not t:
-            one_told = torch.func.jvp(self.schedule.network_time, (t,), (one,))[1]
+        d_told, d_time = self._d_told(x, t, dx)
         more = {} if g is None else {"g": g}
-        both = self.net.forward_and_tangent(told, landing, time, y, d_told, one_told, **more)
+        forward = self.net.forward_and_tangent
+        if not explicit:
+            forward = functools.partial(Network.forward_and_tangent, self.net)
+        both = forward(*self._told(x, r, t), y, d_told, d_time, **more)
         raw, d_raw = (out.to(x.dtype) for out in both)
+        return self._d_scaled(raw, d_raw, x, t, dx, g)
+
+    def raw_beside_tangent(
+        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, dx: Tensor, g: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """F of all rows, (B, *shape), with a graph; V and its derivative of the last R ones, without, from one pass.
+
+        `dx` is (R, *shape), and the derivative that of `velocity_and_tangent`.
+        """
+        n = len(dx)
+        with torch.no_grad():
+            ends, end_times = x[-n:], t[-n:]
+            d_told, d_time = self._d_told(ends, end_times, dx)
+        both = self.net.forward_beside_tangent(*self._told(x, r, t), y, d_told, d_time, g)
+        raw, d_raw = (out.to(x.dtype) for out in both)
+        with torch.no_grad():
+            own = None if g is None else g[-n:]
+            return raw, self._d_scaled(raw[-n:].detach(), d_raw, ends, end_times, dx, own)
+
+    def _d_told(self, x: Tensor, t: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
+        """Derivatives of c_in(t) x and of what the network is told of t, along (dx, 1)."""
+        one = torch.ones_like(t)
+        d_told, d_time = dx, one
+        if self.parameterization.input_scale(t, self.schedule) is not None:
+            d_told = torch.func.jvp(self._scaled_input, (x, t), (dx, one))[1]
+        if self.schedule.network_time(t) is not t:
+            d_time = torch.func.jvp(self.schedule.network_time, (t,), (one,))[1]
+        return d_told, d_time
+
+    def _d_scaled(
+        self, raw: Tensor, d_raw: Tensor, x: Tensor, t: Tensor, dx: Tensor, g: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """V and its derivative from F and that of F, along (dx, 1)."""
         if self._is_raw(t, g):
             return raw, d_raw
+        one = torch.ones_like(t)
         dual = torch.func.jvp(lambda *at: self.scaled(at[0], at[1], at[2], g), (raw, x, t), (d_raw, dx, one))
         return dual[0], dual[1]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from pydantic import BaseModel
 
 
 def canonical_json(obj: Any) -> str:
@@ -23,6 +24,16 @@ def canonical_json(obj: Any) -> str:
     """
     _require_string_keys(obj)
     return json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def same_as(model: BaseModel, field: str) -> Any:
+    """The value of a field; one that computes the same as another is written as that other.
+
+    ``json_schema_extra={"same": {value: other}}`` says so: both then have one key.
+    """
+    extra, value = type(model).model_fields[field].json_schema_extra, getattr(model, field)
+    same = extra.get("same") if isinstance(extra, dict) else None
+    return same.get(value, value) if isinstance(same, dict) else value
 
 
 def content_id(obj: Any, length: int = 12) -> str:

@@ -36,7 +36,7 @@ from ablate_core.tangents import Tangent
 from ablate_core.target_networks import TargetNetwork
 from ablate_core.target_networks.none import NoTargetNetwork
 from ablate_core.targets import Limit
-from ablate_core.targets.base import Regression
+from ablate_core.targets.base import Regression, same_outputs
 from ablate_core.targets.none import NoLimit
 from ablate_core.time_samplers import TimeSampler
 from ablate_core.time_samplers.base import TimeSample
@@ -220,8 +220,8 @@ class Objective(BaseModel):
         target = FlowMap(target_net, self.parameterization, schedule)
         state, scalars = self.estimated(state, draws)
         state = replace(state, direction=self.velocity.direction(target, state))
-        state = state.with_velocity(self.guidance.guide(target, state))
         online = self.guidance.wrap_online(FlowMap(net, self.parameterization, schedule), state)
+        state = self.guided(online, target, state)
         regression = self.limit.regress(self, online, target, state, step)
         distance, weighted, extra = self.measured(regression, state, net)
         if state.times.velocity_t is not None:
@@ -272,6 +272,14 @@ class Objective(BaseModel):
         v, scalars = self.velocity.estimate(state, draws)
         return state.with_velocity(self.parameterization.data_velocity(v, state.times.t, state.schedule)), scalars
 
+    def guided(self, online: FlowMap, target: FlowMap, state: State) -> State:
+        """The state with the velocity after guidance, without what the prediction of its own rows will give."""
+        if not (self.guidance.needs_velocity and self.limit.shares_prediction and same_outputs(online, target)):
+            return state.with_velocity(self.guidance.guide(target, state))
+        own = state.times.fm & (state.times.r == state.times.t)
+        v, lacking = self.guidance.guide_beside(target, state, own)
+        return replace(state, v=v, own=lacking)
+
     def measured(self, regression: Regression, state: State, net: Network) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Distance (B,), weighted distance (B,) and the weighting's scalars; a velocity head's distance is added."""
         distance = self.distance(regression.prediction, regression.target, state)
@@ -294,8 +302,8 @@ class Objective(BaseModel):
         x, v = state.schedule.interpolate(state.x0, state.noise, t)
         times = TimeSample(r=t, s=t, t=t, fm=torch.ones_like(state.times.fm))
         g = self.guidance.draw(state.kept, times.fm, draws) if self.guidance.inputs else None
-        second, _ = self.estimated(replace(state, times=times, x=x, v=v, g=g, direction=None), draws)
-        second = second.with_velocity(self.guidance.guide(target, second))
+        second, _ = self.estimated(replace(state, times=times, x=x, v=v, g=g, direction=None, own=None), draws)
+        second = self.guided(online, target, second)
         return NoLimit().regress(self, online, target, second, step), second
 
     def distance(self, prediction: Tensor, aim: Tensor, state: State) -> Tensor:

@@ -46,6 +46,8 @@ class State:
         y: what the network is told, `labels` with the dropped ones replaced by `null`; or None.
         null: index of the null class.
         g: guidance inputs that the network is told, (B, K), or None.
+        own: share of the network's own velocity at (x, t) that `v` still lacks, (B,); None: nothing. Where it is not 0
+            the row's prediction is that velocity (`targets.base.velocity_aim` adds it).
         direction: velocity along which the path is followed in tangents and first steps, (B, *shape); None: `v`.
     """
 
@@ -61,6 +63,7 @@ class State:
     null: int
     g: Tensor | None = None
     direction: Tensor | None = None
+    own: Tensor | None = None
 
     @property
     def kept(self) -> Tensor:

@@ -371,7 +371,8 @@ def test_the_target_carries_no_gradient(name: str) -> None:
         draws = Draws(0, 0, dtype=torch.float64)
         objective.loss(net, target, path, batch, draws, 7, 10).per_sample.mean().backward()
         gradients.append([torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in net.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    # Beside its own target a prediction is computed with its rows in another order: sums differ by rounding.
+    assert all(torch.allclose(a, b, rtol=1e-11, atol=1e-13) for a, b in zip(*gradients, strict=True))
     assert all(p.grad is None for p in frozen.parameters())
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from ablate_core.architectures.base import Network
 from ablate_core.loss_metrics import LossMetric
 from ablate_core.objective import Batch, Objective
 from ablate_core.random import Draws
@@ -228,14 +229,16 @@ def test_the_guidance_weight_is_one_over_the_squared_scale_of_the_row() -> None:
 
 @pytest.mark.proves("weighting:inv_guidance", "parameterization:scaled_u")
 def test_a_scaled_velocity_has_the_guidance_weight_inside_its_squared_error() -> None:
-    class Constant(torch.nn.Module):
+    class Constant(Network):
         """Gives beta times a fixed field under `scaled_u`, and the field itself under `u`: the same velocity."""
 
         def __init__(self, scaled: bool) -> None:
             super().__init__()
             self.scaled = scaled
 
-        def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor, g: Tensor) -> Tensor:
+        def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
+            assert y is not None
+            assert g is not None
             field = torch.sin(x + t[:, None] + y[:, None])
             return field * g if self.scaled else field
 

@@ -66,6 +66,35 @@ class Network(nn.Module, abc.ABC):
             both = torch.func.jvp(lambda *inputs: self(*inputs, y, **more), (x, r, t), (dx, dr, dt))
         return both[0], both[1]
 
+    def forward_beside_tangent(
+        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, dx: Tensor, dt: Tensor, g: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Output of all rows, and the derivative of the last ones along (dx, dt) in (x, t), r fixed.
+
+        The tangent carries no graph, so that the one pass costs a forward pass and a tangent of few rows. A network
+        may override it; here it is two passes.
+
+        Args:
+            x: state, (B, *shape); r, t, y, g likewise, as in `forward`.
+            dx: direction, (R, *shape) with R <= B, of the last R rows.
+            dt: likewise, (R,).
+
+        Returns:
+            The output, (B, *shape), and the tangent, (R, *shape).
+        """
+        more = {} if g is None else {"g": g}
+        n = len(dx)
+        value: Tensor = self(x, r, t, y, **more)
+        with torch.no_grad():
+            more = {} if g is None else {"g": g[-n:]}
+            own = None if y is None else y[-n:]
+            return value, self.forward_and_tangent(x[-n:], r[-n:], t[-n:], own, dx, dt, **more)[1]
+
+    @property
+    def drops(self) -> bool:
+        """True where two calls with the same inputs may differ between two seeds of `use_dropout`."""
+        return type(self).use_dropout is not Network.use_dropout
+
     def use_dropout(self, seed: int | None) -> None:
         """Draw all dropout masks from `seed` from now on; None, as at first, drops nothing.
 

@@ -37,11 +37,12 @@ def waves(t: Pair, frequency: Tensor) -> Pair:
     """[cos(t f), sin(t f)], (B,) -> (B, 2 n) for frequencies (n,)."""
     angle = t.value[:, None] * frequency
     cos, sin = angle.cos(), angle.sin()
-    value = torch.cat([cos, sin], dim=1)
-    if t.tangent is None:
-        return Pair(value)
-    speed = t.tangent[:, None] * frequency
-    return Pair(value, torch.cat([-sin * speed, cos * speed], dim=1))
+
+    def turning(dt: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        speed = dt[:, None] * frequency
+        return torch.cat([-sin * speed, cos * speed], dim=1)
+
+    return t.then(torch.cat([cos, sin], dim=1), turning, cos, sin)
 
 
 def sincos_2d(dim: int, rows: int, columns: int) -> Tensor:

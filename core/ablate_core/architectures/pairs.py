@@ -21,21 +21,38 @@ from torch.nn import functional as F
 
 
 class Pair(NamedTuple):
-    """A tensor and its tangent of the same shape; None is zero, or not asked for."""
+    """A tensor and its tangent of the same shape; None is zero, or not asked for.
+
+    With `last` K the tangent is that of the last K rows alone, (K, *), and carries no graph; the value keeps its own.
+    """
 
     value: Tensor
     tangent: Tensor | None = None
+    last: int | None = None
+
+    def then(self, value: Tensor, rule: Callable[..., Tensor], *beside: Tensor) -> Pair:
+        """`value` with the tangent rule(tangent, *beside): `beside` are values that the rule needs, row by row.
+
+        What has fewer axes than the tangent has no rows, such as a parameter.
+        """
+        if self.tangent is None:
+            return Pair(value)
+        if self.last is None:
+            return Pair(value, rule(self.tangent, *beside))
+        with torch.no_grad():
+            rank, last = self.tangent.ndim, self.last
+            return Pair(value, rule(self.tangent, *(x if x.ndim < rank else x[-last:] for x in beside)), last)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Pair:
         """A linear map, which takes the tangent along."""
-        return Pair(function(self.value), None if self.tangent is None else function(self.tangent))
+        return self.then(function(self.value), function)
 
     def parts(self, cut: Callable[[Tensor], Sequence[Tensor]]) -> list[Pair]:
         """The pieces of a tensor, such as chunks."""
         values = cut(self.value)
         if self.tangent is None:
             return [Pair(value) for value in values]
-        return [Pair(*both) for both in zip(values, cut(self.tangent), strict=True)]
+        return [Pair(*both, self.last) for both in zip(values, cut(self.tangent), strict=True)]
 
     def chunk(self, count: int, dim: int = -1) -> list[Pair]:
         return self.parts(lambda x: x.chunk(count, dim))
@@ -45,33 +62,35 @@ class Pair(NamedTuple):
 
 
 def add(a: Pair, b: Pair) -> Pair:
-    return Pair(a.value + b.value, _sum(a.tangent, b.tangent))
+    return Pair(a.value + b.value, _sum(a.tangent, b.tangent), _last(a, b))
 
 
 def subtract(a: Pair, b: Pair) -> Pair:
-    return Pair(a.value - b.value, _sum(a.tangent, None if b.tangent is None else -b.tangent))
+    return Pair(a.value - b.value, _sum(a.tangent, None if b.tangent is None else -b.tangent), _last(a, b))
 
 
 def multiply(a: Pair, b: Pair) -> Pair:
-    left = None if a.tangent is None else a.tangent * b.value
-    right = None if b.tangent is None else a.value * b.tangent
-    return Pair(a.value * b.value, _sum(left, right))
+    value = a.value * b.value
+    left, right = a.then(value, torch.mul, b.value), b.then(value, torch.mul, a.value)
+    return Pair(value, _sum(left.tangent, right.tangent), _last(a, b))
 
 
 def concatenate(parts: list[Pair], dim: int) -> Pair:
     value = torch.cat([part.value for part in parts], dim)
     if all(part.tangent is None for part in parts):
         return Pair(value)
-    tangents = [torch.zeros_like(part.value) if part.tangent is None else part.tangent for part in parts]
-    return Pair(value, torch.cat(tangents, dim))
+    last = _last(*parts)
+    still = [part.value if last is None else part.value[-last:] for part in parts]
+    tangents = [torch.zeros_like(x) if p.tangent is None else p.tangent for x, p in zip(still, parts, strict=True)]
+    return Pair(value, torch.cat(tangents, dim), last)
 
 
 def linear(layer: nn.Linear, x: Pair) -> Pair:
-    return Pair(layer(x.value), None if x.tangent is None else F.linear(x.tangent, layer.weight))
+    return x.then(layer(x.value), lambda dx: F.linear(dx, layer.weight))
 
 
 def silu(x: Pair) -> Pair:
-    return Pair(F.silu(x.value), None if x.tangent is None else silu_tangent(x.value, x.tangent))
+    return x.then(F.silu(x.value), lambda dx, x: silu_tangent(x, dx), x.value)
 
 
 def silu_tangent(x: Tensor, dx: Tensor) -> Tensor:
@@ -86,20 +105,22 @@ def silu_tangent(x: Tensor, dx: Tensor) -> Tensor:
 def gelu(x: Pair) -> Pair:
     """GELU in its tanh form."""
     value = F.gelu(x.value, approximate="tanh")
-    if x.tangent is None:
-        return Pair(value)
-    return Pair(value, torch.ops.aten.gelu_backward(x.tangent, x.value, approximate="tanh"))
+    return x.then(value, lambda dx, x: torch.ops.aten.gelu_backward(dx, x, approximate="tanh"), x.value)
 
 
 def layer_norm(x: Pair, eps: float = 1e-6) -> Pair:
     """(x - mean) / sqrt(variance + eps) over the last axis, without affine."""
-    h, dh = x
-    shape = [h.shape[-1]]
-    if dh is None:
-        return Pair(F.layer_norm(h, shape, eps=eps))
-    normal, mean, rstd = torch.native_layer_norm(h, shape, None, None, eps)
-    slope, _, _ = torch.ops.aten.native_layer_norm_backward(dh, h, shape, mean, rstd, None, None, [True, False, False])
-    return Pair(normal, slope)
+    shape = [x.value.shape[-1]]
+    if x.tangent is None:
+        return Pair(F.layer_norm(x.value, shape, eps=eps))
+    normal, mean, rstd = torch.native_layer_norm(x.value, shape, None, None, eps)
+
+    def slope(dx: Tensor, h: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
+        wanted = [True, False, False]
+        out: Tensor = torch.ops.aten.native_layer_norm_backward(dx, h, shape, mean, rstd, None, None, wanted)[0]
+        return out
+
+    return x.then(normal, slope, x.value, mean, rstd)
 
 
 def rms_norm(x: Pair, eps: float = 1e-6) -> Pair:
@@ -107,30 +128,33 @@ def rms_norm(x: Pair, eps: float = 1e-6) -> Pair:
     x = x.to(torch.promote_types(x.value.dtype, torch.float32))
     rstd = (x.value.square().mean(dim=-1, keepdim=True) + eps).rsqrt()
     normal = x.value * rstd
-    if x.tangent is None:
-        return Pair(normal)
-    across = (normal * x.tangent).mean(dim=-1, keepdim=True)
-    return Pair(normal, rstd * (x.tangent - normal * across))
+    return x.then(normal, lambda dx, n, by: by * (dx - n * (n * dx).mean(dim=-1, keepdim=True)), normal, rstd)
 
 
 def modulate(x: Pair, shift: Pair, scale: Pair) -> Pair:
     """x (1 + scale) + shift with factors that broadcast to x. Where x carries no tangent, nothing does."""
     by = 1 + scale.value
     out = torch.addcmul(shift.value, x.value, by)
-    if x.tangent is None:
-        return Pair(out)
-    if shift.tangent is None or scale.tangent is None:
-        return Pair(out, x.tangent * by)
-    return Pair(out, torch.addcmul(shift.tangent, x.value, scale.tangent) + x.tangent * by)
+    d_shift, d_scale = shift.tangent, scale.tangent
+    if d_shift is None or d_scale is None:
+        return x.then(out, torch.mul, by)
+    return x.then(out, lambda dx, x, by: torch.addcmul(torch.addcmul(d_shift, x, d_scale), dx, by), x.value, by)
 
 
 def gated(h: Pair, gate: Pair, branch: Pair) -> Pair:
     """h + gate branch with a gate that broadcasts to h. Where h carries no tangent, nothing does."""
     out = torch.addcmul(h.value, gate.value, branch.value)
-    if h.tangent is None or branch.tangent is None:
-        return Pair(out, h.tangent)
-    slope = h.tangent if gate.tangent is None else torch.addcmul(h.tangent, gate.tangent, branch.value)
-    return Pair(out, torch.addcmul(slope, gate.value, branch.tangent))
+    d_gate, d_branch = gate.tangent, branch.tangent
+    if d_branch is None:
+        return h._replace(value=out)
+    if d_gate is None:
+        return h.then(out, lambda dh, gate: torch.addcmul(dh, gate, d_branch), gate.value)
+    return h.then(
+        out,
+        lambda dh, gate, branch: torch.addcmul(torch.addcmul(dh, d_gate, branch), gate, d_branch),
+        gate.value,
+        branch.value,
+    )
 
 
 def attention(q: Pair, k: Pair, v: Pair, fused: bool) -> Pair:
@@ -138,22 +162,54 @@ def attention(q: Pair, k: Pair, v: Pair, fused: bool) -> Pair:
 
     `fused` kernels are used where no derivative is carried: they have no forward-mode rule (pytorch issue 128971).
     """
-    if q.tangent is None and fused and _has_no_tangent(q.value):
-        return Pair(F.scaled_dot_product_attention(q.value, k.value, v.value))
-    factor = q.value.shape[-1] ** -0.5
-    scaled, keys = q.value * factor, k.value.transpose(-2, -1)
-    weights = (scaled @ keys).softmax(dim=-1)
-    out = weights @ v.value
-    if q.tangent is None or k.tangent is None or v.tangent is None:
-        return Pair(out)
-    scores = (q.tangent * factor) @ keys + scaled @ k.tangent.transpose(-2, -1)
+    dq, dk, dv = q.tangent, k.tangent, v.tangent
+    if dq is None or dk is None or dv is None:
+        if fused and _has_no_tangent(q.value):
+            return Pair(F.scaled_dot_product_attention(q.value, k.value, v.value))
+        return Pair(_weights(q.value, k.value) @ v.value)
+    if q.last is None:
+        return Pair(*attention_tangent(q.value, k.value, v.value, dq, dk, dv))
+    value = F.scaled_dot_product_attention if fused else _attention
+    return q.then(
+        value(q.value, k.value, v.value),
+        lambda dq, q, k, v: attention_tangent(q, k, v, dq, dk, dv)[1],
+        q.value,
+        k.value,
+        v.value,
+    )
+
+
+def attention_tangent(q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention and its derivative along (dq, dk, dv), each (..., tokens, d).
+
+    The scores are a batch of matrices: one copy of what is strided, instead of one for every product it is in.
+    """
+    shape, factor = q.shape, q.shape[-1] ** -0.5
+    q, k, v, dq, dk, dv = (x.flatten(0, -3) for x in (q, k, v, dq, dk, dv))
+    keys = k.transpose(-2, -1)
+    weights = torch.baddbmm(q.new_empty(()), q, keys, beta=0, alpha=factor).softmax(dim=-1)
+    scores = torch.baddbmm(torch.bmm(dq, keys), q, dk.transpose(-2, -1), beta=factor, alpha=factor)
     slope = torch.ops.aten._softmax_backward_data(scores.to(weights.dtype), weights, -1, weights.dtype)
-    return Pair(out, slope @ v.value + weights @ v.tangent)
+    out = torch.baddbmm(torch.bmm(slope, v), weights, dv)
+    return torch.bmm(weights, v).reshape(shape), out.reshape(shape)
+
+
+def _weights(q: Tensor, k: Tensor) -> Tensor:
+    scores: Tensor = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    return scores.softmax(dim=-1)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return _weights(q, k) @ v
 
 
 def _has_no_tangent(x: Tensor) -> bool:
     """False inside torch's forward mode where it reaches `x`."""
     return unpack_dual(x).tangent is None  # type: ignore[no-untyped-call]
+
+
+def _last(*pairs: Pair) -> int | None:
+    return next((pair.last for pair in pairs if pair.tangent is not None), None)
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -41,7 +41,7 @@ class Norm(nn.Module):
         out = self.normalise(x)
         if self.weight is not None:
             out = multiply(out, Pair(self.weight))
-        return out if self.bias is None else Pair(out.value + self.bias, out.tangent)
+        return out if self.bias is None else out._replace(value=out.value + self.bias)
 
 
 class Modulation(nn.Linear):

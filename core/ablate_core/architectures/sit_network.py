@@ -39,13 +39,14 @@ def _gap(r: Pair, t: Pair) -> Pair:
 
 def _halvings(r: Pair, t: Pair) -> Pair:
     """log2(1 / (t - r)), at most `HALVINGS`, where it is flat."""
-    gap, d_gap = subtract(t, r)
+    gap = subtract(t, r)
     floor = 2.0**-HALVINGS
-    value = -torch.log2(gap.clamp(min=floor))
-    if d_gap is None:
-        return Pair(value)
-    slope = -d_gap / (gap.clamp(min=floor) * math.log(2))
-    return Pair(value, torch.where(gap > floor, slope, torch.zeros_like(slope)))
+
+    def slope(change: Tensor, gap: Tensor) -> Tensor:
+        falls = -change / (gap.clamp(min=floor) * math.log(2))
+        return torch.where(gap > floor, falls, torch.zeros_like(falls))
+
+    return gap.then(-torch.log2(gap.value.clamp(min=floor)), slope, gap.value)
 
 
 SECOND_TIME: dict[str, Callable[[Pair, Pair], Pair]] = {
@@ -189,9 +190,16 @@ class SiTNetwork(Network):
         dr: Tensor | None = None,
         g: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        value, tangent = self._output(Pair(x, dx), Pair(r, dr), Pair(t, dt), y, g)
-        assert tangent is not None
-        return value, tangent
+        out = self._output(Pair(x, dx), Pair(r, dr), Pair(t, dt), y, g)
+        assert out.tangent is not None
+        return out.value, out.tangent
+
+    def forward_beside_tangent(
+        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, dx: Tensor, dt: Tensor, g: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        out = self._output(Pair(x, dx, len(dx)), Pair(r), Pair(t, dt, len(dt)), y, g)
+        assert out.tangent is not None
+        return out.value, out.tangent
 
     def log_variance(self, t: Tensor) -> Tensor:
         if self.log_variance_head is None:
@@ -216,7 +224,7 @@ class SiTNetwork(Network):
         times, others = self._times(r, t), self._label_and_guidance(y, g)
         if self.in_context:
             parts = zip([*others, times], self.tokens, strict=True)
-            prefix = [Pair(tokens + part.value[:, None], _expanded(part, tokens)) for part, tokens in parts]
+            prefix = [Pair(tokens + part.value[:, None], _expanded(part, tokens), part.last) for part, tokens in parts]
             return self._placed(h, prefix), [None] * len(self.blocks)
         early = late = silu(_total([times, *others]))
         if self.decoupled and self.embed_t is not None:
@@ -250,11 +258,11 @@ class SiTNetwork(Network):
         """All tokens with their positions added."""
         everywhere = isinstance(self.position, nn.Parameter)
         if self.position is not None and not everywhere:
-            h = Pair(h.value + self.position.to(h.value.dtype), h.tangent)
+            h = h._replace(value=h.value + self.position.to(h.value.dtype))
         if prefix:
             h = concatenate([*prefix, h], dim=1)
         if self.position is not None and everywhere:
-            h = Pair(h.value + self.position.to(h.value.dtype), h.tangent)
+            h = h._replace(value=h.value + self.position.to(h.value.dtype))
         return h
 
     def _through(self, h: Pair, blocks: Iterable[nn.Module], conditions: Iterable[Pair | None]) -> Pair:

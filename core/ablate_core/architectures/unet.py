@@ -121,6 +121,10 @@ class UNetNetwork(Network):
         self.embed_guidance = None if own is None else xavier(own)
         self.velocity_output = Ending(self.decoder.channels, shape[0]) if velocity_head else None
 
+    @property
+    def drops(self) -> bool:
+        return any(module.p > 0 for module in self.modules() if isinstance(module, Dropout))
+
     def use_dropout(self, seed: int | None) -> None:
         layers = (module for module in self.modules() if isinstance(module, Dropout))
         for index, layer in enumerate(layers):
@@ -150,9 +154,19 @@ class UNetNetwork(Network):
         dr: Tensor | None = None,
         g: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        value, tangent = self.output(self._trunk(Pair(x, dx), Pair(r, dr), Pair(t, dt), y, g)).to(x.dtype)
-        assert tangent is not None
-        return value, tangent
+        out: Pair = self.output(self._trunk(Pair(x, dx), Pair(r, dr), Pair(t, dt), y, g)).to(x.dtype)
+        assert out.tangent is not None
+        return out.value, out.tangent
+
+    def forward_beside_tangent(
+        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, dx: Tensor, dt: Tensor, g: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        if self.drops:  # a mask is of a whole batch
+            return super().forward_beside_tangent(x, r, t, y, dx, dt, g)
+        last = len(dx)
+        out: Pair = self.output(self._trunk(Pair(x, dx, last), Pair(r), Pair(t, dt, last), y, g)).to(x.dtype)
+        assert out.tangent is not None
+        return out.value, out.tangent
 
     def log_variance(self, t: Tensor) -> Tensor:
         if self.log_variance_head is None:
@@ -166,11 +180,11 @@ class UNetNetwork(Network):
         if self.embed_label is not None:
             if y is None:
                 raise ValueError("this network was built for labelled data: pass labels, or the null class")
-            h = Pair(h.value + self.embed_label(y), h.tangent)
+            h = h._replace(value=h.value + self.embed_label(y))
         if self.embed_guidance is not None:
             if g is None:
                 raise ValueError("this network was built with guidance inputs: pass g")
-            h = Pair(h.value + self.embed_guidance(g), h.tangent)
+            h = h._replace(value=h.value + self.embed_guidance(g))
         h = h.to(self.embed_inner.weight.dtype)
         embedding = silu(linear(self.embed_outer, silu(linear(self.embed_inner, h))))
         out: Pair = self.decoder(self.encoder(x, embedding), embedding)

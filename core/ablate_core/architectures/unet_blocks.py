@@ -25,8 +25,7 @@ class Conv(nn.Conv2d):
         nn.init.zeros_(self.bias)
 
     def carry(self, x: Pair) -> Pair:
-        tangent = None if x.tangent is None else F.conv2d(x.tangent, self.weight, padding=self.padding)
-        return Pair(self(x.value), tangent)
+        return x.then(self(x.value), lambda dx: F.conv2d(dx, self.weight, padding=self.padding))
 
 
 class GroupNorm(nn.Module):
@@ -42,10 +41,11 @@ class GroupNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Pair) -> Pair:
-        shape = x.value.shape
-        normal = layer_norm(x.map(lambda h: h.reshape(shape[0], self.groups, -1))).map(lambda h: h.reshape(shape))
+        shape = x.value.shape[1:]
+        normal = layer_norm(x.map(lambda h: h.reshape(len(h), self.groups, -1)))
+        normal = normal.map(lambda h: h.reshape(len(h), *shape))
         out = multiply(normal, Pair(self.weight[:, None, None]))
-        return Pair(out.value + self.bias[:, None, None], out.tangent)
+        return out._replace(value=out.value + self.bias[:, None, None])
 
 
 class Resample(nn.Module):
@@ -141,9 +141,9 @@ class SelfAttention(nn.Module):
         self.project = Conv(channels, channels, 1, TINY_GAIN)
 
     def forward(self, h: Pair) -> Pair:
-        shape = h.value.shape
+        shape = h.value.shape[1:]
         q, k, v = self.qkv.carry(self.norm(h)).map(lambda p: p.flatten(2).transpose(1, 2)).chunk(3)
-        out = attention(q, k, v, fused=False).map(lambda p: p.transpose(1, 2).reshape(shape))
+        out = attention(q, k, v, fused=False).map(lambda p: p.transpose(1, 2).reshape(len(p), *shape))
         return add(h, self.project.carry(out)).map(lambda p: p * SKIP_SCALE)
 
 

@@ -43,3 +43,6 @@ class Mg(Guidance):
 
     def guide(self, target: FlowMap, state: State) -> Tensor:
         return self._as_omega_kappa().guide(target, state)
+
+    def guide_beside(self, target: FlowMap, state: State, own: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self._as_omega_kappa().guide_beside(target, state, own)

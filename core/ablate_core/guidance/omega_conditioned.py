@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ablate_core.flow_map import FlowMap
-from ablate_core.guidance.base import Guidance, null_labels, replaced
+from ablate_core.guidance.base import Guidance, mixed_in
 from ablate_core.random import Draws
 from ablate_core.state import State
 
@@ -54,21 +54,12 @@ class OmegaConditioned(Guidance):
         return torch.tensor([1 - 1 / scale, *window]).expand(count, 3)
 
     def guide(self, target: FlowMap, state: State) -> Tensor:
+        return self.guide_beside(target, state, torch.zeros_like(state.times.fm))[0]
+
+    def guide_beside(self, target: FlowMap, state: State, own: Tensor) -> tuple[Tensor, Tensor | None]:
         t, g = state.times.t, state.g
         assert g is not None
         share, first, last = g.unbind(1)
-        rows = torch.nonzero(state.kept & (share > 0) & (t >= first) & (t <= last)).squeeze(1)
-        if len(rows) == 0:
-            return state.v
-        assert state.y is not None
-        x, t, y = state.x[rows], t[rows], state.y[rows]
-        with torch.no_grad():
-            v_null = target.marginal(x, t, null_labels(y, state.null), _unguided(g[rows]))
-            v_class = target.marginal(x, t, y, g[rows])
-        factor = share[rows].reshape(-1, *[1] * (x.ndim - 1))
-        return replaced(state.v, rows, state.v[rows] + factor * (v_class - v_null))
-
-
-def _unguided(g: Tensor) -> Tensor:
-    """The inputs of rows without a class: omega 1, the window as it is."""
-    return torch.cat([torch.zeros_like(g[:, :1]), g[:, 1:]], dim=1)
+        guided = state.kept & (share > 0) & (t >= first) & (t <= last)
+        v = mixed_in(state.v, target, state, (guided, -share), (guided & ~own, share))
+        return v, (guided & own) * share

@@ -9,8 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ablate_core.flow_map import FlowMap
-from ablate_core.guidance.base import Guidance, null_labels, replaced
+from ablate_core.guidance.base import Guidance, mixed_in
 from ablate_core.guidance.none import NoGuidance
+from ablate_core.schedules.base import expand
 from ablate_core.state import State
 
 
@@ -40,17 +41,13 @@ class OmegaKappa(Guidance):
         return NoGuidance() if never or (self.omega == 1 and self.kappa == 0) else self
 
     def guide(self, target: FlowMap, state: State) -> Tensor:
-        t = state.times.t
-        rows = torch.nonzero(state.kept & (t >= self.t_min) & (t <= self.t_max)).squeeze(1)
-        if len(rows) == 0:  # defect D2 of the reference: this case called the network with foreign arguments
-            return state.v
-        assert state.y is not None
-        x, t, y = state.x[rows], t[rows], state.y[rows]
-        guided = self.omega * state.v[rows]
-        rest = 1 - self.omega - self.kappa
-        with torch.no_grad():
-            if self.kappa != 0:
-                guided = guided + self.kappa * target.marginal(x, t, y)
-            if abs(rest) > 1e-12:
-                guided = guided + rest * target.marginal(x, t, null_labels(y, state.null))
-        return replaced(state.v, rows, guided)
+        return self.guide_beside(target, state, torch.zeros_like(state.times.fm))[0]
+
+    def guide_beside(self, target: FlowMap, state: State, own: Tensor) -> tuple[Tensor, Tensor | None]:
+        t, rest = state.times.t, 1 - self.omega - self.kappa
+        guided = state.kept & (t >= self.t_min) & (t <= self.t_max)
+        never = torch.zeros_like(guided)
+        without, within = guided if abs(rest) > 1e-12 else never, guided & ~own if self.kappa else never
+        v = state.v if self.omega == 1 else torch.where(expand(guided, state.v), self.omega * state.v, state.v)
+        v = mixed_in(v, target, state, (without, rest), (within, self.kappa))
+        return v, self.kappa * (guided & own).to(v.dtype) if self.kappa else None

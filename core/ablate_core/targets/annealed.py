@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ablate_core.flow_map import FlowMap
 from ablate_core.state import Rows, State, rows_at
-from ablate_core.targets.base import Limit, Regression, raw_outputs
-from ablate_core.targets.continuous import Continuous
+from ablate_core.targets.base import Limit, Regression, raw_outputs, same_outputs, velocity_aim
+from ablate_core.targets.continuous import BACKEND, Continuous, JvpBackend, beside_tangent
 from ablate_core.targets.discrete import Discrete
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Annealed(Limit):
     """Average velocities are compared on every row, whichever way its target is made."""
 
     name: Literal["annealed"] = "annealed"
-    jvp_backend: Literal["forward_ad", "finite_diff"] = Field("forward_ad", description="how dV/dt is computed")
+    jvp_backend: JvpBackend = BACKEND
     h: float = Field(5e-3, gt=0, description="step of the central difference, in the path's own time; for finite_diff")
     clamp_target: float = Field(0.0, ge=0, description="bound of a discrete target's entries; 0 is off")
     two_steps: ClassVar[bool] = True
@@ -37,7 +37,11 @@ class Annealed(Limit):
 
     @property
     def needs_forward_ad(self) -> bool:
-        return self.jvp_backend == "forward_ad"
+        return self.jvp_backend != "finite_diff"
+
+    @property
+    def shares_prediction(self) -> bool:
+        return self.jvp_backend == "explicit"
 
     def simplest(self) -> Limit:
         if self.jvp_backend == "finite_diff":
@@ -46,26 +50,36 @@ class Annealed(Limit):
 
     def regress(self, slots: Objective, online: FlowMap, target: FlowMap, state: State, step: int) -> Regression:
         times, x = state.times, state.x
-        raw, head = raw_outputs(online, state, times.r, times.t)
+        apart, near = (where & ~times.fm for where in (times.s < times.t, times.s >= times.t))
+        index = torch.nonzero(near).squeeze(1)
+        rows, head, found = rows_at(state, index), None, None
+        if len(index) and self.shares_prediction and same_outputs(online, target):
+            raw, found = beside_tangent(online, state, ~near, index, rows)
+        else:
+            raw, head = raw_outputs(online, state, times.r, times.t)
         velocity = online.scaled(raw, x, times.t, state.g)
         prediction = online.average(velocity, x, times.r, times.t)
-        regressand = state.v
-        apart = times.s < times.t
-        for chosen, aim_of in ((apart, self._two_steps), (~apart, self._limit)):
-            index = torch.nonzero(chosen & ~times.fm).squeeze(1)
-            if len(index):
-                with torch.no_grad():
-                    aim = aim_of(slots, target, rows_at(state, index), step)
-                regressand = regressand.index_copy(0, index, aim)
+        regressand = velocity_aim(online, raw, state)
+        if len(index):
+            with torch.no_grad():
+                aim = self._limit(slots, target, rows, step, found)
+            regressand = regressand.index_copy(0, index, aim)
+        index = torch.nonzero(apart).squeeze(1)
+        if len(index):
+            with torch.no_grad():
+                aim = self._two_steps(slots, target, rows_at(state, index), step)
+            regressand = regressand.index_copy(0, index, aim)
         return Regression(prediction, regressand, head)
 
     def _two_steps(self, slots: Objective, target: FlowMap, rows: Rows, step: int) -> Tensor:
         discrete = Discrete(compare="velocities", clamp_target=self.clamp_target)
         return discrete.two_step_target(slots, slots.guidance.wrap(target, rows), rows)
 
-    def _limit(self, slots: Objective, target: FlowMap, rows: Rows, step: int) -> Tensor:
+    def _limit(
+        self, slots: Objective, target: FlowMap, rows: Rows, step: int, found: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
         """u^- + dX/dt, the limit of the residual of `_two_steps` over alpha, in every parameterisation."""
-        slope = Continuous(jvp_backend=self.jvp_backend, h=self.h).slope(target, rows)
+        slope = Continuous(jvp_backend=self.jvp_backend, h=self.h).slope(target, rows, found)
         velocity, aim = slope.raw, slots.tangent.target(slope, step)
         if target.parameterization.compares == "raw":
             velocity, aim = (target.scaled(raw, rows.x, rows.t, rows.g) for raw in (velocity, aim))

@@ -6,10 +6,12 @@ import abc
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import Tensor
 
 from ablate_core.component import Component
 from ablate_core.flow_map import FlowMap
+from ablate_core.schedules.base import expand
 from ablate_core.state import State
 
 if TYPE_CHECKING:
@@ -49,6 +51,11 @@ class Limit(Component):
     """True where the loss is differentiated through a derivative of the network (C20)."""
 
     @property
+    def shares_prediction(self) -> bool:
+        """True where a network output that a prediction holds already may be taken from there."""
+        return False
+
+    @property
     def needs_forward_ad(self) -> bool:
         """True where the network must have a forward-mode derivative (C1)."""
         return False
@@ -61,6 +68,20 @@ class Limit(Component):
     @abc.abstractmethod
     def regress(self, slots: Objective, online: FlowMap, target: FlowMap, state: State, step: int) -> Regression:
         """Prediction and target of a batch at optimiser step `step`."""
+
+
+def same_outputs(online: FlowMap, target: FlowMap) -> bool:
+    """True where a prediction is what the target's network gives for the same inputs: it then need not be asked."""
+    plain = type(online) is type(target) is FlowMap and not online.parameterization.needs_velocity_head
+    return plain and online.net is target.net and not online.net.drops
+
+
+def velocity_aim(online: FlowMap, raw: Tensor, state: State) -> Tensor:
+    """The velocity that rows of flow matching regress on, (B, *shape): `state.v` and what it still lacks."""
+    if state.own is None:
+        return state.v
+    velocity = online.scaled(raw.detach(), state.x, state.times.t, state.g)
+    return torch.addcmul(state.v, expand(state.own, velocity), velocity)
 
 
 def raw_outputs(online: FlowMap, state: State, r: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:

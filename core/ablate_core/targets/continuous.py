@@ -8,7 +8,7 @@ matching are differentiated, and without a graph (defect D20).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -18,46 +18,63 @@ from ablate_core.flow_map import FlowMap
 from ablate_core.schedules.base import expand
 from ablate_core.state import Rows, State, jump_rows
 from ablate_core.tangents.base import Slope
-from ablate_core.targets.base import Limit, Regression, raw_outputs
+from ablate_core.targets.base import Limit, Regression, raw_outputs, same_outputs, velocity_aim
 
 if TYPE_CHECKING:
     from ablate_core.objective import Objective
+
+JvpBackend = Literal["explicit", "forward_ad", "finite_diff"]
+BACKEND: Any = Field(
+    "explicit",
+    description="how dV/dt is computed: by the tangents that the architecture has written out (torch's forward mode "
+    "where it has none), beside the prediction where both use the same weights; by torch's forward mode in a pass of "
+    "its own; by a central difference",
+    json_schema_extra={"same": {"explicit": "forward_ad"}},  # one derivative, to rounding: one key
+)
 
 
 class Continuous(Limit):
     """Raw outputs are compared: F against v / c_out on flow matching rows, against F^- + g on the others."""
 
     name: Literal["continuous"] = "continuous"
-    jvp_backend: Literal["forward_ad", "finite_diff"] = Field("forward_ad", description="how dV/dt is computed")
+    jvp_backend: JvpBackend = BACKEND
     h: float = Field(5e-3, gt=0, description="step of the central difference, in the path's own time; for finite_diff")
     shapes_tangent: ClassVar[bool] = True
 
     @property
     def needs_forward_ad(self) -> bool:
-        return self.jvp_backend == "forward_ad"
+        return self.jvp_backend != "finite_diff"
+
+    @property
+    def shares_prediction(self) -> bool:
+        return self.jvp_backend == "explicit"
 
     def simplest(self) -> Limit:
-        return self if self.jvp_backend == "finite_diff" else Continuous()
+        return self if self.jvp_backend == "finite_diff" else Continuous(jvp_backend=self.jvp_backend)
 
     def regress(self, slots: Objective, online: FlowMap, target: FlowMap, state: State, step: int) -> Regression:
         times = state.times
-        raw, head = raw_outputs(online, state, times.r, times.t)
-        prediction = online.compared(raw, state.x, times.t, state.g)
-        regressand = online.comparable(state.v, state.x, times.t, state.g)
         index, rows = jump_rows(state)
+        head, found = None, None
+        if len(index) and self.shares_prediction and same_outputs(online, target):
+            raw, found = beside_tangent(online, state, times.fm, index, rows)
+        else:
+            raw, head = raw_outputs(online, state, times.r, times.t)
+        prediction = online.compared(raw, state.x, times.t, state.g)
+        regressand = online.comparable(velocity_aim(online, raw, state), state.x, times.t, state.g)
         scalars = {}
         if len(index):
             with torch.no_grad():
-                slope = self.slope(target, rows)
+                slope = self.slope(target, rows, found)
                 aim = slots.tangent.target(slope, step)
                 scalars["jvp_ratio"] = slope.curved.norm() / aim.norm()
             regressand = regressand.index_copy(0, index, aim)
         return Regression(prediction, regressand, head, scalars)
 
-    def slope(self, target: FlowMap, rows: Rows) -> Slope:
-        """The parts of dX/dt of `rows`. Call it without gradients."""
+    def slope(self, target: FlowMap, rows: Rows, found: tuple[Tensor, Tensor] | None = None) -> Slope:
+        """The parts of dX/dt of `rows`; `found`: V and dV/dt, where they are known. Call it without gradients."""
         own, schedule = target.parameterization, target.schedule
-        velocity, d_velocity = self.derivative(target, rows)
+        velocity, d_velocity = self.derivative(target, rows) if found is None else found
         jump, d_jump = own.jump(schedule, rows.t, rows.r), own.d_jump(schedule, rows.t, rows.r)
         straight = expand(jump.keep, rows.v) * rows.v
         scale = None
@@ -80,11 +97,35 @@ class Continuous(Limit):
         def velocity(x: Tensor, t: Tensor) -> Tensor:
             return target.velocity(x, rows.r, t, rows.y, rows.g)
 
-        if self.jvp_backend == "forward_ad":
-            return target.velocity_and_tangent(rows.x, rows.r, rows.t, rows.y, rows.along, rows.g)
+        if self.jvp_backend != "finite_diff":
+            explicit = self.jvp_backend == "explicit"
+            return target.velocity_and_tangent(rows.x, rows.r, rows.t, rows.y, rows.along, rows.g, explicit=explicit)
         # One-sided within h of either end: no path is asked for times that it does not have.
         forward = (target.schedule.end - rows.t).clamp(max=self.h)
         backward = rows.t.clamp(max=self.h)
         ahead = velocity(rows.x + expand(forward, rows.x) * rows.along, rows.t + forward)
         behind = velocity(rows.x - expand(backward, rows.x) * rows.along, rows.t - backward)
         return velocity(rows.x, rows.t), (ahead - behind) / expand(forward + backward, rows.x)
+
+
+def beside_tangent(
+    online: FlowMap, state: State, others: Tensor, index: Tensor, rows: Rows
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """F of a batch with a graph, and V and dV/dt of its `rows`, those at `index`, without one: from one pass.
+
+    The network gets `rows` last, so that its tangents meet their values in slices; `others` is True on the rest, (B,).
+    """
+    x, r, t, y, g = state.x, state.times.r, state.times.t, state.y, state.g
+    if len(index) == len(x):
+        return online.raw_beside_tangent(x, r, t, y, rows.along, g)
+    first = torch.nonzero(others).squeeze(1)
+    order = torch.cat([first, index])
+
+    def sorted_rows(of_all: Tensor, of_rows: Tensor) -> Tensor:
+        return torch.cat([of_all[first], of_rows])
+
+    y = None if y is None or rows.y is None else sorted_rows(y, rows.y)
+    g = None if g is None or rows.g is None else sorted_rows(g, rows.g)
+    x, r, t = sorted_rows(x, rows.x), sorted_rows(r, rows.r), sorted_rows(t, rows.t)
+    raw, found = online.raw_beside_tangent(x, r, t, y, rows.along, g)
+    return raw.index_select(0, order.argsort()), found

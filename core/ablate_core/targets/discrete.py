@@ -11,7 +11,7 @@ from torch import Tensor
 from ablate_core.flow_map import FlowMap
 from ablate_core.schedules.base import expand
 from ablate_core.state import Rows, State, jump_rows
-from ablate_core.targets.base import Limit, Regression, raw_outputs
+from ablate_core.targets.base import Limit, Regression, raw_outputs, velocity_aim
 
 if TYPE_CHECKING:
     from ablate_core.objective import Objective
@@ -31,6 +31,10 @@ class Discrete(Limit):
     two_steps: ClassVar[bool] = True
 
     @property
+    def shares_prediction(self) -> bool:
+        return True
+
+    @property
     def compares_states(self) -> bool:
         return self.compare == "states"
 
@@ -43,7 +47,7 @@ class Discrete(Limit):
         else:
             jump = online.average(velocity, x, times.r, times.t)
         prediction = jump if jump is velocity else torch.where(expand(times.fm, x), velocity, jump)
-        regressand = state.v
+        regressand = velocity_aim(online, raw, state)
         index, rows = jump_rows(state)
         if len(index):
             with torch.no_grad():
