@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 GPUS = 64
+TICKS = os.sysconf("SC_CLK_TCK")
 SHARE = 1 / 32
 """Of a core, for a trial: Ray starts a process for every whole core that it is told of."""
 TUNE_SLOTS = 8
@@ -131,25 +132,37 @@ def with_tune(trials: int) -> dict[str, float]:
 
 
 class Cpu:
-    """CPU seconds of this process and all that descend from it, those that were seen before they ended among them."""
+    """CPU seconds of this process and all that descend from it, those that have ended among them.
+
+    A process that ended is in the account of the parent that waited for it; nobody waits for some of Ray's and of ours,
+    and of those the seconds they had when they were last seen are counted.
+    """
 
     def __init__(self) -> None:
-        self.spent: dict[tuple[str, str], float] = {}
+        self.seen: dict[tuple[int, str], tuple[float, int, float]] = {}
+        self.lost = 0.0
 
     def seconds(self) -> float:
-        parents, spent = {}, {}
+        """All seconds so far. What a process spends after the last call before its end may be missed."""
+        now: dict[tuple[int, str], tuple[float, int, float]] = {}  # (pid, start) -> seconds, parent, of its children
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                pid = int(entry.name)
-                parents[pid] = int(fields[1])
-                spent[pid] = fields[19], sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+                own, children = sum(map(int, fields[11:13])) / TICKS, sum(map(int, fields[13:15])) / TICKS
+                now[int(entry.name), fields[19]] = own + children, int(fields[1]), children
         family, before = {os.getpid()}, 0
         while len(family) > before:
             before = len(family)
-            family |= {pid for pid, parent in parents.items() if parent in family}
-        self.spent |= {(str(pid), spent[pid][0]): spent[pid][1] for pid in family if pid in spent}
-        return sum(self.spent.values())
+            family |= {pid for (pid, _), (_, parent, _) in now.items() if parent in family}
+        now = {key: row for key, row in now.items() if key[0] in family}
+        waited = {pid: row[2] for (pid, _), row in now.items()}
+        for key in self.seen.keys() - now.keys():
+            spent, parent, _ = self.seen[key]
+            before_end = next((row[2] for (pid, _), row in self.seen.items() if pid == parent), 0.0)
+            if waited.get(parent, 0.0) - before_end < spent:
+                self.lost += spent
+        self.seen = now
+        return self.lost + sum(row[0] for row in now.values())
 
 
 def fresh_interpreter() -> float:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from ablate.launch.attempt import Context, Outcome, Task, died
@@ -67,6 +68,17 @@ class Runner(Protocol):
     def close(self) -> None: ...
 
 
+def open_logs(paths: StorePaths, work: Sequence[Task]) -> Path:
+    """The log of a piece of work, that of its first trial; the logs of the others say where to look."""
+    first, *others = [paths.log(task.key) for task in work]
+    for log in (first, *others):
+        log.parent.mkdir(parents=True, exist_ok=True)
+    for log in others:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"--- one of {len(work)} trainings in one process, whose output is in {first}\n")
+    return first
+
+
 class ProcessRunner:
     """All work in fresh processes, forked from a warm server."""
 
@@ -94,8 +106,7 @@ class ProcessRunner:
     def start(self, work: Sequence[Task]) -> None:
         self.open, self.last, self.packed, self.killed = {task.id: task for task in work}, {}, len(work), False
         self.started = time.monotonic()
-        log = self.paths.log(work[0].key)
-        log.parent.mkdir(parents=True, exist_ok=True)
+        log = open_logs(self.paths, work)
         message = {"tasks": [task.to_dict() for task in work], "context": self.settings.context.to_dict()}
         try:
             self.server.run(message, str(log))
@@ -186,8 +197,7 @@ class ActorRunner:
         import torch
 
         torch.set_num_threads(self.settings.context.threads)
-        log = self.paths.log(work[0].key)
-        log.parent.mkdir(parents=True, exist_ok=True)
+        log = open_logs(self.paths, work)
         with (
             open(log, "a", buffering=1, encoding="utf-8") as file,
             contextlib.redirect_stdout(file),

@@ -173,10 +173,11 @@ def test_a_crash_of_a_pack_is_tried_again_in_halves_until_the_culprit_is_alone(
 ) -> None:
     tasks = [task(seed) for seed in range(4)]
     made = slot(journal.paths, warm, tasks)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not made.step():
         assert time.monotonic() < deadline
     made.close()
+    assert str(journal.paths.log(tasks[0].key)) in journal.paths.log(tasks[3].key).read_text()
     assert isinstance(made.desk, Queue)
     ended = {outcome["key"]: outcome for outcome in made.desk.news()["ended"]}
     assert {key: outcome["status"] for key, outcome in ended.items()} == {
