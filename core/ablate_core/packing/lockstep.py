@@ -1,15 +1,16 @@
 """Members run in turn, each in a thread of its own, and meet wherever one asks for something that can be shared.
 
-One thread runs at any time: the conductor hands the turn to one member after another and goes on when it is given
-back, so nothing here needs a lock, and whatever a member does between two meetings is an ordinary program. Threads and
-not generators, because torch keeps the modes of autograd, autocast and forward differentiation per thread.
+One thread runs at any time: the turn goes from one member to the next and back to the conductor, which answers. So
+nothing here needs a lock against others, and whatever a member does between two meetings is an ordinary program.
+Threads and not generators, because torch keeps the modes of autograd, autocast and forward differentiation per thread.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -27,6 +28,34 @@ def _taken() -> threading.Lock:
     return lock
 
 
+class Turn:
+    """Whose turn it is: a member that waits or ends gives it to the next in `queue`, the last one to the conductor.
+
+    Straight from member to member, because a thread that is woken costs more than what most of them do in a turn.
+    """
+
+    def __init__(self) -> None:
+        self.queue: deque[Player[Any]] = deque()
+        self._conductor = _taken()
+
+    def give(self, players: Iterable[Player[Any]]) -> None:
+        """Let these members run, one after another, until each waits or has ended; called by the conductor."""
+        self.queue.extend(players)
+        self.pass_on()
+        self._conductor.acquire()
+
+    def pass_on(self) -> None:
+        if self.queue:
+            self.queue.popleft().go_on()
+        else:
+            self._conductor.release()
+
+    def take_back(self) -> None:
+        """After an interrupt of the conductor: wait until the member whose turn it is has stopped, and nobody runs."""
+        self.queue.clear()
+        self._conductor.acquire()
+
+
 @dataclass(eq=False)
 class Player(Generic[T]):
     """One member: its program, what it asks for while it waits, and how it ended.
@@ -34,6 +63,7 @@ class Player(Generic[T]):
     Attributes:
         number: its place in the pack, from 0.
         program: what it runs, given the player itself.
+        turn: the turn that all members of a pack have in common.
         asked: the question it waits with; None while it runs.
         answer: what `ask` returns, or raises where it is an exception.
         ended: what the program returned or raised; None while it lives.
@@ -41,48 +71,44 @@ class Player(Generic[T]):
 
     number: int
     program: Callable[[Player[T]], T]
+    turn: Turn
     asked: Any = None
     answer: Any = None
     ended: tuple[T | None, BaseException | None] | None = None
+    thread: threading.Thread | None = None
     _go: threading.Lock = field(default_factory=_taken)
-    _back: threading.Lock = field(default_factory=_taken)
-    _thread: threading.Thread | None = None
 
     def ask(self, question: Any) -> Any:
         """Wait until the conductor answers `question`; called by the member's own program."""
         self.asked = question
-        self._back.release()
+        self.turn.pass_on()
         self._go.acquire()
         answer, self.answer = self.answer, None
         if isinstance(answer, BaseException):
             raise answer
         return answer
 
-    def turn(self) -> None:
-        """Let the member run until it asks or ends; called by the conductor."""
+    def go_on(self) -> None:
         self.asked = None
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=f"member-{self.number}", daemon=True)
-            self._thread.start()
+        if self.thread is None:
+            self.thread = threading.Thread(target=self._run, name=f"member-{self.number}", daemon=True)
+            self.thread.start()
         else:
             self._go.release()
-        self._back.acquire()
-        if self.ended is not None:
-            self._thread.join()
 
     def _run(self) -> None:
         try:
             self.ended = (self.program(self), None)
         except BaseException as error:  # whatever it is belongs to this member, and the conductor looks at it
             self.ended = (None, error)
-        self._back.release()
+        self.turn.pass_on()
 
 
 Serve = Callable[[Sequence[Player[T]]], Sequence[Player[T]]]
 """Given all living members, each with what it asked: answers some of them and returns those."""
 
 
-def conduct(players: Sequence[Player[T]], serve: Serve[T], shares: Shares) -> None:
+def conduct(players: Sequence[Player[T]], serve: Serve[T], shares: Shares, turn: Turn) -> None:
     """Run all members to their ends. `serve` is called whenever every living member waits.
 
     Raises:
@@ -90,24 +116,37 @@ def conduct(players: Sequence[Player[T]], serve: Serve[T], shares: Shares) -> No
             Exception; the other members are ended first, by `StoppedError` where they wait.
     """
     living, ready = list(players), list(players)
-    shares.among(len(living))
-    try:
-        while living:
-            for player in ready:
-                player.turn()
-                if player.ended is not None:
-                    living.remove(player)
-                    shares.among(len(living))
-                    error = player.ended[1]
-                    if error is not None and not isinstance(error, Exception):
-                        raise error
+    while living:
+        shares.among(len(living))
+        try:
+            turn.give(ready)
+        except BaseException:
+            turn.take_back()
+            _stop(living, turn)
+            raise
+        ended = [player for player in living if player.ended is not None]
+        living = [player for player in living if player.ended is None]
+        for player in ended:
+            assert player.ended is not None
+            assert player.thread is not None
+            player.thread.join()
+            error = player.ended[1]
+            if error is not None and not isinstance(error, Exception):
+                _stop(living, turn)
+                raise error
+        try:
             ready = list(serve(living)) if living else []
-    except BaseException:
-        for player in living:
+        except BaseException:
+            _stop(living, turn)
+            raise
+
+
+def _stop(living: Sequence[Player[Any]], turn: Turn) -> None:
+    """End all members that wait."""
+    for player in living:
+        while player.ended is None and player.thread is not None:
             player.answer = StoppedError("the pack was stopped")
-            while player.ended is None and player._thread is not None:
-                player.turn()
-        raise
+            turn.give([player])
 
 
 class Shares:

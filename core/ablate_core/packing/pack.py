@@ -11,7 +11,7 @@ import torch
 from ablate_core.config import TrialConfig
 from ablate_core.identity import content_id
 from ablate_core.packing.calls import MemberCompute
-from ablate_core.packing.lockstep import Player, Shares, conduct
+from ablate_core.packing.lockstep import Player, Shares, Turn, conduct
 from ablate_core.packing.rendezvous import Rendezvous
 from ablate_core.trainer import Report, Result, train
 
@@ -63,7 +63,7 @@ def train_pack(members: Sequence[Member], *, device: str | torch.device = "cpu")
     Raises:
         BaseException: an interrupt of the whole process, after all members were ended.
     """
-    shares, rendezvous = Shares(), Rendezvous()
+    shares, turn, rendezvous = Shares(), Turn(), Rendezvous()
 
     def program(member: Member) -> Callable[[Player[Result]], Result]:
         def run(player: Player[Result]) -> Result:
@@ -79,8 +79,8 @@ def train_pack(members: Sequence[Member], *, device: str | torch.device = "cpu")
 
         return run
 
-    players = [Player(number, program(member)) for number, member in enumerate(members)]
-    conduct(players, rendezvous.serve, shares)
+    players = [Player(number, program(member), turn) for number, member in enumerate(members)]
+    conduct(players, rendezvous.serve, shares, turn)
     return [_ended(player) for player in players]
 
 
