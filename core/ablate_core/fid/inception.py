@@ -89,40 +89,40 @@ class InceptionExtractor:
     def on_device(self, images: Tensor) -> Tensor:
         """As `features`, left on the device."""
         with torch.inference_mode(), _full_float32():
-            features: Tensor = self.network(self.resize(images.to(self.device)).to(self.device))
+            features: Tensor = self.network(self.resize(images, self.device))
             return features.float()
 
 
-def resize_clean(images: Tensor) -> Tensor:
+def resize_clean(images: Tensor, device: torch.device | str = "cpu") -> Tensor:
     """clean-fid's ``clean`` resize: uint8 (B, 1 or 3, H, W) -> float32 (B, 3, 299, 299) in [0, 255], not rounded.
 
-    On the CPU, with as many threads as torch has: Pillow lets go of the interpreter while it computes.
+    On the CPU, with as many threads as torch has: Pillow lets go of the interpreter. The result is on `device`.
     """
     _require_uint8(images)
     resizer = _resizer()
     pixels = images.cpu().expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
     if len(pixels) == 0:
-        return torch.empty(0, 3, SIDE, SIDE)
+        return torch.empty(0, 3, SIDE, SIDE, device=device)
     threads = min(torch.get_num_threads(), len(pixels))
     if threads > 1:
         with ThreadPoolExecutor(threads) as pool:
             resized = np.stack(list(pool.map(resizer, pixels)))
     else:
         resized = np.stack([resizer(image) for image in pixels])
-    return torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous().to(device)
 
 
-def resize_on_device(images: Tensor) -> Tensor:
-    """The same filter by torch, where the images are: within 0.01 grey levels of `resize_clean`."""
+def resize_on_device(images: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """The same filter by torch, on `device`: within 0.01 grey levels of `resize_clean`."""
     _require_uint8(images)
-    size = (SIDE, SIDE)
+    size, images = (SIDE, SIDE), images.to(device)
     if tuple(images.shape[2:]) == size:
         return images.float().expand(-1, 3, -1, -1)
     grey_or_rgb = F.interpolate(images.float(), size, mode="bicubic", antialias=True)  # before a grey one is repeated
     return grey_or_rgb.clamp(0, 255).expand(-1, 3, -1, -1)
 
 
-RESIZES: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+RESIZES: dict[str, tuple[Callable[[Tensor, torch.device], Tensor], str]] = {
     "pil": (resize_clean, "clean-fid clean: PIL bicubic in float32 per channel, antialiased, 299x299, not rounded"),
     "torch": (resize_on_device, "torch bicubic in float32, antialiased, clipped to 0..255, 299x299, not rounded"),
 }
