@@ -41,9 +41,7 @@ class Checked:
 def check(
     studies: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[STUDY]...", help="Studies of the store; not needed when there is one.", show_default=False
-        ),
+        typer.Argument(metavar="STUDY", help="Studies of the store; not needed when there is one.", show_default=False),
     ] = None,
     allow_undecided: Annotated[
         bool, typer.Option("--allow-undecided", help="End with 0 where no claim fails but some are undecided.")

@@ -41,7 +41,7 @@ def confirm(
     arms: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[ARM]...",
+            metavar="ARM",
             help="The picked arms: labels, beginnings of ids or axis=level; default: those of an earlier call, or the "
             "best arm of the report.",
             show_default=False,
