@@ -2,8 +2,9 @@
 
 What is compiled is one method of a network for one kind of call: a `Unit`. Weights and inputs are arguments of the
 compiled code and the number of rows is left open, so that seeds, learning rates, weights of a loss and schedules change
-nothing, and rows that learn a jump may be another number at every step. The derivative is compiled as the network
-writes it out (or as ``torch.func.jvp`` of it), never taken around compiled code: torch does that eagerly, silently.
+nothing, and rows that learn a jump may be another number at every step. A derivative is compiled where the network
+writes it out. That by torch's forward mode is not: around compiled code it is eager without a word, and within it the
+derivative of an `autograd.Function` is ignored (pytorch issue 192985).
 
 Before a unit is used it is tried: on the inputs of its first call, with weights moved a little (a network whose output
 starts at zero would agree with anything), output and gradient are compared with the eager ones.
@@ -240,6 +241,8 @@ class CompiledNetwork(Network):
         eager = self.net if method == "forward" else getattr(self.net, method)
         present = {name: value for name, value in given.items() if value is not None}
         absent = {"y": None} if given["y"] is None else {}
+        if getattr(type(self.net), method) is getattr(Network, method):  # what that calls may be compiled
+            return getattr(super(), method)(**present, **absent)
         if min(map(len, present.values())) < 2 or _transformed():  # one row is another graph to torch: a rare count
             return eager(**present, **absent)
         inputs = {name: x.contiguous() for name, x in present.items()}
@@ -292,7 +295,8 @@ def _outcome(function: Callable[..., Any], net: nn.Module, inputs: Mapping[str, 
         return outputs
     with torch.autocast(loss.device.type, enabled=False):
         slopes = torch.autograd.grad(loss, by, allow_unused=True)
-    return [*(x.detach() for x in outputs), torch.cat([s.flatten() for s in slopes if s is not None])]
+    whole = [torch.zeros_like(x) if s is None else s for x, s in zip(by, slopes, strict=True)]
+    return [*(x.detach() for x in outputs), torch.cat([s.flatten() for s in whole])]
 
 
 def _weighted(x: Tensor) -> Tensor:
@@ -315,11 +319,15 @@ def _perturbed(net: nn.Module) -> Iterator[None]:
 
 
 def _prepare_process() -> None:
-    """Compile in this process alone: workers of the compiler would outlive a fork, and a kill."""
+    """Compile in this process alone: workers of the compiler would outlive a fork, and a kill.
+
+    Headers are not compiled ahead: torch keeps those in a folder of all processes, where a kill leaves half a file.
+    """
     import torch._dynamo
     import torch._inductor.config
 
     torch._inductor.config.compile_threads = 1
+    torch._inductor.config.cpp_cache_precompile_headers = False
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILATIONS)
 
 
