@@ -102,7 +102,8 @@ def _count(axis: str, level: str, level_of: npt.NDArray[Any], fate: Mapping[str,
     """
     mine = level_of == level
     final = mine & fate["final"]
-    rest = ~mine & np.not_equal(level_of, None) & fate["final"]
+    known = np.array([some is not None for some in level_of], dtype=bool)
+    rest = ~mine & known & fate["final"]
     diverged, failed, ended = (int((final & fate[DIVERGED]).sum()), int((final & fate[FAILED]).sum()), int(final.sum()))
     others, rest_lost = int(rest.sum()), int((rest & (fate[DIVERGED] | fate[FAILED])).sum())
     p = None

@@ -153,7 +153,7 @@ def _laid_out(
     ys = [math.log(p.row.value or 1.0) if up else (p.row.value or 0.0) for p in arms]
     wide, high = (max(xs) - min(xs)) or 1.0, (max(ys) - min(ys)) or 1.0
     at = [(900 * (x - min(xs)) / wide, 340 * (y - min(ys)) / high) for x, y in zip(xs, ys, strict=True)]
-    taken = [(x - MARK, y, 2 * MARK) for x, y in at]
+    taken = [(x - MARK, y, 2.0 * MARK) for x, y in at]
     out: list[tuple[Priced, tuple[str, int] | None]] = []
     for p in named:
         own = arms.index(p)
