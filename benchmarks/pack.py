@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import argparse
 import copy
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -133,14 +136,48 @@ def straightforward(batch: int, steps: int) -> float:
     return watch.per_step()
 
 
+def sweep(trials: int, steps: int) -> dict[str, float]:
+    """CPU seconds of whole lives, imports included: a fresh interpreter for each trial, and one for a pack of all."""
+    calls = {
+        "straightforward, a process each": [f"pack.straightforward(8, {steps})"] * trials,
+        "trainer.train, a process each": [f"pack.alone(8, {steps})"] * trials,
+        "one pack": [f"pack.packed({trials}, 8, {steps})"],
+    }
+    return {name: sum(map(life, bodies)) for name, bodies in calls.items()}
+
+
+def life(body: str) -> float:
+    """CPU seconds of a fresh interpreter that runs `body` on one thread."""
+    code = f"import torch; torch.set_num_threads(1); import pack; {body}"
+    where = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+        "OMP_NUM_THREADS": "1",
+    }
+    process = subprocess.Popen([sys.executable, "-c", code], env=where)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{body} ended with code {process.returncode}")
+    return usage.ru_utime + usage.ru_stime
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--members", type=int, default=16)
     parser.add_argument("--batches", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--sweep", type=int, default=0, metavar="N", help="whole lives of N trials instead of steps")
     wanted = parser.parse_args()
     torch.set_num_threads(1)
+    if wanted.sweep:
+        rounds = [sweep(wanted.sweep, 60) for _ in range(wanted.repeats)]
+        print(f"CPU seconds of {wanted.sweep} trials of 60 steps of 8, whole lives; median of {wanted.repeats}")
+        medians = {name: statistics.median(row[name] for row in rounds) for name in rounds[0]}
+        for name, seconds in medians.items():
+            print(f"{name:<34}{seconds:>8.1f}{seconds / medians['one pack']:>8.1f}")
+        return
     print(f"CPU ms of one step of one member, median of {wanted.repeats}; {wanted.members} members")
     print(f"{'batch':>5}{'straightforward':>17}{'alone':>8}{'packed':>8}{'ratio':>8}{'to alone':>10}")
     for batch in wanted.batches:
