@@ -6,6 +6,7 @@ that `make bench` runs everywhere.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from ablate_core.methods import METHODS
 from ablate_core.trainer import train
 
 STEPS = 40
+KERNEL_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 TOLERANCE = 2e-2  # relative, on the mean loss of the first 40 steps in float32: reductions differ, and steps amplify it
 
 
@@ -82,6 +84,20 @@ def step_seconds(trial: TrialConfig, device: str, repeats: int = 3) -> float:
     return statistics.median(times)
 
 
+def kernel_errors() -> dict[str, float]:
+    """Relative error of the attention kernel, the larger of value and tangent, against float64 products."""
+    from ablate_core.architectures.pairs import attention_tangent as explicit
+    from ablate_core.attention_kernel import attention_tangent
+
+    errors = {}
+    for dtype, shape in itertools.product(KERNEL_TOLERANCE, ((8, 12, 256, 64), (4, 3, 70, 24), (2, 2, 64, 128))):
+        given = [torch.randn(shape, device="cuda").to(dtype) for _ in range(6)]
+        exact = explicit(*(x.double() for x in given))
+        both = zip(attention_tangent(*given), exact, strict=True)
+        errors[f"{dtype} {shape}"] = max(float((ours.double() - e).norm() / e.norm()) for ours, e in both)
+    return errors
+
+
 def main() -> int:
     if not torch.cuda.is_available():
         print("gpu-check: no CUDA device; nothing was checked")
@@ -101,6 +117,15 @@ def main() -> int:
             f"{'ok ' if good else 'BAD'} {method:10}  loss against CPU {worst:.1e}  resume bit-exact {exact}  "
             f"bf16 {bf16['status']}  {ms:.2f} ms/step"
         )
+    try:
+        errors = kernel_errors()
+    except ImportError:
+        errors = {}
+        print("attention kernel: Triton is not installed; not used, not checked")
+    for case, error in errors.items():
+        good = error < next(bound for dtype, bound in KERNEL_TOLERANCE.items() if case.startswith(str(dtype)))
+        bad += not good
+        print(f"{'ok ' if good else 'BAD'} attention kernel {case}: {error:.1e}")
     measured = config("meanflow", snapshot_every=5).resolved()
     measured["eval"]["ema"] = {"sigma_rel": 0.15}
     found = run(TrialConfig.model_validate(measured), "cuda")  # combines averages of the device with stored ones

@@ -11,7 +11,10 @@ maps; that of SiLU is the exception that cannot be differentiated again.
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -168,11 +171,11 @@ def attention(q: Pair, k: Pair, v: Pair, fused: bool) -> Pair:
             return Pair(F.scaled_dot_product_attention(q.value, k.value, v.value))
         return Pair(_weights(q.value, k.value) @ v.value)
     if q.last is None:
-        return Pair(*attention_tangent(q.value, k.value, v.value, dq, dk, dv))
+        return Pair(*_tangent_kernel(fused, q.value, k.value, v.value, dq, dk, dv))
     value = F.scaled_dot_product_attention if fused else _attention
     return q.then(
         value(q.value, k.value, v.value),
-        lambda dq, q, k, v: attention_tangent(q, k, v, dq, dk, dv)[1],
+        lambda dq, q, k, v: _tangent_kernel(fused, q, k, v, dq, dk, dv)[1],
         q.value,
         k.value,
         v.value,
@@ -192,6 +195,28 @@ def attention_tangent(q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, d
     slope = torch.ops.aten._softmax_backward_data(scores.to(weights.dtype), weights, -1, weights.dtype)
     out = torch.baddbmm(torch.bmm(slope, v), weights, dv)
     return torch.bmm(weights, v).reshape(shape), out.reshape(shape)
+
+
+def _tangent_kernel(fused: bool, *given: Tensor) -> tuple[Tensor, Tensor]:
+    """`attention_tangent` of (q, k, v, dq, dk, dv), by the kernel for CUDA where `fused` and nothing is differentiated.
+
+    There must be neither a graph nor a transform around it, and no compiler, which makes kernels of its own.
+    """
+    plain = not (torch.is_grad_enabled() or torch.compiler.is_compiling()) and given[0].is_cuda
+    if fused and plain and torch._C._functorch.peek_interpreter_stack() is None and (found := _cuda_kernel()):
+        if found.suits(*given):
+            both: tuple[Tensor, Tensor] = found.attention_tangent(*given)
+            return both
+    return attention_tangent(*given)
+
+
+@functools.cache
+def _cuda_kernel() -> ModuleType | None:
+    """The module with the kernel, or None where Triton is not installed."""
+    try:
+        return importlib.import_module("ablate_core.attention_kernel")
+    except ImportError:
+        return None
 
 
 def _weights(q: Tensor, k: Tensor) -> Tensor:
