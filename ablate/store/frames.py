@@ -174,7 +174,7 @@ QUERIES: dict[str, str] = {
                c.trial_id IN (SELECT trial_id FROM confirming SEMI JOIN asked USING (trial_id)) AS stale
         FROM chosen c
         LEFT JOIN trial_step s USING (trial_id)
-        LEFT JOIN (SELECT trial_id, sum(wall_seconds) AS wall_seconds, sum(cpu_seconds) AS cpu_seconds,
+        LEFT JOIN (SELECT trial_id, sum(wall_seconds / packed) AS wall_seconds, sum(cpu_seconds) AS cpu_seconds,
                           sum(gpu_seconds) AS gpu_seconds, max(peak_mem_mb) AS peak_mem_mb
                    FROM attempt WHERE task <> 'eval' GROUP BY trial_id) e USING (trial_id)
         ORDER BY c.arm_id, c.seed, c.trial_id""",

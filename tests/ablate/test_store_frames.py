@@ -280,6 +280,21 @@ def test_a_resumed_attempt_is_timed_over_its_own_steps(paths, journal):
     assert throughput(paths) == {"a": pytest.approx(4.0 / 20)}
 
 
+def test_the_seconds_of_a_trial_that_shared_its_process_are_its_part_of_the_slot(tmp_path: Path) -> None:
+    paths = StorePaths(tmp_path)
+    with Journal(paths, "test") as journal:
+        write_study(journal, "s", {"a": "A"})
+        alone, packed = AttemptRecord(journal, "a0"), AttemptRecord(journal, "a1", packed=4)
+        alone.end("done", step=20, wall_seconds=10.0, cpu_seconds=9.0)
+        packed.end("done", step=20, wall_seconds=20.0, cpu_seconds=4.0)
+    trials = open_frames(paths, "s")["trials"].set_index("trial_id")
+    assert trials["wall_seconds"].to_dict() == {"a0": 10.0, "a1": 5.0}
+    assert trials["cpu_seconds"].to_dict() == {"a0": 9.0, "a1": 4.0}
+    assert throughput(paths) == {"a": pytest.approx(15 / 40)}
+    (attempt,) = trial_detail(paths, "a1")["attempts"]
+    assert (attempt["wall_seconds"], attempt["packed"]) == (20.0, 4)
+
+
 def test_everything_about_one_trial_by_the_beginning_of_its_key(paths, journal):
     write_study(journal, "demo", {"alpha": "base", "beta": "other"})
     run_trial(journal, "alpha0")
