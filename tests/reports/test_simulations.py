@@ -14,6 +14,9 @@ from ablate_reports.statistics import fit
 from ablate_reports.verdicts import judge
 
 
+pytestmark = pytest.mark.timeout(3600)  # the slow ones take a minute alone, and many where machines are shared
+
+
 @pytest.fixture(autouse=True)
 def _without_family_p(monkeypatch: pytest.MonkeyPatch) -> None:
     """Family-wise p values are not looked at here and cost half the time."""
