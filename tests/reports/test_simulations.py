@@ -13,7 +13,6 @@ from ablate_reports.simultaneous import MaxT
 from ablate_reports.statistics import fit
 from ablate_reports.verdicts import judge
 
-
 pytestmark = pytest.mark.timeout(3600)  # the slow ones take a minute alone, and many where machines are shared
 
 
