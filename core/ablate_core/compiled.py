@@ -269,7 +269,7 @@ def _with(function: Callable[..., Any], more: Mapping[str, Any]) -> Callable[...
 
 def _open(x: Tensor) -> Tensor:
     """`x` (rows, *), of which compiled code must not assume the number of rows."""
-    torch._dynamo.mark_dynamic(x, 0)  # type: ignore[no-untyped-call]
+    torch._dynamo.mark_dynamic(x, 0)
     return x
 
 

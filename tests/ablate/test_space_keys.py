@@ -98,6 +98,7 @@ def test_what_affects_measuring_changes_the_eval_key_alone(changes: dict[str, An
     "changes",
     [
         {"train__log_every": 7},
+        {"train__compile": True},
         {"train__checkpoint_every": 7},
         {"eval__batch_size": 7},
         {"eval__gallery": 0},

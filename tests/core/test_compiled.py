@@ -19,6 +19,7 @@ from ablate_core.compile_cache import CompileCache
 from ablate_core.compiled import CompiledCompute, CompiledNetwork, _perturbed, chosen
 from ablate_core.compute import ALONE, Compute
 from ablate_core.config import TrialConfig
+from ablate_core.packing import pack_key
 from ablate_core.random import Draws
 from ablate_core.trainer import Result, train
 
@@ -250,6 +251,8 @@ def test_only_a_trial_that_asks_and_computes_alone_is_compiled() -> None:
     assert chosen(trial(), ALONE) is ALONE
     assert chosen(trial(compile=True), other) is other
     assert isinstance(chosen(trial(compile=True), ALONE), CompiledCompute)
+    assert pack_key(trial()) is not None
+    assert pack_key(trial(compile=True)) is None
 
 
 def test_weights_are_moved_back_bit_for_bit_and_graphs_of_the_step_survive() -> None:

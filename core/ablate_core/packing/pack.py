@@ -32,7 +32,7 @@ def pack_key(config: TrialConfig) -> str | None:
     Equal keys are equal shapes: the same network with the same heads, data, batch and precision. Seeds, objectives,
     optimisers, learning rates, numbers of steps and measurements may differ.
     """
-    if not config.architecture.stackable:
+    if not config.architecture.stackable or config.train.compile:
         return None
     own = config.objective
     return content_id(
