@@ -131,7 +131,8 @@ class SiTNetwork(Network):
         """Where a token is: added to it (of patches only, unless learned), and how its queries and keys are turned."""
         _, width, heads = config.resolved_size
         (rows, columns), d = self.grid, width // heads
-        if config.position == "learned":
+        self.position_learned = config.position == "learned"
+        if self.position_learned:
             self.position = nn.Parameter(torch.empty(self.prefix + rows * columns, width))
         else:
             fixed = sincos_2d(width, rows, columns) if config.position == "sincos" else None
@@ -256,7 +257,7 @@ class SiTNetwork(Network):
 
     def _placed(self, h: Pair, prefix: list[Pair]) -> Pair:
         """All tokens with their positions added."""
-        everywhere = isinstance(self.position, nn.Parameter)
+        everywhere = self.position_learned
         if self.position is not None and not everywhere:
             h = h._replace(value=h.value + self.position.to(h.value.dtype))
         if prefix:
