@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ablate_core.compute import ALONE, Compute
 from ablate_core.config import TrialConfig
 from ablate_core.identity import content_id
 from ablate_core.packing.calls import MemberCompute
@@ -65,21 +66,25 @@ def train_pack(members: Sequence[Member], *, device: str | torch.device = "cpu")
     """
     shares, turn, rendezvous = Shares(), Turn(), Rendezvous()
 
-    def program(member: Member) -> Callable[[Player[Result]], Result]:
-        def run(player: Player[Result]) -> Result:
-            compute = MemberCompute(player, shares)
-            return train(
-                member.config,
-                member.folder,
-                device=device,
-                report=member.report,
-                should_stop=member.should_stop,
-                compute=compute,
-            )
+    def run(member: Member, compute: Compute) -> Result:
+        return train(
+            member.config,
+            member.folder,
+            device=device,
+            report=member.report,
+            should_stop=member.should_stop,
+            compute=compute,
+        )
 
-        return run
-
-    players = [Player(number, program(member), turn) for number, member in enumerate(members)]
+    if len(members) == 1:
+        try:
+            return [run(members[0], ALONE)]
+        except Exception as error:
+            return [error]
+    players: list[Player[Result]] = [
+        Player(number, lambda player, member=member: run(member, MemberCompute(player, shares)), turn)  # type: ignore[misc]
+        for number, member in enumerate(members)
+    ]
     conduct(players, rendezvous.serve, shares, turn)
     return [_ended(player) for player in players]
 
