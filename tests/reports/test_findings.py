@@ -28,8 +28,8 @@ def test_every_finding_is_in_the_json_of_every_study(seeds: int) -> None:
     frames = StudyFrames.from_mapping({}) if seeds == 0 else study(seeds=seeds)
     found = findings_of(frames)
     assert sorted(found) == sorted([
-        "claims", "confirmed", "equivalence", "levels", "luck", "noise", "plans", "rungs", "samples", "seeds",
-        "single_runs", "speeds",
+        "claims", "confirmed", "equivalence", "importances", "levels", "luck", "noise", "plans", "rungs", "samples",
+        "seeds", "single_runs", "speeds",
     ])  # fmt: skip
     assert found["claims"] == {"comparisons": 0, "judged": []}
     assert (found["luck"] is None) == (seeds < 2)
