@@ -23,6 +23,8 @@ MOST = 8
 """Members of a pack that ``auto`` makes: beyond it a step gains little, and a crash costs more."""
 SMALL = 2_000_000
 """Weights of the largest network that ``auto`` packs: beyond it the time of a step is arithmetic, not overhead."""
+ROWS = 32
+"""Largest batch that ``auto`` packs: at 64 a pack cost what its members cost alone (docs/performance.md)."""
 GUESSED_SHAPE = (4, 32, 32)
 """Shape of a sample where only loading the data would tell; the number of weights depends little on it."""
 
@@ -108,9 +110,11 @@ class Sorter:
         return self._kinds[recipe]
 
     def small(self, task: Task) -> bool:
-        """Whether the network of a training has at most `SMALL` weights."""
+        """Whether a step is mostly overhead: at most `ROWS` rows through at most `SMALL` weights."""
         from ablate.launch.attempt import load_config
 
+        if task.config["train"]["batch_size"] > ROWS:
+            return False
         recipe = canonical_json({name: task.config[name] for name in ("architecture", "data")})
         if recipe not in self._weights:
             self._weights[recipe] = _weights(load_config(task.config))

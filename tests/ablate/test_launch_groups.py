@@ -66,7 +66,7 @@ def test_a_number_fills_packs_with_others_of_the_same_shapes() -> None:
 
 
 SPACE = """
-base: {objective: meanflow, architecture: {name: sit, width: 32, depth: 1, heads: 2}, train.steps: 4}
+base: {objective: meanflow, architecture: {name: sit, width: 32, depth: 1, heads: 2}, train: {steps: 4, batch_size: 32}}
 axes:
   objective: [meanflow, fm]
   lr: {path: train.lr, levels: [1e-3, 3e-3]}
@@ -87,4 +87,6 @@ def test_seeds_rates_and_constants_share_a_kind_and_other_graphs_do_not() -> Non
     assert one != other
     assert sorter.small(Task("k", "e", plan.trials[0].config.resolved()))
     large = {**plan.trials[0].config.resolved(), "architecture": {"name": "sit", "size": "S/2"}}
+    wide = {**plan.trials[0].config.resolved(), "train": {"batch_size": 64}}
+    assert not sorter.small(Task("k", "e", wide))
     assert not sorter.small(Task("k", "e", large))
