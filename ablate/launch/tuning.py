@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ from ablate.launch.queue import Queue
 from ablate.launch.runners import SlotSettings
 from ablate.launch.slots import open_slot
 
+BRISK_SECONDS = 5.0
+"""What a slot costs a core before it does anything."""
 MOST_SLOTS = 10**6
 """Tune wants to know how many trials there will be; how many slots are started is decided as the run goes on."""
 
@@ -128,6 +131,8 @@ class _Slots:
         self.live: set[str] = set()
         self.starting: set[str] = set()
         self.error = ""
+        self.since = 0.0
+        self.done = 0
         self.news = self._ask("news")
 
     def _ask(self, method: str, *arguments: Any) -> dict[str, Any]:
@@ -141,7 +146,14 @@ class _Slots:
     def wanted(self) -> bool:
         """One more, as long as more work waits than slots are about to come for it."""
         room = len(self.live) < self.most and len(self.starting) < self.at_once
-        return room and self.news["ready"] > len(self.starting)
+        return (
+            room and self.news["ready"] > len(self.starting) and not (len(self.live) >= self.at_once and self.brisk())
+        )
+
+    def brisk(self) -> bool:
+        """Work is done faster than a slot starts: one more would take from the others what it costs to start."""
+        worked = time.monotonic() - self.since if self.since else 0.0
+        return worked < BRISK_SECONDS or worked * len(self.live) < BRISK_SECONDS * self.done
 
     def finished(self) -> bool:
         """No slot will be wanted any more."""
@@ -164,6 +176,7 @@ class _Slots:
         self.starting.add(name)
 
     def up(self, name: str) -> None:
+        self.since = self.since or time.monotonic()
         self.starting.discard(name)
 
     def ended(self, name: str) -> None:
@@ -177,6 +190,7 @@ class _Slots:
 
     def hear(self, news: dict[str, Any] | None = None) -> None:
         self.news = self._ask("news") if news is None else news
+        self.done += len(self.news["ended"])
         self.monitor.report(self.news)
 
 

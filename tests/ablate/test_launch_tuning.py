@@ -63,6 +63,7 @@ def take(queue: Queue, slot: str, ended: str = "") -> str:
 
 def test_slots_are_asked_for_as_many_at_a_time_as_may_start_and_no_more_than_there_may_be(queue: Queue) -> None:
     made, search = slots(queue)
+    made.since = 1.0  # slots have worked for ages
     assert [search.suggest(name) for name in "123"] == [{"slot": "1"}, {"slot": "2"}, None]
     made.up("1")
     assert [search.suggest(name) for name in "34"] == [{"slot": "3"}, None]
@@ -71,6 +72,21 @@ def test_slots_are_asked_for_as_many_at_a_time_as_may_start_and_no_more_than_the
     assert [search.suggest(name) for name in "45"] == [{"slot": "4"}, None]
     made.up("4")
     assert search.suggest("5") is None
+
+
+def test_slots_beyond_the_cores_are_started_only_for_work_that_takes_longer_than_starting_one(queue: Queue) -> None:
+    made, search = slots(queue, most=64)
+    for name in "12":
+        search.suggest(name)
+        made.up(name)
+    assert search.suggest("3") is None  # nothing is known yet of how long work takes
+    made.since -= 20
+    assert search.suggest("3") == {"slot": "3"}
+    made.up("3")
+    made.done = 100  # in 20 seconds
+    assert search.suggest("4") is None
+    made.done = 2
+    assert search.suggest("4") == {"slot": "4"}
 
 
 def test_no_slot_is_started_for_work_that_others_have_done_by_then(queue: Queue) -> None:
