@@ -97,6 +97,7 @@ def fails(out: Any) -> Any:
 # --- what is computed
 
 
+@pytest.mark.timeout(1800)  # a C++ compiler on a loaded machine
 def test_compiled_code_gives_the_network_and_comes_back_from_the_archive() -> None:
     """The one true compilation of the fast tests: values, gradients, any number of rows, and a second process' view."""
     net = Tiny()
@@ -124,6 +125,7 @@ def test_compiled_code_gives_the_network_and_comes_back_from_the_archive() -> No
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("objective", ["fm", "meanflow", "guided", "tvm"])
 def test_fifty_compiled_steps_are_fifty_eager_steps(objective: str, tmp_path: Path) -> None:
     written = {"name": "meanflow", "guidance": {"name": "omega_kappa", "omega": 1.0, "kappa": 0.5}}
@@ -141,6 +143,7 @@ def test_fifty_compiled_steps_are_fifty_eager_steps(objective: str, tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("dtype", "largest"), [(torch.float32, 1e-6), (torch.float64, 1e-10)])
 def test_loss_and_gradient_of_compiled_meanflow(dtype: torch.dtype, largest: float) -> None:
     from ablate_core.objective import Batch
