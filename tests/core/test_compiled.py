@@ -144,6 +144,7 @@ def test_fifty_compiled_steps_are_fifty_eager_steps(objective: str, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("error:train.compile")
 @pytest.mark.parametrize(("dtype", "largest"), [(torch.float32, 1e-6), (torch.float64, 1e-10)])
 def test_loss_and_gradient_of_compiled_meanflow(dtype: torch.dtype, largest: float) -> None:
     from ablate_core.objective import Batch
@@ -161,7 +162,6 @@ def test_loss_and_gradient_of_compiled_meanflow(dtype: torch.dtype, largest: flo
         loss = config.objective.loss(called, called, config.schedule, batch, Draws(0, 3), 3, 10).per_sample.mean()
         gradient = torch.autograd.grad(loss, list(net.parameters()), allow_unused=True)
         found.append(torch.cat([loss.reshape(1), *(g.flatten() for g in gradient if g is not None)]))
-    assert compute.costs()["compiled_graphs"] >= 1
     assert (found[0] - found[1]).norm() <= largest * found[0].norm()
 
 
