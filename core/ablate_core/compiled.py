@@ -13,11 +13,14 @@ starts at zero would agree with anything), output and gradient are compared with
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import resource
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -88,7 +91,8 @@ class CompiledCompute(Compute):
             _prepare_process()
             device = next(net.parameters()).device
             shapes = [[name, list(p.shape), str(p.dtype)] for name, p in net.named_parameters()]
-            kind = {"architecture": dict(self._architecture), "parameters": shapes, **machine_kind(device)}
+            what = {"architecture": dict(self._architecture), "parameters": shapes, "source": _source(net)}
+            kind = what | machine_kind(device)
             key = content_id(kind)
             if key not in self._caches:
                 self._caches[key] = CompileCache(key)
@@ -142,6 +146,7 @@ class CompiledCompute(Compute):
                         return True
             try:
                 _compare(unit, run)
+                cache.publish_more(unit.id)
             except Exception:  # code of another machine that looks like this one: once more, without it
                 with cache.alone():
                     cache.forget()
@@ -222,9 +227,19 @@ class CompiledNetwork(Network):
         return out
 
     def forward_beside_tangent(
-        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, dx: Tensor, dt: Tensor, g: Tensor | None = None
+        self,
+        x: Tensor,
+        r: Tensor,
+        t: Tensor,
+        y: Tensor | None,
+        dx: Tensor,
+        dt: Tensor,
+        g: Tensor | None = None,
+        *,
+        index: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        out: tuple[Tensor, Tensor] = self._call("forward_beside_tangent", x=x, r=r, t=t, y=y, dx=dx, dt=dt, g=g)
+        given = {"x": x, "r": r, "t": t, "y": y, "dx": dx, "dt": dt, "g": g, "index": index}
+        out: tuple[Tensor, Tensor] = self._call("forward_beside_tangent", **given)
         return out
 
     @property
@@ -316,6 +331,15 @@ def _perturbed(net: nn.Module) -> Iterator[None]:
     finally:
         for p, value in kept:
             p.data = value
+
+
+def _source(net: nn.Module) -> str:
+    """A hash of the files that write the network out: what was compiled from others is of no use."""
+    modules = {sys.modules[type(part).__module__] for part in net.modules()}
+    named = (getattr(module, "__file__", None) for module in modules if not module.__name__.startswith("torch."))
+    own = {file for file in named if file is not None}  # a notebook is no file
+    files = own | {str(file) for file in Path(__file__).with_name("architectures").glob("*.py")}
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in sorted(files))).hexdigest()[:16]
 
 
 def _prepare_process() -> None:

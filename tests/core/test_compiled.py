@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -382,3 +383,20 @@ def test_code_that_does_not_run_here_is_compiled_once_more(monkeypatch: pytest.M
         compiled = CompiledCompute({}).network(net, "net")
         assert torch.equal(compiled(*inputs()), net(*inputs()))
     assert len(failed) == 3  # refused, compiled, called
+
+
+def test_what_an_archive_lacks_is_added_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiles(name: str) -> Callable[[Any], Any]:
+        def wrong(out: Any) -> Any:
+            Path(os.environ["TORCHINDUCTOR_CACHE_DIR"], name).write_bytes(b"code")
+            return out
+
+        return wrong
+
+    for name in ("first.so", "second.so"):
+        compile_as(monkeypatch, compiles(name))
+        compute = CompiledCompute({})
+        compute.network(Tiny(), "net")(*inputs())
+    (cache,) = compute._caches.values()
+    with zipfile.ZipFile(cache.path) as archive:
+        assert {"first.so", "second.so"} < set(archive.namelist())
