@@ -104,12 +104,13 @@ def apart(configs: Sequence[TrialConfig], folder: Path) -> float:
 
 @pytest.fixture
 def joint(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
-    """(role, method, members) of every call that was made as one."""
+    """(role, method, members) of every call that was made as one, and ("net", "tangent", members who had one of it)."""
     seen: list[tuple[str, str, int]] = []
     made = Rendezvous._made_as_one
 
     def spy(self: Rendezvous, stack: Any, calls: Any) -> Any:
         seen.append((calls[0].kind.role, calls[0].kind.method, len(calls)))
+        seen.append((calls[0].kind.role, "tangent", sum(call.tangents > 0 for call in calls)))
         return made(self, stack, calls)
 
     monkeypatch.setattr(Rendezvous, "_made_as_one", spy)
@@ -137,7 +138,8 @@ def test_members_that_differ_in_everything_but_their_shapes_equal_the_trials_alo
         config("fm", architecture, steps=21, seed=1, train__optimizer="radam", train__snapshot_every=7),
     ]  # fmt: skip
     assert apart(members, tmp_path) < 1e-10
-    assert {("net", "forward", 4), ("net", "forward", 3), ("net", "forward_and_tangent", 2)} <= set(joint)
+    assert {("net", "forward", 4), ("net", "forward", 3), ("net", "tangent", 2)} <= set(joint)
+    assert not any(method == "forward_and_tangent" for _, method, _ in joint)  # each was beside a prediction
     assert any(role == "eval" for role, _, _ in joint)
 
 

@@ -12,7 +12,8 @@ from ablate_core.architectures import Architecture
 from ablate_core.architectures.mlp import MLP
 from ablate_core.architectures.sit import SiT
 from ablate_core.flat import Flat
-from ablate_core.packing.calls import called
+from ablate_core.packing.calls import Call, Kind, called
+from ablate_core.packing.rendezvous import made_as_one
 from ablate_core.packing.stack import Stack, require_alike
 from ablate_core.packing.stacked import UnstackableError
 
@@ -83,6 +84,32 @@ def test_a_stack_is_its_networks_side_by_side(name: str, graph: bool) -> None:
                 torch.testing.assert_close(ours, torch.cat(theirs), rtol=1e-10, atol=1e-10)
             if graph:
                 _same_gradients(stack, members, ours, theirs)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_stack_carries_other_tangents_for_each_of_its_networks(name: str) -> None:
+    """One call of all, or of two of them with unequal rows: some want a tangent of their last rows, one none."""
+    nets, heads = networks(name), NETWORKS[name][1]
+    stack = Stack([Flat(net) for net in nets])
+    for members, counts, tangents in [
+        ((0, 1, 2), (4, 4, 4), (3, 0, 1)),
+        ((0, 2), (5, 3), (2, 3)),
+        ((1, 2), (2, 2), (2, 2)),
+    ]:
+        calls, theirs = [], []
+        for place, rows, wanted in zip(members, counts, tangents, strict=True):
+            given = inputs(rows, heads.get("guidance_inputs", 0))
+            beside = (given["x"].flip(0)[rows - wanted :], given["t"][rows - wanted :]) if wanted else None
+            kind = Kind("net", "forward", (), True, None)
+            calls.append(Call(stack.flats[place], kind, given, rows, beside))
+            theirs.append(called(nets[place], "forward", given, beside))
+        ours = made_as_one(stack.module(members, tangents=tangents), calls, max(counts))
+        torch.testing.assert_close(list(ours), theirs, rtol=1e-10, atol=1e-10)
+        values = [
+            [one if wanted == 0 else one[0] for one, wanted in zip(outs, tangents, strict=True)]
+            for outs in (ours, theirs)
+        ]
+        _same_gradients(stack, members, torch.cat(values[0]), values[1])
 
 
 def _flat(out: Any) -> Tensor:

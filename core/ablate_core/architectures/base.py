@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ablate_core.architectures.pairs import rows_at
 from ablate_core.component import Component
 
 
@@ -67,28 +68,38 @@ class Network(nn.Module, abc.ABC):
         return both[0], both[1]
 
     def forward_beside_tangent(
-        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, dx: Tensor, dt: Tensor, g: Tensor | None = None
+        self,
+        x: Tensor,
+        r: Tensor,
+        t: Tensor,
+        y: Tensor | None,
+        dx: Tensor,
+        dt: Tensor,
+        g: Tensor | None = None,
+        *,
+        index: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Output of all rows, and the derivative of the last ones along (dx, dt) in (x, t), r fixed.
+        """Output of all rows, and the derivative of some, such as the last ones, along (dx, dt) in (x, t), r fixed.
 
         The tangent carries no graph, so that the one pass costs a forward pass and a tangent of few rows. A network
         may override it; here it is two passes.
 
         Args:
             x: state, (B, *shape); r, t, y, g likewise, as in `forward`.
-            dx: direction, (R, *shape) with R <= B, of the last R rows.
+            dx: direction, (R, *shape) with R <= B, of the last R rows or of those at `index`.
             dt: likewise, (R,).
+            index: rows with a derivative, (R,) int64; None: the last ones, which is faster.
 
         Returns:
             The output, (B, *shape), and the tangent, (R, *shape).
         """
         more = {} if g is None else {"g": g}
-        n = len(dx)
+        own = len(dx) if index is None else index
         value: Tensor = self(x, r, t, y, **more)
         with torch.no_grad():
-            more = {} if g is None else {"g": g[-n:]}
-            own = None if y is None else y[-n:]
-            return value, self.forward_and_tangent(x[-n:], r[-n:], t[-n:], own, dx, dt, **more)[1]
+            more = {} if g is None else {"g": rows_at(g, own)}
+            x, r, t = rows_at(x, own), rows_at(r, own), rows_at(t, own)
+            return value, self.forward_and_tangent(x, r, t, None if y is None else rows_at(y, own), dx, dt, **more)[1]
 
     @property
     def drops(self) -> bool:

@@ -26,12 +26,13 @@ from torch.nn import functional as F
 class Pair(NamedTuple):
     """A tensor and its tangent of the same shape; None is zero, or not asked for.
 
-    With `last` K the tangent is that of the last K rows alone, (K, *), and carries no graph; the value keeps its own.
+    With `rows` the tangent is that of these rows alone, (K, *), and carries no graph; the value keeps its own. They are
+    the last K, or those at an index (K,).
     """
 
     value: Tensor
     tangent: Tensor | None = None
-    last: int | None = None
+    rows: int | Tensor | None = None
 
     def then(self, value: Tensor, rule: Callable[..., Tensor], *beside: Tensor) -> Pair:
         """`value` with the tangent rule(tangent, *beside): `beside` are values that the rule needs, row by row.
@@ -40,11 +41,11 @@ class Pair(NamedTuple):
         """
         if self.tangent is None:
             return Pair(value)
-        if self.last is None:
+        if self.rows is None:
             return Pair(value, rule(self.tangent, *beside))
         with torch.no_grad():
-            rank, last = self.tangent.ndim, self.last
-            return Pair(value, rule(self.tangent, *(x if x.ndim < rank else x[-last:] for x in beside)), last)
+            rank, rows = self.tangent.ndim, self.rows
+            return Pair(value, rule(self.tangent, *(x if x.ndim < rank else rows_at(x, rows) for x in beside)), rows)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Pair:
         """A linear map, which takes the tangent along."""
@@ -55,7 +56,7 @@ class Pair(NamedTuple):
         values = cut(self.value)
         if self.tangent is None:
             return [Pair(value) for value in values]
-        return [Pair(*both, self.last) for both in zip(values, cut(self.tangent), strict=True)]
+        return [Pair(*both, self.rows) for both in zip(values, cut(self.tangent), strict=True)]
 
     def chunk(self, count: int, dim: int = -1) -> list[Pair]:
         return self.parts(lambda x: x.chunk(count, dim))
@@ -64,28 +65,33 @@ class Pair(NamedTuple):
         return self.map(lambda x: x.to(dtype))
 
 
+def rows_at(x: Tensor, rows: int | Tensor) -> Tensor:
+    """The last K rows, or those at an index (K,)."""
+    return x.index_select(0, rows) if isinstance(rows, Tensor) else x[-rows:]
+
+
 def add(a: Pair, b: Pair) -> Pair:
-    return Pair(a.value + b.value, _sum(a.tangent, b.tangent), _last(a, b))
+    return Pair(a.value + b.value, _sum(a.tangent, b.tangent), _rows(a, b))
 
 
 def subtract(a: Pair, b: Pair) -> Pair:
-    return Pair(a.value - b.value, _sum(a.tangent, None if b.tangent is None else -b.tangent), _last(a, b))
+    return Pair(a.value - b.value, _sum(a.tangent, None if b.tangent is None else -b.tangent), _rows(a, b))
 
 
 def multiply(a: Pair, b: Pair) -> Pair:
     value = a.value * b.value
     left, right = a.then(value, torch.mul, b.value), b.then(value, torch.mul, a.value)
-    return Pair(value, _sum(left.tangent, right.tangent), _last(a, b))
+    return Pair(value, _sum(left.tangent, right.tangent), _rows(a, b))
 
 
 def concatenate(parts: list[Pair], dim: int) -> Pair:
     value = torch.cat([part.value for part in parts], dim)
     if all(part.tangent is None for part in parts):
         return Pair(value)
-    last = _last(*parts)
-    still = [part.value if last is None else part.value[-last:] for part in parts]
+    rows = _rows(*parts)
+    still = [part.value if rows is None else rows_at(part.value, rows) for part in parts]
     tangents = [torch.zeros_like(x) if p.tangent is None else p.tangent for x, p in zip(still, parts, strict=True)]
-    return Pair(value, torch.cat(tangents, dim), last)
+    return Pair(value, torch.cat(tangents, dim), rows)
 
 
 def linear(layer: nn.Linear, x: Pair) -> Pair:
@@ -170,7 +176,7 @@ def attention(q: Pair, k: Pair, v: Pair, fused: bool) -> Pair:
         if fused and _has_no_tangent(q.value):
             return Pair(F.scaled_dot_product_attention(q.value, k.value, v.value))
         return Pair(_weights(q.value, k.value) @ v.value)
-    if q.last is None:
+    if q.rows is None:
         return Pair(*_tangent_kernel(fused, q.value, k.value, v.value, dq, dk, dv))
     value = F.scaled_dot_product_attention if fused else _attention
     return q.then(
@@ -233,8 +239,8 @@ def _has_no_tangent(x: Tensor) -> bool:
     return unpack_dual(x).tangent is None  # type: ignore[no-untyped-call]
 
 
-def _last(*pairs: Pair) -> int | None:
-    return next((pair.last for pair in pairs if pair.tangent is not None), None)
+def _rows(*pairs: Pair) -> int | Tensor | None:
+    return next((pair.rows for pair in pairs if pair.tangent is not None), None)
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -196,9 +196,19 @@ class SiTNetwork(Network):
         return out.value, out.tangent
 
     def forward_beside_tangent(
-        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, dx: Tensor, dt: Tensor, g: Tensor | None = None
+        self,
+        x: Tensor,
+        r: Tensor,
+        t: Tensor,
+        y: Tensor | None,
+        dx: Tensor,
+        dt: Tensor,
+        g: Tensor | None = None,
+        *,
+        index: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        out = self._output(Pair(x, dx, len(dx)), Pair(r), Pair(t, dt, len(dt)), y, g)
+        rows = len(dx) if index is None else index
+        out = self._output(Pair(x, dx, rows), Pair(r), Pair(t, dt, rows), y, g)
         assert out.tangent is not None
         return out.value, out.tangent
 
@@ -225,7 +235,7 @@ class SiTNetwork(Network):
         times, others = self._times(r, t), self._label_and_guidance(y, g)
         if self.in_context:
             parts = zip([*others, times], self.tokens, strict=True)
-            prefix = [Pair(tokens + part.value[:, None], _expanded(part, tokens), part.last) for part, tokens in parts]
+            prefix = [Pair(tokens + part.value[:, None], _expanded(part, tokens), part.rows) for part, tokens in parts]
             return self._placed(h, prefix), [None] * len(self.blocks)
         early = late = silu(_total([times, *others]))
         if self.decoupled and self.embed_t is not None:

@@ -159,12 +159,21 @@ class UNetNetwork(Network):
         return out.value, out.tangent
 
     def forward_beside_tangent(
-        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, dx: Tensor, dt: Tensor, g: Tensor | None = None
+        self,
+        x: Tensor,
+        r: Tensor,
+        t: Tensor,
+        y: Tensor | None,
+        dx: Tensor,
+        dt: Tensor,
+        g: Tensor | None = None,
+        *,
+        index: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         if self.drops:  # a mask is of a whole batch
-            return super().forward_beside_tangent(x, r, t, y, dx, dt, g)
-        last = len(dx)
-        out: Pair = self.output(self._trunk(Pair(x, dx, last), Pair(r), Pair(t, dt, last), y, g)).to(x.dtype)
+            return super().forward_beside_tangent(x, r, t, y, dx, dt, g, index=index)
+        rows = len(dx) if index is None else index
+        out: Pair = self.output(self._trunk(Pair(x, dx, rows), Pair(r), Pair(t, dt, rows), y, g)).to(x.dtype)
         assert out.tangent is not None
         return out.value, out.tangent
 

@@ -18,6 +18,10 @@ BY_YOURSELF = object()
 """The answer to a call that nobody shares: the member makes it, in its own thread."""
 
 
+Directions = tuple[Tensor, Tensor]
+"""Those of a tangent: dx (K, *shape) and dt (K,), of K rows."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """What calls must have in common to be made as one."""
@@ -31,12 +35,21 @@ class Kind:
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a member's network: `method` with the `inputs` that are not None, each (rows, *)."""
+    """A call of a member's network: `method` with the `inputs` that are not None, each (rows, *).
+
+    A `forward` may want a tangent of its last rows `beside` it: it is the same kind of call with or without.
+    """
 
     flat: Flat
     kind: Kind
     inputs: Mapping[str, Tensor]
     rows: int
+    beside: Directions | None = None
+
+    @property
+    def tangents(self) -> int:
+        """How many rows have a tangent beside them."""
+        return 0 if self.beside is None else len(self.beside[1])
 
 
 @dataclass(frozen=True)
@@ -111,11 +124,28 @@ class MemberNetwork(Network):
         out: tuple[Tensor, Tensor] = self._ask("forward_and_tangent", x=x, r=r, t=t, y=y, dx=dx, dt=dt, dr=dr, g=g)
         return out
 
+    def forward_beside_tangent(
+        self,
+        x: Tensor,
+        r: Tensor,
+        t: Tensor,
+        y: Tensor | None,
+        dx: Tensor,
+        dt: Tensor,
+        g: Tensor | None = None,
+        *,
+        index: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        if index is not None:
+            return super().forward_beside_tangent(x, r, t, y, dx, dt, g, index=index)
+        out: tuple[Tensor, Tensor] = self._ask("forward", (dx, dt), x=x, r=r, t=t, y=y, g=g)
+        return out
+
     def log_variance(self, t: Tensor) -> Tensor:
         out: Tensor = self._ask("log_variance", t=t)
         return out
 
-    def _ask(self, method: str, **given: Tensor | None) -> Any:
+    def _ask(self, method: str, beside: Directions | None = None, /, **given: Tensor | None) -> Any:
         inputs = {name: value for name, value in given.items() if value is not None}
         rows = len(inputs["t"])
         answer = BY_YOURSELF
@@ -127,15 +157,23 @@ class MemberNetwork(Network):
                 torch.is_grad_enabled(),
                 _autocast(inputs["t"].device.type),
             )
-            answer = self._player.ask(Call(self.flat, kind, inputs, rows))
-        return answer if answer is not BY_YOURSELF else called(self.net, method, inputs)
+            answer = self._player.ask(Call(self.flat, kind, inputs, rows, beside))
+        return answer if answer is not BY_YOURSELF else called(self.net, method, inputs, beside)
 
 
-def called(net: Network, method: str, inputs: Mapping[str, Tensor]) -> Any:
-    """The method of a network with these inputs."""
+def called(
+    net: Network,
+    method: str,
+    inputs: Mapping[str, Tensor],
+    beside: Directions | None = None,
+    index: Tensor | None = None,
+) -> Any:
+    """The method of a network with these inputs; with a tangent `beside` a `forward`, of the rows at `index`."""
     if method == "log_variance":
         return net.log_variance(inputs["t"])
-    given = {"y": None, **inputs}
+    given: dict[str, Any] = {"y": None, **inputs}
+    if beside is not None:
+        return net.forward_beside_tangent(**given, dx=beside[0], dt=beside[1], index=index)
     return net(**given) if method == "forward" else getattr(net, method)(**given)
 
 

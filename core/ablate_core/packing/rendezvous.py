@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -64,8 +64,9 @@ class Rendezvous:
         kind = calls[0].kind
         if kind.graph:
             self._owed.add(stack)
-        if min(counts) == max(counts) or kind.graph or kind.autocast is not None:  # unequal rows: no graph, no cast
-            return made_as_one(stack.module(places), calls, max(counts))
+        tangents = [call.tangents for call in calls]
+        if min(counts) == max(counts) or kind.graph or kind.autocast is not None or any(tangents):
+            return made_as_one(stack.module(places, tangents=tangents), calls, max(counts))
         return made_as_one(stack.module(places, counts), calls, None)
 
     def _stack(self, calls: Sequence[Call], living: Set[int]) -> Stack:
@@ -115,9 +116,22 @@ def made_as_one(net: Network, calls: Sequence[Call], rows: int | None) -> Sequen
         torch.set_grad_enabled(kind.graph),
         torch.autocast(device, kind.autocast, enabled=kind.autocast is not None, cache_enabled=False),
     ):
+        if rows is not None and any(call.tangents for call in calls):
+            return _beside_tangents(net, calls, inputs, rows)
         out = called(net, kind.method, inputs)
         parts = [_divided(whole, calls, rows) for whole in (out if isinstance(out, tuple) else (out,))]
     return list(zip(*parts, strict=True)) if isinstance(out, tuple) else parts[0]
+
+
+def _beside_tangents(net: Network, calls: Sequence[Call], inputs: Mapping[str, Tensor], rows: int) -> Sequence[Any]:
+    """What `forward` gives each, and beside it to those who want one the tangent of their last rows."""
+    wanted = [call.beside for call in calls if call.beside is not None]
+    ends = [i * rows + call.rows for i, call in enumerate(calls)]
+    index = [at for end, call in zip(ends, calls, strict=True) for at in range(end - call.tangents, end)]
+    directions = torch.cat([dx for dx, _ in wanted]), torch.cat([dt for _, dt in wanted])
+    value, tangent = called(net, "forward", inputs, directions, torch.tensor(index, device=directions[0].device))
+    values, tangents = _divided(value, calls, rows), torch.split(tangent, [call.tangents for call in calls])
+    return [one if call.beside is None else (one, its) for call, one, its in zip(calls, values, tangents, strict=True)]
 
 
 def _joined(tensors: Sequence[Tensor], rows: int | None) -> Tensor:

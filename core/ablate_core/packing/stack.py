@@ -41,16 +41,19 @@ class Stack:
         memo: dict[int, Any] = {id(parameters[n]): s for n, s in zip(first.parts, self._stacked, strict=True)}
         self._module: nn.Module = copy.deepcopy(first.net, memo)
 
-    def module(self, members: Sequence[int], counts: Sequence[int] | None = None) -> Network:
+    def module(
+        self, members: Sequence[int], counts: Sequence[int] | None = None, tangents: Sequence[int] | None = None
+    ) -> Network:
         """The networks at `members` as one; used until the next call of this.
 
         Args:
             members: places of the networks that are called, rising.
             counts: rows of each of them; None: all have equally many. Without a graph only.
+            tangents: rows of each that have a tangent, in a call that carries those of some rows; not with `counts`.
         """
         every = len(members) == len(self.flats)
-        rows = Rows(len(members), None if every else members, counts)
         whole = every or counts is not None
+        rows = Rows(len(members), members if whole and not every else None, counts, tangents)
         index = None if whole else torch.tensor(members, device=self.weights.device)
         for stacked, slot in zip(self._stacked, self.slots, strict=True):
             stacked.rows, stacked.slot = rows, slot if whole else None

@@ -28,17 +28,28 @@ class Rows:
     Attributes:
         members: the networks that are called, as places in the stack; None: all.
         counts: rows of each of them where these differ; None: all have equally many.
+        tangents: rows of each that have a tangent, where these differ and `counts` do not; None otherwise.
         number: how many are called.
     """
 
-    def __init__(self, number: int, members: Sequence[int] | None = None, counts: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        number: int,
+        members: Sequence[int] | None = None,
+        counts: Sequence[int] | None = None,
+        tangents: Sequence[int] | None = None,
+    ) -> None:
         self.number, self.members, self.counts = number, members, counts
+        self.tangents = None if tangents is None or min(tangents) == max(tangents) else tangents
+        self._with_tangent = -1 if self.tangents is None else sum(self.tangents)
 
-    def owners(self, device: torch.device) -> Tensor:
-        """The place in the stack that each row belongs to, (rows,), where counts differ."""
-        assert self.counts is not None
-        places = torch.tensor(range(self.number) if self.members is None else self.members, device=device)
-        return places.repeat_interleave(torch.tensor(self.counts, device=device))
+    @property
+    def places(self) -> Sequence[int]:
+        return range(self.number) if self.members is None else self.members
+
+    def counts_in(self, x: Tensor) -> Sequence[int] | None:
+        """How many rows of `x` are of each network where that differs: values and tangents differ in their sum."""
+        return self.tangents if len(x) == self._with_tangent else self.counts
 
 
 class Slot:
@@ -52,8 +63,12 @@ class Slot:
 
     def __init__(self, leaf: Tensor, gradient: Tensor | None) -> None:
         self.leaf, self.gradient, self.written = leaf, gradient, False
-        own = leaf.detach().unbind(0)
-        self.each: list[Tensor] = [p.t() for p in own] if leaf.ndim == 3 else list(own)
+        self.each = Slot.each_of(leaf)
+
+    @staticmethod
+    def each_of(whole: Tensor) -> list[Tensor]:
+        """The parameters one by one, without a graph; matrices transposed, as products want them."""
+        return [p.t() if p.ndim == 2 else p for p in whole.detach().unbind(0)]
 
     def settle(self) -> None:
         """After a backward pass: all of the gradient is where it is wanted, and the next one begins anew."""
@@ -122,9 +137,18 @@ class Stacked:
             raise UnstackableError(f"{x.shape[0]} rows meet the parameters of {self.rows.number} networks")
         return x.reshape(self.rows.number, -1, *x.shape[1:])
 
-    def per_row(self) -> Tensor:
-        """The parameter of each row, (rows, *shape), where the networks have different numbers of rows."""
-        return self.whole.index_select(0, self.rows.owners(self.whole.device))
+    def each(self) -> Sequence[Tensor]:
+        """The parameter of each network without a graph, matrices transposed."""
+        return Slot.each_of(self.whole) if self.slot is None else self.slot.each
+
+    def owners(self, counts: Sequence[int]) -> Tensor:
+        """Which of `whole` each row belongs to, (rows,), where the networks have different numbers of rows."""
+        places = torch.tensor(self.rows.places, device=self.whole.device)
+        return places.repeat_interleave(torch.tensor(counts, device=self.whole.device))
+
+    def per_row(self, counts: Sequence[int]) -> Tensor:
+        """The parameter of each row, (rows, *shape), likewise."""
+        return self.whole.index_select(0, self.owners(counts))
 
 
 def _elementwise(function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -133,21 +157,24 @@ def _elementwise(function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> 
     tensors = [a for a in args if isinstance(a, Tensor) and a.ndim]
     if not tensors:
         return Stacked(function(*(a.whole if isinstance(a, Stacked) else a for a in args), **kwargs), rows=first.rows)
-    rank, ragged = max(a.ndim for a in tensors), first.rows.counts is not None
+    highest = max(tensors, key=lambda a: a.ndim)
+    rank, counts = highest.ndim, first.rows.counts_in(highest)
 
     def laid_out(a: Any) -> Any:
         if isinstance(a, Stacked):
-            whole = a.per_row() if ragged else a.whole
-            return whole.reshape(len(whole), *[1] * (rank - a.ndim - ragged), *a.shape)
-        return a if ragged or not isinstance(a, Tensor) or not a.ndim else first.grouped(a)
+            whole = a.whole if counts is None else a.per_row(counts)
+            return whole.reshape(len(whole), *[1] * (rank - a.ndim - (counts is not None)), *a.shape)
+        return first.grouped(a) if counts is None and isinstance(a, Tensor) and a.ndim else a
 
     out = function(*map(laid_out, args), **kwargs)
-    return out if ragged else out.flatten(0, 1)
+    return out.flatten(0, 1) if counts is None else out
 
 
 def _linear(x: Tensor, weight: Stacked, bias: Stacked | None = None) -> Tensor:
-    if weight.rows.counts is not None:
-        out = _ragged_linear(x.reshape(-1, x.shape[-1]), len(x), weight, bias)
+    counts = weight.rows.counts_in(x)
+    if counts is not None:
+        each = x.shape[1:-1].numel()
+        out = _ragged_linear(x.reshape(-1, x.shape[-1]), [count * each for count in counts], weight, bias)
     else:
         rows = x.reshape(weight.rows.number, -1, x.shape[-1])
         out = _batched_linear(rows, weight, bias)
@@ -197,17 +224,16 @@ class StackedLinear(torch.autograd.Function):
         return torch.bmm(slope, ctx.weight) if ctx.needs_input_grad[0] else None, None, None, None, None
 
 
-def _ragged_linear(x: Tensor, samples: int, weight: Stacked, bias: Stacked | None) -> Tensor:
-    """(rows, in) -> (rows, out), network by network; there is no graph."""
-    assert weight.slot is not None
-    assert weight.rows.counts is not None
-    places = range(weight.rows.number) if weight.rows.members is None else weight.rows.members
-    parts = torch.split(x, [count * (len(x) // samples) for count in weight.rows.counts])
-    matrices = weight.slot.each
-    offsets = None if bias is None or bias.slot is None else bias.slot.each
+def _ragged_linear(x: Tensor, counts: Sequence[int], weight: Stacked, bias: Stacked | None) -> Tensor:
+    """(rows, in) -> (rows, out), network by network with so many rows of each; there is no graph."""
+    places, parts = weight.rows.places, torch.split(x, list(counts))
+    matrices, offsets = weight.each(), None if bias is None else bias.each()
     if _transformed_or_cast(x):
-        each = [torch.mm(part, matrices[place]) for part, place in zip(parts, places, strict=True)]
-        return torch.cat(each if offsets is None else [y + offsets[i] for y, i in zip(each, places, strict=True)])
+        each = [
+            F.linear(part, matrices[place].t(), None if offsets is None else offsets[place])
+            for part, place in zip(parts, places, strict=True)
+        ]
+        return torch.cat(each)
     out = x.new_empty(len(x), weight.shape[0])
     for place, part, to in zip(places, parts, torch.split(out, [len(part) for part in parts]), strict=True):
         if offsets is None:
@@ -218,8 +244,8 @@ def _ragged_linear(x: Tensor, samples: int, weight: Stacked, bias: Stacked | Non
 
 
 def _matmul(x: Tensor, weight: Stacked) -> Tensor:
-    if weight.rows.counts is not None:
-        rows, whole = x, weight.per_row()
+    if (counts := weight.rows.counts_in(x)) is not None:
+        rows, whole = x, weight.per_row(counts)
     else:
         rows, whole = weight.grouped(x), weight.whole
     if weight.ndim == 1:
@@ -231,8 +257,8 @@ def _matmul(x: Tensor, weight: Stacked) -> Tensor:
 
 def _embedding(index: Tensor, weight: Stacked, *options: Any, **more: Any) -> Tensor:
     entries = weight.shape[0]
-    if weight.rows.counts is not None:
-        moved = index + weight.rows.owners(index.device).reshape(-1, *[1] * (index.ndim - 1)) * entries
+    if (counts := weight.rows.counts_in(index)) is not None:
+        moved = index + weight.owners(counts).reshape(-1, *[1] * (index.ndim - 1)) * entries
     else:
         first = torch.arange(weight.rows.number, device=index.device) * entries
         moved = (weight.grouped(index) + first.reshape(-1, *[1] * index.ndim)).flatten(0, 1)
