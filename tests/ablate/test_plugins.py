@@ -284,7 +284,7 @@ def test_a_forked_attempt_uses_the_plugin_and_records_its_name_version_and_sourc
     warm = warm_process(1, [EXAMPLE, "broken"])
     try:
         server = ForkServer(warm.address)
-        server.run({"task": task.to_dict(), "context": context.to_dict()}, str(here / "log.txt"))
+        server.run({"tasks": [task.to_dict()], "context": context.to_dict()}, str(here / "log.txt"))
         messages: list[dict[str, Any]] = []
         while not any("exited" in message for message in messages):
             messages += server.poll(60)
@@ -330,7 +330,7 @@ def test_a_worker_that_was_sent_the_code_looks_there_before_the_drivers_places(m
     monkeypatch.setattr(sys, "path", ["sent", "both"])
 
     def path(**more: Any) -> list[str]:
-        return SlotSettings(Context("store"), "process", "", 1.0, 1.0, {}, ("driver", "both"), **more).path()
+        return SlotSettings(Context("store"), "process", "", 1.0, 1.0, ("driver", "both"), **more).path()
 
     assert path() == ["driver", "both", "sent"]
     assert path(own_path_first=True) == ["sent", "both", "driver"]
