@@ -30,6 +30,7 @@ from ablate_core.architectures.base import Network
 from ablate_core.compile_cache import CompileCache, machine_kind
 from ablate_core.compute import ALONE, Compute
 from ablate_core.config import TrialConfig
+from ablate_core.forwarding import ForwardingNetwork
 from ablate_core.identity import content_id
 
 ROLES = ("net", "target")
@@ -193,38 +194,13 @@ class Run:
     inputs: Mapping[str, Tensor]
 
 
-class CompiledNetwork(Network):
+class CompiledNetwork(ForwardingNetwork):
     """A network as the training loop calls it: every call that can be is made compiled."""
 
     def __init__(self, net: Network, key: str, compute: CompiledCompute) -> None:
-        super().__init__()
-        self.net, self._key, self._compute = net, key, compute
+        super().__init__(net)
+        self._key, self._compute = key, compute
         self._methods: dict[str, Callable[..., Any]] = {}
-
-    def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
-        out: Tensor = self._call("forward", x=x, r=r, t=t, y=y, g=g)
-        return out
-
-    def forward_heads(
-        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        out: tuple[Tensor, Tensor] = self._call("forward_heads", x=x, r=r, t=t, y=y, g=g)
-        return out
-
-    def forward_and_tangent(
-        self,
-        x: Tensor,
-        r: Tensor,
-        t: Tensor,
-        y: Tensor | None,
-        dx: Tensor,
-        dt: Tensor,
-        *,
-        dr: Tensor | None = None,
-        g: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        out: tuple[Tensor, Tensor] = self._call("forward_and_tangent", x=x, r=r, t=t, y=y, dx=dx, dt=dt, dr=dr, g=g)
-        return out
 
     def forward_beside_tangent(
         self,
@@ -242,13 +218,6 @@ class CompiledNetwork(Network):
         out: tuple[Tensor, Tensor] = self._call("forward_beside_tangent", **given)
         return out
 
-    @property
-    def drops(self) -> bool:
-        return self.net.drops
-
-    def use_dropout(self, seed: int | None) -> None:
-        self.net.use_dropout(seed)
-
     def log_variance(self, t: Tensor) -> Tensor:
         return self.net.log_variance(t)
 
@@ -257,7 +226,7 @@ class CompiledNetwork(Network):
         present = {name: value for name, value in given.items() if value is not None}
         absent = {"y": None} if given["y"] is None else {}
         if getattr(type(self.net), method) is getattr(Network, method):  # what that calls may be compiled
-            return getattr(super(), method)(**present, **absent)
+            return getattr(Network, method)(self, **present, **absent)
         if min(map(len, present.values())) < 2 or _transformed():  # one row is another graph to torch: a rare count
             return eager(**present, **absent)
         inputs = {name: x.contiguous() for name, x in present.items()}

@@ -12,6 +12,7 @@ from torch import Tensor
 from ablate_core.architectures.base import Network
 from ablate_core.compute import Compute
 from ablate_core.flat import Flat
+from ablate_core.forwarding import ForwardingNetwork
 from ablate_core.packing.lockstep import Player, Shares
 
 BY_YOURSELF = object()
@@ -84,45 +85,13 @@ class MemberCompute(Compute):
         return self._shares.seconds()
 
 
-class MemberNetwork(Network):
+class MemberNetwork(ForwardingNetwork):
     """A member's network as its loop calls it: every call waits for those of the others."""
 
     def __init__(self, flat: Flat, role: str, player: Player[Any]) -> None:
-        super().__init__()
         assert isinstance(flat.net, Network)
-        self.net, self.flat, self.role, self._player = flat.net, flat, role, player
-
-    @property
-    def drops(self) -> bool:
-        return self.net.drops
-
-    def use_dropout(self, seed: int | None) -> None:
-        self.net.use_dropout(seed)
-
-    def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
-        out: Tensor = self._ask("forward", x=x, r=r, t=t, y=y, g=g)
-        return out
-
-    def forward_heads(
-        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        out: tuple[Tensor, Tensor] = self._ask("forward_heads", x=x, r=r, t=t, y=y, g=g)
-        return out
-
-    def forward_and_tangent(
-        self,
-        x: Tensor,
-        r: Tensor,
-        t: Tensor,
-        y: Tensor | None,
-        dx: Tensor,
-        dt: Tensor,
-        *,
-        dr: Tensor | None = None,
-        g: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        out: tuple[Tensor, Tensor] = self._ask("forward_and_tangent", x=x, r=r, t=t, y=y, dx=dx, dt=dt, dr=dr, g=g)
-        return out
+        super().__init__(flat.net)
+        self.flat, self.role, self._player = flat, role, player
 
     def forward_beside_tangent(
         self,
@@ -144,6 +113,9 @@ class MemberNetwork(Network):
     def log_variance(self, t: Tensor) -> Tensor:
         out: Tensor = self._ask("log_variance", t=t)
         return out
+
+    def _call(self, method: str, **given: Tensor | None) -> Any:
+        return self._ask(method, **given)
 
     def _ask(self, method: str, beside: Directions | None = None, /, **given: Tensor | None) -> Any:
         inputs = {name: value for name, value in given.items() if value is not None}
