@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from ablate.cli.options import (
     MaxConcurrentOption,
     PackOption,
     PluginOption,
+    RetryOption,
     StoreOption,
     TimeLimitOption,
     YesOption,
@@ -61,10 +62,7 @@ def confirm(
     isolation: IsolationOption = None,
     pack: PackOption = None,
     max_concurrent: MaxConcurrentOption = None,
-    retry: Annotated[
-        Literal["failed", "oom", "crash", "all"] | None,
-        typer.Option(help="Train again what failed before.", show_default=False),
-    ] = None,
+    retry: RetryOption = None,
     time_limit: TimeLimitOption = None,
     address: AddressOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and stop.")] = False,

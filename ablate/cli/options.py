@@ -65,6 +65,10 @@ PackOption = Annotated[
 MaxConcurrentOption = Annotated[
     int | None, typer.Option("--max-concurrent", help="Cap of trials running at once.", show_default=False)
 ]
+RetryOption = Annotated[
+    Literal["failed", "oom", "crash", "all"] | None,
+    typer.Option("--retry", help="Train again what failed before.", show_default=False),
+]
 TimeLimitOption = Annotated[
     str | None,
     typer.Option("--time-limit", help="Stop cleanly after this long, e.g. 30m or 24h.", show_default=False),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -20,6 +20,7 @@ from ablate.cli.options import (
     PackOption,
     PlanOption,
     PluginOption,
+    RetryOption,
     SeedsOption,
     SetOption,
     SpaceArgument,
@@ -53,10 +54,7 @@ def run(
     max_failures: Annotated[
         str | None, typer.Option(help="Abort when more have failed: 5 or 10%.", show_default=False)
     ] = None,
-    retry: Annotated[
-        Literal["failed", "oom", "crash", "all"] | None,
-        typer.Option(help="Train again what failed before.", show_default=False),
-    ] = None,
+    retry: RetryOption = None,
     time_limit: TimeLimitOption = None,
     address: AddressOption = None,
     dry_run: Annotated[
