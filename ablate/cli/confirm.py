@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,10 +21,10 @@ from ablate.cli.options import (
     StoreOption,
     TimeLimitOption,
     YesOption,
-    number,
+    ask_to_start,
+    launch_settings,
     pack_size,
     plugin_names,
-    seconds,
     setting,
     store_root,
 )
@@ -94,18 +93,13 @@ def confirm(
             present.line(remark, style="yellow")
     if dry_run:
         return present.as_json(_document(found)) if json else None
-    if not yes and not json and sys.stdin.isatty() and sys.stdout.isatty():
-        typer.confirm("start?", default=True, abort=True)
+    ask_to_start(yes or json)
     options = RunOptions(
-        gpus=number(setting("gpus", gpus, default=None), "--gpus"),
-        gpus_per_trial=number(setting("gpus_per_trial", gpus_per_trial), "--gpus-per-trial"),
-        cpus_per_trial=number(setting("cpus_per_trial", cpus_per_trial), "--cpus-per-trial"),
+        **launch_settings(gpus, gpus_per_trial, cpus_per_trial, isolation, time_limit),
         max_concurrent=max_concurrent,
-        isolation=setting("isolation", isolation, default="process"),
         pack=pack_size(setting("pack", pack)),
         retry=retry,
         address=address,
-        time_limit=seconds(time_limit),
     )
     result = run_plan(found.plan, paths, options, choose_view(as_json=json), record=record_confirmation)
     _say(paths, found.plan.name, json)

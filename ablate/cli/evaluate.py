@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,10 +18,9 @@ from ablate.cli.options import (
     StoreOption,
     TimeLimitOption,
     YesOption,
-    number,
+    ask_to_start,
+    launch_settings,
     plugin_names,
-    seconds,
-    setting,
     store_root,
 )
 
@@ -101,16 +99,12 @@ def evaluate(
             f"{found.name}: {len(found.tasks)} evaluations to make, {len(found.skipped)} in the store already"
             + (f", {len(found.refused)} not possible" if found.refused else "")
         )
-    if found.tasks and not yes and not json and sys.stdin.isatty() and sys.stdout.isatty():
-        typer.confirm("start?", default=True, abort=True)
+    if found.tasks:
+        ask_to_start(yes or json)
     options = RunOptions(
-        gpus=number(setting("gpus", gpus, default=None), "--gpus"),
-        gpus_per_trial=number(setting("gpus_per_trial", gpus_per_trial), "--gpus-per-trial"),
-        cpus_per_trial=number(setting("cpus_per_trial", cpus_per_trial), "--cpus-per-trial"),
+        **launch_settings(gpus, gpus_per_trial, cpus_per_trial, isolation, time_limit),
         max_concurrent=max_concurrent,
-        isolation=setting("isolation", isolation, default="process"),
         address=address,
-        time_limit=seconds(time_limit),
         plugins=loaded,
     )
     result = run_evaluations(found.name, found.tasks, found.skipped, paths, options, view)

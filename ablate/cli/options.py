@@ -6,6 +6,7 @@ Precedence: flag > environment (``ABLATE_*``) > space file > ``ablate.toml`` > d
 from __future__ import annotations
 
 import os
+import sys
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -186,3 +187,26 @@ def _like(default: Any, text: str, where: str) -> Any:
         return float(text)
     except ValueError:
         raise AblateError(f"{where}: {text!r} is not a number") from None
+
+
+def launch_settings(
+    gpus: float | None,
+    gpus_per_trial: float | None,
+    cpus_per_trial: float | None,
+    isolation: str | None,
+    time_limit: str | None,
+) -> dict[str, Any]:
+    """The fields of `RunOptions` that every command that launches takes alike: the flag, else its default."""
+    return {
+        "gpus": number(setting("gpus", gpus, default=None), "--gpus"),
+        "gpus_per_trial": number(setting("gpus_per_trial", gpus_per_trial), "--gpus-per-trial"),
+        "cpus_per_trial": number(setting("cpus_per_trial", cpus_per_trial), "--cpus-per-trial"),
+        "isolation": setting("isolation", isolation, default="process"),
+        "time_limit": seconds(time_limit),
+    }
+
+
+def ask_to_start(agreed: bool) -> None:
+    """Ask a person on a terminal, unless `agreed`; no ends the command."""
+    if not agreed and sys.stdin.isatty() and sys.stdout.isatty():
+        typer.confirm("start?", default=True, abort=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -27,9 +26,9 @@ from ablate.cli.options import (
     StoreOption,
     TimeLimitOption,
     YesOption,
-    number,
+    ask_to_start,
+    launch_settings,
     pack_size,
-    seconds,
     seed_list,
     setting,
     store_root,
@@ -75,21 +74,16 @@ def run(
     if dry_run:
         return planning.show(expanded, paths, json)
     options = RunOptions(
-        gpus=number(setting("gpus", gpus, default=None), "--gpus"),
-        gpus_per_trial=number(setting("gpus_per_trial", gpus_per_trial), "--gpus-per-trial"),
-        cpus_per_trial=number(setting("cpus_per_trial", cpus_per_trial), "--cpus-per-trial"),
+        **launch_settings(gpus, gpus_per_trial, cpus_per_trial, isolation, time_limit),
         max_concurrent=max_concurrent,
-        isolation=setting("isolation", isolation, default="process"),
         pack=packed,
         max_failures=max_failures,
         retry=retry,
         address=address,
-        time_limit=seconds(time_limit),
     )
     if not json:
         planning.summary(expanded, paths)
-    if not yes and not json and sys.stdin.isatty() and sys.stdout.isatty():
-        typer.confirm("start?", default=True, abort=True)
+    ask_to_start(yes or json)
     result = run_plan(expanded, paths, options, choose_view(as_json=json))
     if not json and result.exit_code == 0:
         from ablate.cli import present
