@@ -30,6 +30,7 @@ from ablate_core.architectures.base import Network
 from ablate_core.compile_cache import CompileCache, machine_kind
 from ablate_core.compute import ALONE, Compute
 from ablate_core.config import TrialConfig
+from ablate_core.flat import Flat
 from ablate_core.forwarding import ForwardingNetwork
 from ablate_core.identity import content_id
 
@@ -102,9 +103,9 @@ class CompiledCompute(Compute):
             return net
         return CompiledNetwork(net, key, self)
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, flat: Flat | None = None) -> None:
         with self._inside():
-            super().backward(loss)
+            super().backward(loss, flat)
 
     def cpu_seconds(self) -> float:
         return cpu_seconds()

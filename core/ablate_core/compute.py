@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from torch import Tensor
 
 from ablate_core.architectures.base import Network
-from ablate_core.flat import Flat
+from ablate_core.flat import Flat, writing_gradients
 
 
 class Compute:
@@ -26,9 +27,15 @@ class Compute:
         """The parameters of `net`, a module that was given to `network`, where they lie in one tensor."""
         return None
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the derivative of `loss`, a scalar, to the ``grad`` of the parameters it was computed from."""
-        loss.backward()  # type: ignore[no-untyped-call]
+    def backward(self, loss: Tensor, flat: Flat | None = None) -> None:
+        """Add the derivative of `loss`, a scalar, to the ``grad`` of the parameters it was computed from.
+
+        Args:
+            loss: the scalar.
+            flat: the trained network's parameters where they lie in one tensor.
+        """
+        with contextlib.nullcontext() if flat is None else writing_gradients():
+            loss.backward()  # type: ignore[no-untyped-call]
 
     def cpu_seconds(self) -> float:
         """CPU seconds this trial has used, counted from any moment."""

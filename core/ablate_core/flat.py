@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +13,31 @@ from torch import Tensor, nn
 
 ALIGN = 16
 """Each parameter begins at a multiple of this many numbers: a cache line of float32."""
+
+
+_thread = threading.local()
+
+
+@contextlib.contextmanager
+def writing_gradients() -> Iterator[None]:
+    """Within, in this thread: every trained parameter that is met has a ``grad``, to which backward passes may add.
+
+    On while the training loop differentiates a flat network, and nowhere else. Torch runs the backward pass of a CPU
+    graph in the thread that asks for it, that of a CUDA graph in another, where this stays off.
+    """
+    before, _thread.writes = in_place_gradients(), True
+    try:
+        yield
+    finally:
+        _thread.writes = before
+
+
+def in_place_gradients() -> bool:
+    """Whether an `autograd.Function` may add a weight's gradient to its ``grad`` itself and return None for it.
+
+    To be asked in ``backward``, not in ``forward``: the same graph may be differentiated by ``torch.autograd.grad``.
+    """
+    return getattr(_thread, "writes", False)
 
 
 class Flat:

@@ -78,7 +78,7 @@ class MemberCompute(Compute):
     def flat(self, net: Network) -> Flat | None:
         return next((flat for flat in self._flats.values() if flat.net is net), None)
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, flat: Flat | None = None) -> None:
         self._player.ask(Backward(self._flats.get("net"), loss))
 
     def cpu_seconds(self) -> float:
