@@ -24,8 +24,17 @@ class Compute:
         return net
 
     def flat(self, net: Network) -> Flat | None:
-        """The parameters of `net`, a module that was given to `network`, where they lie in one tensor."""
-        return None
+        """The parameters of `net`, a module that was given to `network`, where they lie in one tensor.
+
+        Asked for once. None where they do not fit into one.
+        """
+        try:
+            flat = Flat(net)
+        except ValueError:
+            return None
+        if flat.whole.requires_grad:
+            flat.hold_gradients()
+        return flat
 
     def backward(self, loss: Tensor, flat: Flat | None = None) -> None:
         """Add the derivative of `loss`, a scalar, to the ``grad`` of the parameters it was computed from.

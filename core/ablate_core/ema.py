@@ -71,14 +71,18 @@ def averages_of(
 
 
 @torch.no_grad()
-def follow(target: nn.Module, net: nn.Module, decay: float) -> None:
+def follow(target: nn.Module, net: nn.Module, decay: float, wholes: tuple[Tensor, Tensor] | None = None) -> None:
     """``target <- decay target + (1 - decay) net`` for parameters; buffers are copied. Both are the same network.
 
-    A decay of 1 leaves parameters and buffers alone.
+    A decay of 1 leaves parameters and buffers alone. `wholes`: all parameters of `target` and of `net`, where both lie
+    in one tensor in the same order.
     """
     if decay == 1:
         return
-    torch._foreach_lerp_(list(target.parameters()), list(net.parameters()), 1 - decay)
+    if wholes is None:
+        torch._foreach_lerp_(list(target.parameters()), list(net.parameters()), 1 - decay)
+    else:
+        wholes[0].lerp_(wholes[1], 1 - decay)
     for ours, theirs in zip(target.buffers(), net.buffers(), strict=True):
         ours.copy_(theirs)
 

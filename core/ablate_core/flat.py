@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 ALIGN = 16
 """Each parameter begins at a multiple of this many numbers: a cache line of float32."""
+BLOCK = 1024
+"""There is a multiple of this many numbers: `optim.clip_gradients` takes the norm block by block."""
 
 
 _thread = threading.local()
@@ -46,6 +48,7 @@ class Flat:
     Attributes:
         whole: one parameter in place of all, for the optimiser; its ``grad`` holds all of theirs.
         parts: where each parameter lies in `whole`, by name, in the network's order.
+        holds_gradients: every parameter's ``grad`` is a view of that of `whole`, for good (`hold_gradients`).
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -60,7 +63,11 @@ class Flat:
             self.parts[name] = (end, p.shape)
             end += -(-p.numel() // ALIGN) * ALIGN
         first = next(iter(named.values()))
+        end = -(-end // BLOCK) * BLOCK
         self.whole = nn.Parameter(first.detach().new_zeros(end), requires_grad=first.requires_grad)
+        self.holds_gradients = False
+        self._held: list[tuple[nn.Parameter, Tensor]] = []
+        self._versions: list[int] = []
         for name, view in self.named(self.whole.detach()).items():
             named[name].data = view.copy_(named[name].detach())
 
@@ -86,6 +93,39 @@ class Flat:
             if (own := parameters[name].grad) is not None:
                 view.add_(own)
                 parameters[name].grad = None
+
+    def hold_gradients(self) -> None:
+        """Let the ``grad`` of every parameter be a view of that of `whole`, zero for now; not to be moved after that.
+
+        Backward passes then add to them in place. What a second one adds, or one that is itself differentiated, is
+        there as well once `unmet` was called.
+        """
+        self.whole.grad = torch.zeros_like(self.whole)
+        parameters = dict(self.net.named_parameters())
+        for name, view in self.named(self.whole.grad).items():
+            own = view.data  # the same numbers, and a count of changes of its own
+            parameters[name].grad = own
+            self._held.append((parameters[name], own))
+        self._versions = [own._version for _, own in self._held]
+        self.holds_gradients = True
+
+    @torch.no_grad()
+    def unmet(self) -> list[nn.Parameter]:
+        """The parameters that no backward pass has added to since the last call."""
+        for p, own in self._held:
+            if p.grad is not own:  # somebody has put another in its place
+                if p.grad is not None:
+                    own.copy_(p.grad)
+                p.grad = own
+        before, self._versions = self._versions, [own._version for _, own in self._held]
+        return [p for (p, _), a, b in zip(self._held, before, self._versions, strict=True) if a == b]
+
+    @torch.no_grad()
+    def release_gradients(self, unmet: Sequence[nn.Parameter]) -> None:
+        """The opposite of `hold_gradients`: each parameter keeps the one it has got, `unmet` have none."""
+        for p in unmet:
+            p.grad = None
+        self.whole.grad, self._held, self._versions, self.holds_gradients = None, [], [], False
 
     def split(self, optimizer: Mapping[str, Any]) -> dict[str, Any]:
         """The state dict of an optimiser of `whole`, as that of an optimiser of the parameters."""

@@ -38,11 +38,12 @@ from ablate_core.config import PostHocEMA, TrialConfig
 from ablate_core.ema import EMA, follow
 from ablate_core.evaluation import chosen_ema, evaluate, network_samples, post_hoc_weights
 from ablate_core.fid.metrics import build_metric
-from ablate_core.optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
+from ablate_core.optim import learning_rate
 from ablate_core.posthoc_ema import PowerEMA
 from ablate_core.preparation import build_network, load_batch, load_data, require_legal
 from ablate_core.progress import Clock, Meter
 from ablate_core.random import Draws, stream_seed
+from ablate_core.update import Update
 
 Event = dict[str, Any]
 Report = Callable[[Event], None]
@@ -107,8 +108,7 @@ def train(
     net = build_network(config, data, device)
     online = compute.network(net, "net")
     flat = compute.flat(net)
-    parameters = list(net.parameters()) if flat is None else [flat.whole]
-    optimizer = build_optimizer(config.train, parameters)
+    update = Update(config.train, net, flat)
     ema = EMA(net, config.train.ema, flat)
     power_ema = PowerEMA(net, config.train.snapshot_sigma_rel if config.train.snapshot_every else (), flat)
     has_target = config.objective.target_network.decay(0, total) is not None
@@ -117,12 +117,14 @@ def train(
         config.objective.target_network.prepare(target)
     config.objective.metric.prepare()
     target_net = online if target is None else compute.network(target, "target")
+    flat_target = None if target is None else compute.flat(target)
+    wholes = None if flat is None or flat_target is None else (flat_target.whole, flat.whole)
     meter = Meter(config.train.diverged_above, device)
 
     def save() -> None:
         state = {
             "format": 1, "trial": training_id(config), "step": step, "net": net.state_dict(),
-            "optimizer": optimizer.state_dict() if flat is None else flat.split(optimizer.state_dict()),
+            "optimizer": update.state_dict(),
             "ema": ema.state_dict(), "meter": meter.state_dict(), "power_ema": power_ema.state_dict(),
             "target": None if target is None else target.state_dict(), "clock": clock.state_dict(),
         }  # fmt: skip
@@ -148,7 +150,7 @@ def train(
         require_same_trial(state, config, folder)
         step = state["step"]
         net.load_state_dict(state["net"])
-        optimizer.load_state_dict(state["optimizer"] if flat is None else flat.joined(state["optimizer"]))
+        update.load_state_dict(state["optimizer"])
         ema.load_state_dict(state["ema"])
         power_ema.load_state_dict(state.get("power_ema", {}))  # checkpoints from before they existed keep none
         meter.load_state_dict(state["meter"])
@@ -176,19 +178,16 @@ def train(
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.train.precision == "bf16"):
             loss = config.objective.loss(online, target_net, config.schedule, batch, draws, step, total)
         mean_loss = loss.per_sample.mean()
-        compute.backward(mean_loss)
-        grad_norm = clip_gradients(parameters, config.train.grad_clip)
+        compute.backward(mean_loss, update.flat)
 
         # Update of the weights and of everything that follows them.
         lr = learning_rate(config.train, step)
-        set_learning_rate(optimizer, lr)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        grad_norm = update.step(lr)
         ema.update()
         power_ema.update(step + 1)
         decay = config.objective.target_network.decay(step, total)
         if target is not None and decay is not None:
-            follow(target, net, decay)
+            follow(target, net, decay, wholes)
         step += 1
         meter.add(step, mean_loss.detach(), grad_norm, loss.scalars, loss.by_time)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ablate_core import checkpoint, trainer
+from ablate_core import checkpoint, trainer, update
 from ablate_core.batches import Batches
 from ablate_core.checkpoint import CURRENT, load_checkpoint, training_id
 from ablate_core.config import TrialConfig
@@ -263,14 +263,14 @@ def test_what_is_not_finite_is_found_at_its_own_step(
 
         monkeypatch.setattr(trainer, "load_batch", poisoned)
     else:
-        real_clip, calls = trainer.clip_gradients, []
+        real_clip, calls = update.clip_gradients, []
 
         def clip(parameters: Any, largest: float) -> torch.Tensor:
             calls.append(1)
             norm = real_clip(parameters, largest)
             return norm * float("inf") if len(calls) == 6 else norm
 
-        monkeypatch.setattr(trainer, "clip_gradients", clip)
+        monkeypatch.setattr(update, "clip_gradients", clip)
     result, _ = diverging(tmp_path, train__log_every=100)
     assert (result.status, result.step) == ("diverged", 6)
     assert result.reason.startswith(where)
