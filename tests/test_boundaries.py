@@ -22,7 +22,7 @@ print(" ".join(sorted({{name.partition(".")[0] for name in sys.modules}})))
 
 
 def loaded(code: str) -> set[str]:
-    """Top-level modules that a fresh process has loaded after `code`, which prints them."""
+    """Modules that a fresh process has loaded after `code`, which prints them."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     return set(done.stdout.split())
 
@@ -39,6 +39,33 @@ def loaded(code: str) -> set[str]:
 )
 def test_a_room_never_imports_what_belongs_to_another(package: str, never: set[str]) -> None:
     assert loaded(PROBE.format(package=package)) & never == set()
+
+
+def test_training_on_a_cpu_imports_neither_a_compiler_nor_a_kernel(tmp_path: Path) -> None:
+    """torch's compiler takes a CPU second to import, with sympy and triton; torch imports it in every optimiser."""
+    config = {
+        "schedule": "linear",
+        "objective": "meanflow",
+        "architecture": {"name": "sit", "size": "tiny/2", "depth": 1, "width": 16, "heads": 2},
+        "data": "digits",
+        "train": {"steps": 1, "batch_size": 8},
+        "eval": {"metric": "fd_digits", "samples": 8, "gallery": 0},
+    }
+    code = f"""
+import sys
+from pathlib import Path
+import torch
+from ablate_core.architectures.pairs import Pair, attention
+from ablate_core.config import TrialConfig
+from ablate_core.trainer import train
+assert train(TrialConfig.model_validate({config!r}), Path({str(tmp_path)!r})).status == "done"
+q = Pair(torch.randn(1, 2, 8, 4), torch.randn(1, 2, 8, 4))
+with torch.no_grad():
+    attention(q, q, q, fused=True)
+print(*sys.modules)
+"""
+    compilers = {"torch._dynamo", "torch._inductor", "triton"}
+    assert loaded(code) & {*compilers, "ablate_core.attention_kernel"} == set()
 
 
 def test_help_loads_nothing_heavy() -> None:

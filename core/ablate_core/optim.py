@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +15,29 @@ from ablate_core.flat import BLOCK
 if TYPE_CHECKING:
     from ablate_core.config import TrainConfig
 
+Kind = TypeVar("Kind", bound=torch.optim.Optimizer)
+
 
 def build_optimizer(config: TrainConfig, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
     """Adam and AdamW run as one fused kernel per step; RAdam has none and loops over lists of tensors."""
     if config.optimizer == "radam":
-        return torch.optim.RAdam(
+        return _uncompiled(torch.optim.RAdam)(
             parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, foreach=True
         )
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    kind = _uncompiled(torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam)
     return kind(parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+
+
+@functools.cache
+def _uncompiled(kind: type[Kind]) -> type[Kind]:
+    """`kind` with the same numbers, but without what its methods do for torch's compiler: a step is never compiled.
+
+    They import it for that, which costs a CPU second: 900 modules, those of sympy, triton and torch.onnx among them.
+    """
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
+    return cast("type[Kind]", type(kind.__name__, (kind,), methods))
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
