@@ -6,6 +6,7 @@ import contextlib
 import copy
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter, eq, is_
 from typing import Any
 
 import torch
@@ -48,7 +49,6 @@ class Flat:
     Attributes:
         whole: one parameter in place of all, for the optimiser; its ``grad`` holds all of theirs.
         parts: where each parameter lies in `whole`, by name, in the network's order.
-        holds_gradients: every parameter's ``grad`` is a view of that of `whole`, for good (`hold_gradients`).
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -65,8 +65,8 @@ class Flat:
         first = next(iter(named.values()))
         end = -(-end // BLOCK) * BLOCK
         self.whole = nn.Parameter(first.detach().new_zeros(end), requires_grad=first.requires_grad)
-        self.holds_gradients = False
-        self._held: list[tuple[nn.Parameter, Tensor]] = []
+        self._parameters: list[nn.Parameter] = []
+        self._held: list[Tensor] = []
         self._versions: list[int] = []
         for name, view in self.named(self.whole.detach()).items():
             named[name].data = view.copy_(named[name].detach())
@@ -94,6 +94,11 @@ class Flat:
                 view.add_(own)
                 parameters[name].grad = None
 
+    @property
+    def holds_gradients(self) -> bool:
+        """Whether every parameter's ``grad`` is a view of that of `whole`."""
+        return bool(self._held)
+
     def hold_gradients(self) -> None:
         """Let the ``grad`` of every parameter be a view of that of `whole`, zero for now; not to be moved after that.
 
@@ -101,31 +106,36 @@ class Flat:
         there as well once `unmet` was called.
         """
         self.whole.grad = torch.zeros_like(self.whole)
-        parameters = dict(self.net.named_parameters())
-        for name, view in self.named(self.whole.grad).items():
-            own = view.data  # the same numbers, and a count of changes of its own
-            parameters[name].grad = own
-            self._held.append((parameters[name], own))
-        self._versions = [own._version for _, own in self._held]
-        self.holds_gradients = True
+        self._parameters = list(self.net.parameters())
+        self._held = [view.data for view in self.named(self.whole.grad).values()]  # each counts its own changes
+        self._versions = [own._version for own in self._held]
+        for p, own in zip(self._parameters, self._held, strict=True):
+            p.grad = own
 
     @torch.no_grad()
     def unmet(self) -> list[nn.Parameter]:
         """The parameters that no backward pass has added to since the last call."""
-        for p, own in self._held:
-            if p.grad is not own:  # somebody has put another in its place
-                if p.grad is not None:
-                    own.copy_(p.grad)
-                p.grad = own
-        before, self._versions = self._versions, [own._version for _, own in self._held]
-        return [p for (p, _), a, b in zip(self._held, before, self._versions, strict=True) if a == b]
+        grads = list(map(attrgetter("grad"), self._parameters))
+        if not all(map(is_, grads, self._held)):  # somebody has put others in their place
+            for p, grad, own in zip(self._parameters, grads, self._held, strict=True):
+                if grad is not own:
+                    p.grad = own if grad is None else own.copy_(grad)
+        before, self._versions = self._versions, list(map(attrgetter("_version"), self._held))
+        if not any(map(eq, before, self._versions)):
+            return []
+        return [p for p, a, b in zip(self._parameters, before, self._versions, strict=True) if a == b]
+
+    def empty_gradients(self) -> None:
+        """Let the gradients that are held be zero."""
+        assert self.whole.grad is not None
+        self.whole.grad.zero_()
 
     @torch.no_grad()
     def release_gradients(self, unmet: Sequence[nn.Parameter]) -> None:
         """The opposite of `hold_gradients`: each parameter keeps the one it has got, `unmet` have none."""
         for p in unmet:
             p.grad = None
-        self.whole.grad, self._held, self._versions, self.holds_gradients = None, [], [], False
+        self.whole.grad, self._held = None, []
 
     def split(self, optimizer: Mapping[str, Any]) -> dict[str, Any]:
         """The state dict of an optimiser of `whole`, as that of an optimiser of the parameters."""

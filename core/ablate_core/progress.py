@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
@@ -11,23 +12,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
+MOST_WAITING = 256
+"""Steps after which a meter fetches its numbers although nobody has asked."""
+
 
 class Meter:
     """Means of training scalars since the last report, and the first step that diverged.
 
-    Everything stays on the device until `means` or `diverged` is called, so that no step waits for a number.
+    Nothing is computed, and everything stays on the device, until `means`, `diverged` or `state_dict` is called: no
+    step waits for a number. Sums are those of float64, one step after the other, wherever they are fetched.
 
     Args:
         loss_bound: a mean loss above this counts as divergence.
-        device: where the numbers are computed.
+        device: where the numbers are.
     """
 
     def __init__(self, loss_bound: float, device: str | torch.device) -> None:
         self.loss_bound = loss_bound
+        self._device = device
         self._by_time: Tensor | None = None
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
-        self._bad = torch.tensor([-1.0, 0.0, 0.0], dtype=torch.float64, device=device)  # step, loss, gradient norm
+        self._bad: tuple[int, float, float] | None = None  # step, loss, gradient norm
+        self._waiting: list[tuple[int, dict[str, Tensor]]] = []
 
     @torch.no_grad()
     def add(
@@ -44,46 +51,60 @@ class Meter:
         """
         if by_time is not None:
             self._by_time = by_time if self._by_time is None else self._by_time + by_time
-        for name, value in {"loss": loss, "grad_norm": grad_norm, **scalars}.items():
-            value = value.detach().float()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-            self._counts[name] = self._counts.get(name, 0) + 1
-        bad = ~(torch.isfinite(loss) & torch.isfinite(grad_norm) & (loss <= self.loss_bound))
-        now = torch.stack([torch.full_like(loss, step), loss, grad_norm]).to(self._bad)
-        self._bad = torch.where(bad & (self._bad[0] < 0), now, self._bad)
+        numbers = {"loss": loss, "grad_norm": grad_norm, **scalars}
+        self._waiting.append((step, {name: value.detach() for name, value in numbers.items()}))
+        if len(self._waiting) == MOST_WAITING:
+            self._fetch()
 
     def means(self) -> dict[str, float | None]:
         """Mean of every scalar since `reset`; None where it is not finite (JSON has no such number)."""
-        if not self._sums:
-            return {}
-        sums = torch.stack(list(self._sums.values())).tolist()
-        means = {name: total / self._counts[name] for name, total in zip(self._sums, sums, strict=True)}
+        self._fetch()
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
         if self._by_time is not None:  # a part of time that no row fell into has no mean, and is left out
             parts = enumerate(zip(*self._by_time.tolist(), strict=True))
             means |= {f"distance_t{i}": total / rows for i, (total, rows) in parts if rows}
         return {name: mean if abs(mean) < float("inf") else None for name, mean in means.items()}
 
     def reset(self) -> None:
+        self._fetch()
         self._sums, self._counts, self._by_time = {}, {}, None
 
     def diverged(self) -> tuple[int, str] | None:
         """The first step whose loss or gradient was out of bounds, and what was wrong; None while all is well."""
-        step, loss, norm = self._bad.tolist()
-        if step < 0:
+        self._fetch()
+        if self._bad is None:
             return None
+        step, loss, norm = self._bad
         if loss > self.loss_bound:
-            return int(step), f"loss {loss:g} above {self.loss_bound:g} at step {int(step)}"
-        what, value = ("gradient norm", norm) if abs(loss) < float("inf") else ("loss", loss)
-        return int(step), f"{what} {value:g} at step {int(step)}"
+            return step, f"loss {loss:g} above {self.loss_bound:g} at step {step}"
+        what, value = ("gradient norm", norm) if math.isfinite(loss) else ("loss", loss)
+        return step, f"{what} {value:g} at step {step}"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sums": self._sums, "counts": self._counts, "by_time": self._by_time}
+        self._fetch()
+        sums = {name: torch.tensor(total, dtype=torch.float64) for name, total in self._sums.items()}
+        return {"sums": sums, "counts": dict(self._counts), "by_time": self._by_time}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._sums = {name: total.to(self._bad.device) for name, total in state["sums"].items()}
+        self._sums = {name: float(total) for name, total in state["sums"].items()}
         self._counts = dict(state["counts"])
         by_time = state.get("by_time")  # not in checkpoints of version 0.1
-        self._by_time = None if by_time is None else by_time.to(self._bad.device)
+        self._by_time = None if by_time is None else by_time.to(self._device)
+
+    def _fetch(self) -> None:
+        """Take in the steps that wait, with one transfer."""
+        if not self._waiting:
+            return
+        numbers = iter(torch.stack([x for _, of_step in self._waiting for x in of_step.values()]).tolist())
+        for step, of_step in self._waiting:
+            now = dict(zip(of_step, numbers, strict=False))  # takes as many as there are names
+            for name, value in now.items():
+                self._sums[name] = self._sums.get(name, 0.0) + value
+                self._counts[name] = self._counts.get(name, 0) + 1
+            loss, norm = now["loss"], now["grad_norm"]
+            if self._bad is None and not (math.isfinite(norm) and math.isfinite(loss) and loss <= self.loss_bound):
+                self._bad = step, loss, norm
+        self._waiting.clear()
 
 
 class Clock:

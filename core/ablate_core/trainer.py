@@ -84,9 +84,9 @@ def train(
 
     Returns:
         A `Result`. Divergence is a result, not an exception: a loss or gradient that is not finite, or a mean loss
-        above `train.diverged_above`. It is looked for on the device at every step and fetched every `log_every` steps
-        and before every checkpoint (fetching a number makes the host wait for the device), so the step it names is
-        exact and no checkpoint ever holds a diverged network.
+        above `train.diverged_above`. The numbers of every step are kept on the device and looked at every `log_every`
+        steps and before every checkpoint (fetching a number makes the host wait for the device), so the step it names
+        is exact and no checkpoint ever holds a diverged network.
 
     Raises:
         ValueError: the config is illegal, the data cannot be read or do not suit it, or `folder` holds another trial.
@@ -190,6 +190,7 @@ def train(
             follow(target, net, decay, wholes)
         step += 1
         meter.add(step, mean_loss.detach(), grad_norm, loss.scalars, loss.by_time)
+        del loss, mean_loss  # and their graph, before the next one is made
 
         # Report, and look for divergence, where the host waits for the device anyway.
         last = step == total

@@ -42,7 +42,10 @@ class Update:
         norm = clip_gradients(self._parameters if flat is None else [flat.whole], self._config.grad_clip)
         set_learning_rate(self._optimizer, lr)
         self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=flat is None or not flat.holds_gradients)
+        if flat is not None and flat.holds_gradients:
+            flat.empty_gradients()
+        else:
+            self._optimizer.zero_grad(set_to_none=True)
         return norm
 
     def state_dict(self) -> dict[str, Any]:
