@@ -11,6 +11,7 @@ import torch
 from ablate_core.compute import ALONE, Compute
 from ablate_core.config import TrialConfig
 from ablate_core.identity import content_id
+from ablate_core.memory import keep_memory, share_memory
 from ablate_core.packing.calls import MemberCompute
 from ablate_core.packing.lockstep import Player, Shares, Turn, conduct
 from ablate_core.packing.rendezvous import Rendezvous
@@ -64,6 +65,8 @@ def train_pack(members: Sequence[Member], *, device: str | torch.device = "cpu")
     Raises:
         BaseException: an interrupt of the whole process, after all members were ended.
     """
+    keep_memory()
+    share_memory()
     shares, turn, rendezvous = Shares(), Turn(), Rendezvous()
 
     def run(member: Member, compute: Compute) -> Result:
