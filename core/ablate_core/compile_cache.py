@@ -45,7 +45,7 @@ def machine_kind(device: torch.device) -> dict[str, Any]:
         "python": sys.version_info[:2],
         "libc": platform.libc_ver(),
         "machine": platform.machine(),
-        "processor": _processor(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),  # the loops of a kernel are divided when it is written
     }
     if device.type == "cuda":
@@ -55,7 +55,7 @@ def machine_kind(device: torch.device) -> dict[str, Any]:
     return kind
 
 
-def _processor() -> str:
+def processor() -> str:
     """The instruction sets of the processor, as a hash: code is compiled for exactly these."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()

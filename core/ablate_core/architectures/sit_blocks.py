@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ablate_core.architectures import block_on_cpu
 from ablate_core.architectures.pairs import (
     Pair,
     attention,
@@ -96,13 +97,16 @@ class Block(nn.Module, abc.ABC):
         """Tokens h (B, tokens, width) to the same shape; c (B, width) after its SiLU, or None where it is in h."""
 
     def attend(self, h: Pair, rotation: Rotation | None) -> Pair:
-        q, k, v = linear(self.qkv, h).parts(self._heads)
+        return linear(self.project, self.mix(linear(self.qkv, h), rotation))
+
+    def mix(self, qkv: Pair, rotation: Rotation | None) -> Pair:
+        """Attention of queries, keys and values in one, (B, tokens, 3 width) -> (B, tokens, width)."""
+        q, k, v = qkv.parts(self._heads)
         if self.norm_q is not None and self.norm_k is not None:
             q, k = self.norm_q(q).to(v.value.dtype), self.norm_k(k).to(v.value.dtype)
         if rotation is not None:
             q, k = rotation.turn(q), rotation.turn(k)
-        out = attention(q, k, v, self.fused_attention)
-        return linear(self.project, out.map(lambda x: x.transpose(1, 2).flatten(2)))
+        return attention(q, k, v, self.fused_attention).map(lambda x: x.transpose(1, 2).flatten(2))
 
     def transform(self, h: Pair) -> Pair:
         return linear(self.contract, self.activate(linear(self.expand, h)))
@@ -118,9 +122,13 @@ class ModulatedBlock(Block):
     def __init__(self, config: SiT) -> None:
         super().__init__(config)
         self.modulation = Modulation(config.resolved_size.width, 6, config.modulation_norm)
+        plain = config.norm == "layer" and config.mlp == "gelu"
+        self.plain = plain and not (config.norm_affine or config.qk_norm or config.modulation_norm)
 
     def forward(self, h: Pair, c: Pair | None, rotation: Rotation | None) -> Pair:
         assert c is not None
+        if block_on_cpu.suits(self, h, c):
+            return block_on_cpu.run(self, h, c, rotation)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation.factors(c)
         h = gated(h, gate_a, self.attend(modulate(self.norm_attention(h), shift_a, scale_a), rotation))
         return gated(h, gate_m, self.transform(modulate(self.norm_mlp(h), shift_m, scale_m)))

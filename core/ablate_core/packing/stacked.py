@@ -131,6 +131,10 @@ class Stacked:
     def __mul__(self, other: Any) -> Any:
         return torch.mul(self, other)  # type: ignore[arg-type]
 
+    def products(self, bias: Stacked | None) -> StackedProducts:
+        """Those of the layers with these weights, as `architectures.products` wants them."""
+        return StackedProducts(self, bias)
+
     def grouped(self, x: Tensor) -> Tensor:
         """Rows (N B, *) as (N, B, *)."""
         if x.shape[0] % self.rows.number:
@@ -209,19 +213,53 @@ class StackedLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         (slope,), (rows,) = slopes, ctx.saved_tensors
-        to_weight, to_bias = ctx.slots
-        if to_weight.written:
-            to_weight.gradient.baddbmm_(slope.transpose(1, 2), rows)
-        else:
-            torch.bmm(slope.transpose(1, 2), rows, out=to_weight.gradient)
-        to_weight.written = True
-        if to_bias is not None:
-            if to_bias.written:
-                to_bias.gradient.add_(slope.sum(1))
-            else:
-                torch.sum(slope, 1, out=to_bias.gradient)
-            to_bias.written = True
+        _write_gradients(slope, rows, *ctx.slots)
         return torch.bmm(slope, ctx.weight) if ctx.needs_input_grad[0] else None, None, None, None, None
+
+
+def _write_gradients(slope: Tensor, rows: Tensor, to_weight: Slot, to_bias: Slot | None) -> None:
+    """Those of W and b, from the gradient (N, R, out) of the output and x (N, R, in)."""
+    assert to_weight.gradient is not None
+    if to_weight.written:
+        to_weight.gradient.baddbmm_(slope.transpose(1, 2), rows)
+    else:
+        torch.bmm(slope.transpose(1, 2), rows, out=to_weight.gradient)
+    to_weight.written = True
+    if to_bias is not None:
+        assert to_bias.gradient is not None
+        if to_bias.written:
+            to_bias.gradient.add_(slope.sum(1))
+        else:
+            torch.sum(slope, 1, out=to_bias.gradient)
+        to_bias.written = True
+
+
+class StackedProducts:
+    """`architectures.products.Products` of N networks, as the stack is at the time of the call."""
+
+    def __init__(self, weight: Stacked, bias: Stacked | None) -> None:
+        self._weight, self._bias, self._number = weight, bias, weight.rows.number
+        self.weights: Sequence[Tensor] = [weight.whole] if bias is None else [weight.whole, bias.whole]
+        self._slots = weight.slot, None if bias is None else bias.slot
+        self._written = weight.slot is not None and (bias is None or bias.slot is not None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self._weight, self._bias)  # type: ignore[arg-type]
+
+    def tangent(self, dx: Tensor) -> Tensor:
+        return F.linear(dx, self._weight)  # type: ignore[arg-type]
+
+    def pull_back(self, slope: Tensor, x: Tensor) -> tuple[Tensor, Sequence[Tensor | None]]:
+        slopes, rows = (z.reshape(self._number, -1, z.shape[-1]) for z in (slope, x))
+        found: list[Tensor | None] = [None] * len(self.weights)
+        to_weight, to_bias = self._slots
+        if self._written and to_weight is not None:
+            _write_gradients(slopes, rows, to_weight, to_bias)
+        else:
+            found[0] = torch.bmm(slopes.transpose(1, 2), rows)
+            if self._bias is not None:
+                found[1] = slopes.sum(1)
+        return torch.bmm(slopes, self.weights[0].detach()).reshape(x.shape), found
 
 
 def _ragged_linear(x: Tensor, counts: Sequence[int], weight: Stacked, bias: Stacked | None) -> Tensor:

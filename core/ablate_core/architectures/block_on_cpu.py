@@ -1,0 +1,286 @@
+"""A modulated block of `sit` on a CPU as one node of the graph: value, tangents of some rows and gradient, written out.
+
+Between matrix products everything is one pass in C (`cpu_kernels`). Nothing is computed or kept twice, weight
+gradients are added where they are wanted by the products themselves, and GELU gives its derivative together with its
+value, so that gradient and tangent only multiply. Where this does not apply, `ModulatedBlock.forward` does the same
+operation by operation. Notation is as there; a slope is a gradient.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ablate_core.architectures.pairs import Pair, rows_at
+from ablate_core.architectures.products import Products, products
+from ablate_core.cpu_kernels import MOST_CHANNELS, MOST_TOKENS, kernels, pointer
+
+if TYPE_CHECKING:
+    from ablate_core.architectures.sit_blocks import ModulatedBlock, Rotation
+
+FACTORS = 6
+"""What adaLN gives a block: shift, scale and gate of the attention, then of the MLP."""
+_enabled = True
+
+
+@contextlib.contextmanager
+def written_out(on: bool) -> Iterator[None]:
+    """Within, blocks are computed here (as always where they can be), or operation by operation."""
+    global _enabled
+    before, _enabled = _enabled, on
+    try:
+        yield
+    finally:
+        _enabled = before
+
+
+def suits(block: ModulatedBlock, h: Pair, c: Pair) -> bool:
+    """Whether `run` computes this block: that of DiT, on one thread of a CPU, no transform, cast or compiler around.
+
+    Tangents must be those of some rows, which carry no graph, and reach the block through both h and c.
+    """
+    x = h.value
+    return (
+        _enabled
+        and block.plain
+        and x.device.type == "cpu"
+        and (h.tangent is None or (h.rows is not None and c.tangent is not None))
+        and torch.get_num_threads() == 1
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch.autograd.forward_ad._current_level < 0
+        and kernels(x.dtype) is not None
+    )
+
+
+def run(block: ModulatedBlock, h: Pair, c: Pair, rotation: Rotation | None) -> Pair:
+    """Tokens h (B, tokens, width) to the same shape; c (B, width) after its SiLU."""
+    layers = [products(layer) for layer in (block.modulation, block.qkv, block.project, block.expand, block.contract)]
+    weights = [weight for layer in layers for weight in layer.weights]
+    if h.tangent is None:
+        rows = None
+    else:
+        rows = h.rows if isinstance(h.rows, Tensor) else _last(len(h.value), len(h.tangent))
+    if torch.is_grad_enabled():
+        value, tangent = _Block.apply(block, layers, rotation, rows, *h[:2], *c[:2], *weights)
+    else:
+        loops = _passed(block, layers, rotation, rows, Pair(*h[:2]), Pair(*c[:2]), graph=False)[0]
+        value, tangent = loops.h, loops.dh
+    return Pair(value, tangent, h.rows if tangent is not None else None)
+
+
+class _Block(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        block: ModulatedBlock,
+        layers: Sequence[Products],
+        rotation: Rotation | None,
+        rows: Tensor | None,
+        h: Tensor,
+        dh: Tensor | None,
+        c: Tensor,
+        dc: Tensor | None,
+        *weights: Tensor,
+    ) -> tuple[Tensor, Tensor | None]:
+        loops, mix, saved = _passed(block, layers, rotation, rows, Pair(h, dh), Pair(c, dc), graph=True)
+        ctx.layers, ctx.mix = layers, mix
+        ctx.save_for_backward(c, loops.factors, *saved)
+        if loops.dh is not None:
+            ctx.mark_non_differentiable(loops.dh)
+        return loops.h, loops.dh
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Any, ...]:
+        modulation, qkv, project, expand, contract = ctx.layers
+        c, factors, *attention = ctx.saved_tensors
+        attention, mlp, (hidden, derivative) = attention[:4], attention[4:8], attention[8:]
+        back = _Back(slopes[0].contiguous(), factors)
+
+        inner, of_contract = contract.pull_back(back.end(3, *mlp), hidden)
+        inner, of_expand = expand.pull_back(inner.mul_(derivative), mlp[2])
+        back.begin(3, inner, *mlp)
+
+        inner, of_project = project.pull_back(back.end(0, *attention), ctx.mix.out)
+        inner, of_qkv = qkv.pull_back(ctx.mix.pull_back(inner), attention[2])
+        back.begin(0, inner, *attention)
+
+        of_c, of_modulation = modulation.pull_back(back.of_factors, c)
+        weights = (*of_modulation, *of_qkv, *of_project, *of_expand, *of_contract)
+        return None, None, None, None, back.slope, None, of_c, None, *weights
+
+
+def _passed(
+    block: ModulatedBlock,
+    layers: Sequence[Products],
+    rotation: Rotation | None,
+    rows: Tensor | None,
+    h: Pair,
+    c: Pair,
+    graph: bool,
+) -> tuple[_Loops, _ShortMix | _Mix, Sequence[Tensor]]:
+    """The block's forward pass: its loops, its attention, and what the backward pass needs beside the two."""
+    modulation, qkv, project, expand, contract = layers
+    loops = _Loops(h.value.contiguous(), modulation.forward(c.value))
+    if rows is not None and h.tangent is not None and c.tangent is not None:
+        loops.follow(rows, h.tangent.contiguous(), modulation.tangent(c.tangent))
+
+    loops.begin(0)
+    given = qkv.forward(loops.modulated)
+    d_given = None if loops.d_modulated is None else qkv.tangent(loops.d_modulated)
+    short = rotation is None and loops.size[1] <= MOST_TOKENS and loops.size[2] // block.heads <= MOST_CHANNELS
+    mix = (
+        _ShortMix(loops, given, d_given, rows, block.heads)
+        if short
+        else _Mix(block, Pair(given, d_given, rows), rotation, graph)
+    )
+    loops.end(project.forward(mix.out), None if mix.d_out is None else project.tangent(mix.d_out))
+    attention = loops.saved()
+
+    loops.begin(3)
+    hidden, derivative = loops.gelu(expand.forward(loops.modulated))
+    d_out = None
+    if loops.d_modulated is not None and rows is not None:
+        d_out = contract.tangent(expand.tangent(loops.d_modulated).mul_(rows_at(derivative, rows)))
+    loops.end(contract.forward(hidden), d_out)
+    return loops, mix, (*attention, *loops.saved(), hidden, derivative)
+
+
+class _Loops:
+    """The loops of one forward pass, and the tokens that go through them."""
+
+    def __init__(self, h: Tensor, factors: Tensor) -> None:
+        self.h, self.factors = h, factors
+        self.dh: Tensor | None = None
+        self.modulated: Tensor
+        self.d_modulated: Tensor | None = None
+        self.c = _kernels(h)
+        self.size = h.shape
+        self.stride = factors.shape[-1]
+
+    def follow(self, rows: Tensor, dh: Tensor, d_factors: Tensor) -> None:
+        """Carry the tangents of the samples at `rows` from here on."""
+        self.rows, self.dh, self.d_factors = rows, dh, d_factors
+
+    def begin(self, first: int) -> None:
+        """Norm and modulation by the factors from `first` on."""
+        (batch, tokens, width), h = self.size, self.h
+        self.first, shift = first, first * width
+        self.normal, self.modulated = torch.empty_like(h), torch.empty_like(h)
+        self.rstd = h.new_empty(batch, tokens)
+        shift_at, scale_at = pointer(self.factors, shift), pointer(self.factors, shift + width)
+        own = (self.normal.data_ptr(), self.rstd.data_ptr(), self.modulated.data_ptr())
+        self.c.begin(h.data_ptr(), shift_at, scale_at, self.stride, *own, *self.size)
+        if self.dh is not None:
+            self.d_modulated = torch.empty_like(self.dh)
+            d_shift, d_scale = pointer(self.d_factors, shift), pointer(self.d_factors, shift + width)
+            self.c.begin_tangent(
+                self.dh.data_ptr(), d_shift, d_scale, scale_at, self.stride,
+                own[0], own[1], self.rows.data_ptr(), self.d_modulated.data_ptr(), len(self.dh), tokens, width,
+            )  # fmt: skip
+
+    def end(self, out: Tensor, d_out: Tensor | None) -> None:
+        """h + gate out."""
+        self.out, total = out, torch.empty_like(self.h)
+        gate = (self.first + 2) * self.size[2]
+        gate_at = pointer(self.factors, gate)
+        self.c.add(self.h.data_ptr(), gate_at, out.data_ptr(), self.stride, total.data_ptr(), *self.size)
+        self.h = total
+        if self.dh is not None and d_out is not None:
+            d_total = torch.empty_like(self.dh)
+            self.c.add_tangent(
+                self.dh.data_ptr(), gate_at, pointer(self.d_factors, gate), self.stride, out.data_ptr(),
+                d_out.data_ptr(), self.rows.data_ptr(), d_total.data_ptr(), len(d_total), *self.size[1:],
+            )  # fmt: skip
+            self.dh = d_total
+
+    def gelu(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """GELU of x, and its derivative in the place of x."""
+        out = torch.empty_like(x)
+        self.c.gelu(x.data_ptr(), out.data_ptr(), x.data_ptr(), x.numel())
+        return out, x
+
+    def saved(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What `_Back` needs of the branch that just ended."""
+        return self.normal, self.rstd, self.modulated, self.out
+
+
+class _Back:
+    """The loops of one backward pass, and the slope that goes through them. `saved` is that of the branch."""
+
+    def __init__(self, slope: Tensor, factors: Tensor) -> None:
+        self.slope, self.factors, self.of_factors = slope, factors, torch.empty_like(factors)
+        self.c, self.size, self.stride = _kernels(slope), slope.shape, factors.shape[-1]
+
+    def end(self, first: int, *saved: Tensor) -> Tensor:
+        """The slope of what the branch gave."""
+        inner, out, gate = torch.empty_like(self.slope), saved[3], (first + 2) * self.size[2]
+        self.c.add_back(
+            self.slope.data_ptr(), pointer(self.factors, gate), out.data_ptr(), self.stride,
+            inner.data_ptr(), pointer(self.of_factors, gate), *self.size,
+        )  # fmt: skip
+        return inner
+
+    def begin(self, first: int, inner: Tensor, *saved: Tensor) -> None:
+        """Through modulation and norm: `inner` is the slope of what the branch got."""
+        normal, rstd, *_ = saved
+        shift, of_h = first * self.size[2], torch.empty_like(self.slope)
+        scale = shift + self.size[2]
+        self.c.begin_back(
+            self.slope.data_ptr(), inner.data_ptr(), normal.data_ptr(), rstd.data_ptr(), pointer(self.factors, scale),
+            self.stride, of_h.data_ptr(), pointer(self.of_factors, shift), pointer(self.of_factors, scale), *self.size,
+        )  # fmt: skip
+        self.slope = of_h
+
+
+class _ShortMix:
+    """Attention over few tokens, in C."""
+
+    def __init__(self, loops: _Loops, qkv: Tensor, d_qkv: Tensor | None, rows: Tensor | None, heads: int) -> None:
+        batch, tokens, width = loops.size
+        self.c, self.qkv, self.sizes = loops.c, qkv, (tokens, heads, width // heads)
+        self.weights, self.out = qkv.new_empty(batch, heads, tokens, tokens), torch.empty_like(loops.h)
+        self.d_out: Tensor | None = None
+        at, weights = qkv.data_ptr(), self.weights.data_ptr()
+        self.c.attention(at, weights, self.out.data_ptr(), batch, *self.sizes)
+        if d_qkv is not None and rows is not None:
+            count, self.d_out = len(d_qkv), qkv.new_empty(len(d_qkv), tokens, width)
+            more = d_qkv.data_ptr(), rows.data_ptr(), self.d_out.data_ptr()
+            self.c.attention_tangent(at, weights, *more, count, *self.sizes)
+
+    def pull_back(self, slope: Tensor) -> Tensor:
+        of_qkv = torch.empty_like(self.qkv)
+        given = self.qkv.data_ptr(), self.weights.data_ptr(), slope.data_ptr()
+        self.c.attention_back(*given, of_qkv.data_ptr(), len(slope), *self.sizes)
+        return of_qkv
+
+
+class _Mix:
+    """Attention as the block has it, with a graph of its own."""
+
+    def __init__(self, block: ModulatedBlock, qkv: Pair, rotation: Rotation | None, graph: bool) -> None:
+        self.given = qkv.value.requires_grad_(graph)
+        with torch.set_grad_enabled(graph):
+            mixed = block.mix(qkv, rotation)
+        self._mixed, self.out, self.d_out = mixed.value, mixed.value.detach().contiguous(), mixed.tangent
+
+    def pull_back(self, slope: Tensor) -> Tensor:
+        (out,) = torch.autograd.grad(self._mixed, self.given, slope, retain_graph=True)
+        return out.contiguous()
+
+
+def _kernels(like: Tensor) -> Any:
+    return kernels(like.dtype)
+
+
+@functools.lru_cache(maxsize=512)
+def _last(batch: int, count: int) -> Tensor:
+    return torch.arange(batch - count, batch)

@@ -1,0 +1,93 @@
+"""Loops in C for networks on a CPU: what lies between matrix products, in one pass each.
+
+Torch's operators are good for large tensors; in the small networks of a sweep most of the time goes into calling
+them, into reading and writing what one pass could do, and into a slow tanh. The loops are compiled when they are first
+needed, with the machine's own C compiler (`CC`, else cc), for its own processor, and kept in
+``$ABLATE_CACHE/kernels``. Without a compiler, or with ``ABLATE_KERNELS=0``, torch's operators do the same.
+
+The compiled files are run: whoever can write the cache folder can run code as its readers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from ablate_core.compile_cache import processor
+from ablate_core.fid.files import LOCK_TIMEOUT, cache_dir
+
+SOURCE = Path(__file__).parent / "block.c"
+FLAGS = [
+    *("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC"),
+    *("-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros", "-freciprocal-math"),
+]
+"""Not -ffast-math: NaN must stay NaN, and it would round denormals to 0 in the whole process."""
+REAL = {torch.float32: "float", torch.float64: "double"}
+MOST_TOKENS, MOST_CHANNELS = 32, 256
+"""Tokens, and channels of a head, of the largest attention that `attention` computes; block.c has the same numbers."""
+
+_P, _L = ctypes.c_void_p, ctypes.c_long
+SIGNATURES = {
+    "begin": (3, 1, 3, 3), "add_and_begin": (5, 1, 4, 3), "add": (3, 1, 1, 3), "begin_tangent": (4, 1, 4, 3),
+    "add_tangent": (3, 1, 4, 3), "add_back": (3, 1, 2, 3), "begin_back": (5, 1, 3, 3), "gelu": (3, 1),
+    "attention": (3, 4), "attention_tangent": (5, 4), "attention_back": (4, 4),
+}  # fmt: skip
+"""How many pointers and whole numbers a function takes, in turn."""
+
+
+@functools.cache
+def kernels(dtype: torch.dtype) -> ctypes.CDLL | None:
+    """The functions of block.c for tensors of `dtype`; None where there is no compiler or no such dtype.
+
+    A compiler that fails is reported by one warning. The first call on a machine takes two seconds.
+    """
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if os.environ.get("ABLATE_KERNELS") == "0" or compiler is None or dtype not in REAL:
+        return None
+    try:
+        library = _library(compiler, REAL[dtype])
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or str(error)
+        warnings.warn(f"no C loops on this machine, torch's operators are used: {said.strip()[:300]}", stacklevel=2)
+        return None
+    for name, counts in SIGNATURES.items():
+        kinds = [kind for kind, count in zip([_P, _L] * 2, counts, strict=False) for _ in range(count)]
+        getattr(library, name).argtypes = kinds
+        getattr(library, name).restype = None
+    return library
+
+
+def pointer(x: Tensor, index: int = 0) -> int:
+    """Where number `index` of a contiguous tensor lies."""
+    return x.data_ptr() + index * x.element_size()
+
+
+def _library(compiler: str, real: str) -> ctypes.CDLL:
+    text = SOURCE.read_bytes()
+    key = hashlib.sha256(b"\n".join([text, *map(str.encode, [compiler, real, processor(), *FLAGS])])).hexdigest()[:24]
+    path = cache_dir() / "kernels" / f"{key}.so"
+    if path.exists():
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError:  # damaged, or of another system that shares the folder
+            path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock", timeout=LOCK_TIMEOUT):
+        if not path.exists():
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+                made = Path(folder) / path.name
+                command = [compiler, *FLAGS, f"-DREAL={real}", str(SOURCE), "-o", str(made), "-lm"]
+                subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+                made.replace(path)
+    return ctypes.CDLL(str(path))

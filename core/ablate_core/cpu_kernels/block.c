@@ -1,0 +1,289 @@
+/* What a modulated transformer block does between its matrix products; see block_on_cpu.py, which calls it.
+ *
+ * Tensors are contiguous. B samples of T tokens of W channels; a "row" is a token. Factors of adaLN are the chunks
+ * (shift, scale, gate) of a tensor of which each sample has `stride` numbers; a pointer to a factor points at that of
+ * the first sample. Built once for float and once for double (REAL). Loops are written so that compilers vectorise them;
+ * sums may be taken in any order, NaN and infinity are kept. */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifndef REAL
+#define REAL float
+#endif
+typedef REAL real;
+#define INLINE static inline __attribute__((always_inline))
+#define MOST_TOKENS 32
+#define MOST_CHANNELS 256
+
+/* e^x. In float a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes expf.c), exact to 1e-7; x is cut to where it is finite. */
+INLINE real exponential(real x) {
+    if (sizeof(real) == 8) return exp(x);
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 88.0f ? 88.0f : x;
+    float whole = floorf(x * 1.44269504088896341f + 0.5f);
+    float rest = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
+    float sum = 1.9875691500e-4f;
+    sum = sum * rest + 1.3981999507e-3f;
+    sum = sum * rest + 8.3334519073e-3f;
+    sum = sum * rest + 4.1665795894e-2f;
+    sum = sum * rest + 1.6666665459e-1f;
+    sum = sum * rest + 5.0000001201e-1f;
+    sum = sum * rest * rest + rest + 1.0f;
+    union { int32_t bits; float power; } two = {((int32_t)whole + 127) << 23};
+    return sum * two.power;
+}
+
+/* normal = (h - mean) / sqrt(variance + eps) of each row, modulated = normal (1 + scale) + shift. */
+INLINE void norm_row(const real *h, const real *shift, const real *scale, real *restrict normal, real *restrict rstd, real *restrict modulated,
+                     long W) {
+    real mean = 0, variance = 0;
+    for (long w = 0; w < W; w++) mean += h[w];
+    mean /= W;
+    for (long w = 0; w < W; w++) variance += (h[w] - mean) * (h[w] - mean);
+    real by = 1 / (real)sqrt(variance / W + (real)1e-6);
+    *rstd = by;
+    for (long w = 0; w < W; w++) {
+        real n = (h[w] - mean) * by;
+        normal[w] = n;
+        modulated[w] = n * (1 + scale[w]) + shift[w];
+    }
+}
+
+void begin(const real *h, const real *shift, const real *scale, long stride, real *restrict normal, real *restrict rstd, real *restrict modulated,
+           long B, long T, long W) {
+    for (long b = 0; b < B; b++)
+        for (long row = b * T; row < (b + 1) * T; row++)
+            norm_row(h + row * W, shift + b * stride, scale + b * stride, normal + row * W, rstd + row,
+                     modulated + row * W, W);
+}
+
+/* sum = h + gate out, and `begin` of it. */
+void add_and_begin(const real *h, const real *gate, const real *out, const real *shift, const real *scale, long stride,
+                   real *restrict sum, real *restrict normal, real *restrict rstd, real *restrict modulated, long B, long T, long W) {
+    for (long b = 0; b < B; b++)
+        for (long row = b * T; row < (b + 1) * T; row++) {
+            const real *g = gate + b * stride;
+            for (long w = 0; w < W; w++) sum[row * W + w] = h[row * W + w] + g[w] * out[row * W + w];
+            norm_row(sum + row * W, shift + b * stride, scale + b * stride, normal + row * W, rstd + row,
+                     modulated + row * W, W);
+        }
+}
+
+/* sum = h + gate out. */
+void add(const real *h, const real *gate, const real *out, long stride, real *restrict sum, long B, long T, long W) {
+    for (long b = 0; b < B; b++)
+        for (long row = b * T; row < (b + 1) * T; row++)
+            for (long w = 0; w < W; w++) sum[row * W + w] = h[row * W + w] + gate[b * stride + w] * out[row * W + w];
+}
+
+/* Derivative of `begin` along dh and the factors' tangents, of K samples: those at `samples`, in their order. */
+void begin_tangent(const real *dh, const real *d_shift, const real *d_scale, const real *scale, long stride,
+                   const real *normal, const real *rstd, const int64_t *samples, real *restrict d_modulated, long K, long T,
+                   long W) {
+    for (long k = 0; k < K; k++)
+        for (long t = 0; t < T; t++) {
+            long to = (k * T + t) * W, at = samples[k] * T + t;
+            const real *d = dh + to, *n = normal + at * W, *by = scale + samples[k] * stride;
+            const real *ds = d_scale + k * stride, *dt = d_shift + k * stride;
+            real mean = 0, along = 0;
+            for (long w = 0; w < W; w++) mean += d[w], along += d[w] * n[w];
+            mean /= W, along /= W;
+            for (long w = 0; w < W; w++)
+                d_modulated[to + w] = (d[w] - mean - n[w] * along) * rstd[at] * (1 + by[w]) + n[w] * ds[w] + dt[w];
+        }
+}
+
+/* Derivative of h + gate out, of the samples at `samples`. */
+void add_tangent(const real *dh, const real *gate, const real *d_gate, long stride, const real *out, const real *d_out,
+                 const int64_t *samples, real *restrict sum, long K, long T, long W) {
+    for (long k = 0; k < K; k++)
+        for (long t = 0; t < T; t++) {
+            const real *g = gate + samples[k] * stride, *dg = d_gate + k * stride;
+            const real *o = out + (samples[k] * T + t) * W;
+            long to = (k * T + t) * W;
+            for (long w = 0; w < W; w++) sum[to + w] = dh[to + w] + dg[w] * o[w] + g[w] * d_out[to + w];
+        }
+}
+
+/* Gradient of h + gate out from that of the sum: `of_out`, and of_gate with `stride`. */
+void add_back(const real *slope, const real *gate, const real *out, long stride, real *restrict of_out, real *restrict of_gate, long B,
+              long T, long W) {
+    for (long b = 0; b < B; b++) {
+        real *total = of_gate + b * stride;
+        const real *g = gate + b * stride;
+        memset(total, 0, W * sizeof(real));
+        for (long row = b * T; row < (b + 1) * T; row++)
+            for (long w = 0; w < W; w++) {
+                real s = slope[row * W + w];
+                total[w] += s * out[row * W + w];
+                of_out[row * W + w] = s * g[w];
+            }
+    }
+}
+
+/* Gradient of `begin` from `inner`, that of modulated, added to `slope`, that of h from elsewhere. */
+void begin_back(const real *slope, const real *inner, const real *normal, const real *rstd, const real *scale,
+                long stride, real *restrict of_h, real *restrict of_shift, real *restrict of_scale, long B, long T, long W) {
+    for (long b = 0; b < B; b++) {
+        real *shift_sum = of_shift + b * stride, *scale_sum = of_scale + b * stride;
+        const real *by = scale + b * stride;
+        memset(shift_sum, 0, W * sizeof(real));
+        memset(scale_sum, 0, W * sizeof(real));
+        for (long row = b * T; row < (b + 1) * T; row++) {
+            const real *in = inner + row * W, *n = normal + row * W, *s = slope + row * W;
+            real mean = 0, along = 0;
+            for (long w = 0; w < W; w++) {
+                real g = in[w] * (1 + by[w]);
+                shift_sum[w] += in[w];
+                scale_sum[w] += in[w] * n[w];
+                mean += g;
+                along += g * n[w];
+            }
+            mean /= W, along /= W;
+            for (long w = 0; w < W; w++)
+                of_h[row * W + w] = s[w] + rstd[row] * (in[w] * (1 + by[w]) - mean - n[w] * along);
+        }
+    }
+}
+
+/* GELU in its tanh form, x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)), and its derivative, which may lie on x. */
+void gelu(const real *x, real *restrict out, real *derivative, long count) {
+    const real a = (real)1.5957691216057308, c = (real)0.044715;
+#pragma GCC ivdep
+    for (long i = 0; i < count; i++) {
+        real v = x[i], square = v * v, z = a * v * (1 + c * square);
+        real gate = 1 / (1 + exponential(-z));
+        out[i] = v * gate;
+        derivative[i] = gate + a * v * (1 + 3 * c * square) * gate * (1 - gate);
+    }
+}
+
+/* Attention of one head and sample. Rows of q, k, v are `step` apart; weights (T, T); out's rows `out_step` apart. */
+INLINE void mix(const real *q, const real *k, const real *v, long step, real *restrict weights, real *restrict out,
+                long out_step, long T, long d, real factor) {
+    real keys[MOST_CHANNELS * MOST_TOKENS];
+    for (long j = 0; j < T; j++)
+        for (long c = 0; c < d; c++) keys[c * T + j] = k[j * step + c] * factor;
+    for (long i = 0; i < T; i++) {
+        real row[MOST_TOKENS], sum = 0, top;
+        for (long j = 0; j < T; j++) row[j] = 0;
+        for (long c = 0; c < d; c++)
+            for (long j = 0; j < T; j++) row[j] += q[i * step + c] * keys[c * T + j];
+        top = row[0];
+        for (long j = 1; j < T; j++) top = row[j] > top ? row[j] : top;
+        for (long j = 0; j < T; j++) row[j] = exponential(row[j] - top);
+        for (long j = 0; j < T; j++) sum += row[j];
+        for (long j = 0; j < T; j++) weights[i * T + j] = row[j] /= sum;
+        real *restrict to = out + i * out_step;
+        for (long c = 0; c < d; c++) to[c] = 0;
+        for (long j = 0; j < T; j++)
+            for (long c = 0; c < d; c++) to[c] += row[j] * v[j * step + c];
+    }
+}
+
+/* Its derivative along (dq, dk, dv), which lie like q, k and v. */
+INLINE void mix_tangent(const real *q, const real *k, const real *v, const real *dq, const real *dk, const real *dv,
+                        long step, const real *weights, real *restrict d_out, long out_step, long T, long d,
+                        real factor) {
+    real keys[MOST_CHANNELS * MOST_TOKENS], d_keys[MOST_CHANNELS * MOST_TOKENS];
+    for (long j = 0; j < T; j++)
+        for (long c = 0; c < d; c++) {
+            keys[c * T + j] = k[j * step + c] * factor;
+            d_keys[c * T + j] = dk[j * step + c] * factor;
+        }
+    for (long i = 0; i < T; i++) {
+        real row[MOST_TOKENS], mean = 0;
+        const real *p = weights + i * T;
+        for (long j = 0; j < T; j++) row[j] = 0;
+        for (long c = 0; c < d; c++)
+            for (long j = 0; j < T; j++)
+                row[j] += dq[i * step + c] * keys[c * T + j] + q[i * step + c] * d_keys[c * T + j];
+        for (long j = 0; j < T; j++) mean += p[j] * row[j];
+        real *restrict to = d_out + i * out_step;
+        for (long c = 0; c < d; c++) to[c] = 0;
+        for (long j = 0; j < T; j++)
+            for (long c = 0; c < d; c++)
+                to[c] += p[j] * (row[j] - mean) * v[j * step + c] + p[j] * dv[j * step + c];
+    }
+}
+
+/* Its gradient: that of (q, k, v), which lie like them, from that of the output. */
+INLINE void mix_back(const real *q, const real *k, const real *v, long step, const real *weights, const real *slope,
+                     long slope_step, real *restrict of_q, real *restrict of_k, real *restrict of_v, long T, long d,
+                     real factor) {
+    real values[MOST_CHANNELS * MOST_TOKENS];
+    for (long j = 0; j < T; j++)
+        for (long c = 0; c < d; c++) {
+            values[c * T + j] = v[j * step + c];
+            of_k[j * step + c] = of_v[j * step + c] = 0;
+        }
+    for (long i = 0; i < T; i++) {
+        real row[MOST_TOKENS], mean = 0;
+        const real *p = weights + i * T, *s = slope + i * slope_step;
+        for (long j = 0; j < T; j++) row[j] = 0;
+        for (long c = 0; c < d; c++)
+            for (long j = 0; j < T; j++) row[j] += s[c] * values[c * T + j];
+        for (long j = 0; j < T; j++) mean += p[j] * row[j];
+        for (long j = 0; j < T; j++) row[j] = p[j] * (row[j] - mean) * factor;
+        real *restrict to = of_q + i * step;
+        for (long c = 0; c < d; c++) to[c] = 0;
+        for (long j = 0; j < T; j++)
+            for (long c = 0; c < d; c++) {
+                to[c] += row[j] * k[j * step + c];
+                of_k[j * step + c] += row[j] * q[i * step + c];
+                of_v[j * step + c] += p[j] * s[c];
+            }
+    }
+}
+
+/* Sizes that are known to the compiler become straight vector code. */
+#define BY_SIZE(CALL)                                   \
+    if (T == 4 && d == 16) CALL(4, 16);                 \
+    else if (T == 16 && d == 16) CALL(16, 16);          \
+    else if (T == 16 && d == 32) CALL(16, 32);          \
+    else if (T == 16 && d == 64) CALL(16, 64);          \
+    else CALL(T, d);
+
+/* qkv (B, T, 3, H, d) -> weights (B, H, T, T), out (B, T, H, d). */
+void attention(const real *qkv, real *restrict weights, real *restrict out, long B, long T, long H, long d) {
+    long width = H * d, step = 3 * width;
+    real factor = 1 / (real)sqrt((real)d);
+    for (long b = 0; b < B; b++)
+        for (long h = 0; h < H; h++) {
+            const real *q = qkv + b * T * step + h * d;
+#define CALL(T, d) mix(q, q + width, q + 2 * width, step, weights + (b * H + h) * T * T, out + b * T * width + h * d, width, T, d, factor)
+            BY_SIZE(CALL)
+#undef CALL
+        }
+}
+
+/* qkv and d_qkv, of which K samples have a row at `samples`, -> d_out (K, T, H, d). */
+void attention_tangent(const real *qkv, const real *weights, const real *d_qkv, const int64_t *samples, real *restrict d_out,
+                       long K, long T, long H, long d) {
+    long width = H * d, step = 3 * width;
+    real factor = 1 / (real)sqrt((real)d);
+    for (long n = 0; n < K; n++)
+        for (long h = 0; h < H; h++) {
+            long b = samples[n];
+            const real *q = qkv + b * T * step + h * d, *dq = d_qkv + n * T * step + h * d;
+#define CALL(T, d) mix_tangent(q, q + width, q + 2 * width, dq, dq + width, dq + 2 * width, step, weights + (b * H + h) * T * T, d_out + n * T * width + h * d, width, T, d, factor)
+            BY_SIZE(CALL)
+#undef CALL
+        }
+}
+
+/* The gradient of qkv from that of out. */
+void attention_back(const real *qkv, const real *weights, const real *slope, real *restrict of_qkv, long B, long T, long H,
+                    long d) {
+    long width = H * d, step = 3 * width;
+    real factor = 1 / (real)sqrt((real)d);
+    for (long b = 0; b < B; b++)
+        for (long h = 0; h < H; h++) {
+            const real *q = qkv + b * T * step + h * d;
+            real *to = of_qkv + b * T * step + h * d;
+#define CALL(T, d) mix_back(q, q + width, q + 2 * width, step, weights + (b * H + h) * T * T, slope + b * T * width + h * d, width, to, to + width, to + 2 * width, T, d, factor)
+            BY_SIZE(CALL)
+#undef CALL
+        }
+}

@@ -1,0 +1,308 @@
+"""A SiT block written out against the same block operation by operation, which autograd and `pairs` follow."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ablate_core import cpu_kernels
+from ablate_core.architectures import block_on_cpu
+from ablate_core.architectures.base import Network
+from ablate_core.architectures.products import products
+from ablate_core.architectures.sit import SiT
+from ablate_core.cpu_kernels import kernels
+from ablate_core.flat import Flat, writing_gradients
+from ablate_core.packing.stack import Stack
+
+needs_compiler = pytest.mark.skipif(kernels(torch.float64) is None, reason="there is no C compiler")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def network(dtype: torch.dtype = torch.float64, seed: int = 0, **fields: Any) -> Network:
+    torch.manual_seed(seed)
+    given = {"size": "tiny/2", "depth": 2, "width": 32, "heads": 2} | fields
+    net = SiT.model_validate(given).build((2, 8, 8), 10).to(dtype)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    return net
+
+
+def inputs(dtype: torch.dtype = torch.float64, rows: int = 7) -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    t, x, part = (draw(*shape).to(dtype) for draw, *shape in ((rand, rows), (randn, rows, 2, 8, 8), (rand, rows)))
+    return {"x": x, "r": t * part, "t": t, "y": torch.arange(rows) % 11}
+
+
+def rand(*shape: int) -> Tensor:
+    return torch.rand(*shape, dtype=torch.float64)
+
+
+def randn(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def everything(
+    net: Network, *, tangents: int | Tensor | None, written_out: bool, in_place: bool = False
+) -> list[Tensor]:
+    """Value, tangent, and all gradients of a loss that depends on every output."""
+    dtype = next(net.parameters()).dtype
+    given = inputs(dtype)
+    given["x"].requires_grad_()
+    for p in net.parameters():
+        p.grad = torch.zeros_like(p) if in_place else None
+    out = []
+    with block_on_cpu.written_out(written_out):
+        if tangents is None:
+            value = net(**given)
+        else:
+            count = tangents if isinstance(tangents, int) else len(tangents)
+            index = None if isinstance(tangents, int) else tangents
+            torch.manual_seed(2)
+            dx, dt = randn(count, 2, 8, 8).to(dtype), randn(count).to(dtype)
+            value, tangent = net.forward_beside_tangent(**given, dx=dx, dt=dt, index=index)
+            assert not tangent.requires_grad
+            out.append(tangent)
+        assert (_node(value) is not None) == written_out
+        torch.manual_seed(3)
+        loss = (value * randn(*value.shape)).sum()
+        if in_place:
+            with writing_gradients():
+                loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            loss.backward()  # type: ignore[no-untyped-call]
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in net.parameters()]
+    assert given["x"].grad is not None
+    return [value.detach(), *out, *grads, given["x"].grad]
+
+
+def _node(value: Tensor) -> Any:
+    """The node of a block in the graph of `value`, or None."""
+    seen, todo = set(), [value.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() == "_BlockBackward":
+            return node
+        todo += [before for before, _ in node.next_functions]
+    return None
+
+
+def error(ours: list[Tensor], theirs: list[Tensor]) -> float:
+    """The largest relative difference of two tensors of the lists."""
+    return max(float((a - b).norm() / b.norm().clamp(min=1e-30)) for a, b in zip(ours, theirs, strict=True) if b.any())
+
+
+FIELDS: list[dict[str, Any]] = [
+    {},  # 16 tokens of 2 heads of 16 channels: the compiler knows these sizes
+    {"size": "tiny/4", "width": 64, "heads": 4},
+    {"size": "tiny/2", "width": 24, "heads": 2},  # no multiple of a vector
+    {"size": "tiny/1", "width": 16, "heads": 2},  # 64 tokens: attention by torch
+    {"rope": "2d", "width": 16, "heads": 2},
+    {"attention_bias": False},
+    {"conditioning": "decoupled"},
+]
+
+
+@needs_compiler
+@pytest.mark.parametrize("fields", FIELDS, ids=str)
+@pytest.mark.parametrize("tangents", [None, 3, 7, torch.tensor([0, 2, 5])], ids=["none", "3", "all", "index"])
+def test_equals_the_block_operation_by_operation(fields: dict[str, Any], tangents: int | Tensor | None) -> None:
+    net = network(**fields)
+    theirs = everything(net, tangents=tangents, written_out=False)
+    assert error(everything(net, tangents=tangents, written_out=True), theirs) < 1e-12
+
+
+@needs_compiler
+def test_in_float32_it_is_as_close_to_the_truth_as_operations_are() -> None:
+    net = network(torch.float32, width=64, heads=4).double()
+    truth = everything(net, tangents=3, written_out=False)
+    net.float()
+    ours = error(everything(net, tangents=3, written_out=True), truth)
+    theirs = error(everything(net, tangents=3, written_out=False), truth)
+    assert ours < 2 * theirs < 4e-5
+
+
+@needs_compiler
+def test_adds_weight_gradients_where_they_are_wanted() -> None:
+    net = network()
+    theirs = everything(net, tangents=3, written_out=True)
+    assert error(everything(net, tangents=3, written_out=True, in_place=True), theirs) < 1e-12
+
+
+@needs_compiler
+def test_may_be_differentiated_twice_and_by_autograd_grad() -> None:
+    net, given = network(size="tiny/1", width=16), inputs()
+    loss = net(**given).square().sum()
+    weights = list(net.parameters())
+    once = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+    again = torch.autograd.grad(loss, weights, allow_unused=True)
+    assert all(
+        (a is None) == (b is None) and (a is None or torch.equal(a, b)) for a, b in zip(once, again, strict=True)
+    )
+    assert all(p.grad is None for p in weights)
+
+
+@needs_compiler
+def test_without_a_graph_it_is_the_same_and_keeps_none() -> None:
+    net, given = network(), inputs()
+    with torch.no_grad():
+        ours = net(**given)
+    assert not ours.requires_grad
+    torch.testing.assert_close(ours, net(**given).detach(), rtol=0, atol=0)
+
+
+@needs_compiler
+def test_a_stack_of_networks_equals_each_alone() -> None:
+    nets = [network(seed=seed) for seed in range(3)]
+    alone = []
+    for net in nets:
+        out = net(**inputs())
+        out.square().sum().backward()
+        alone.append([out.detach(), *(p.grad.clone() for p in net.parameters() if p.grad is not None)])
+        net.zero_grad()
+    flats = [Flat(net) for net in nets]
+    stack = Stack(flats)
+    joint = {name: torch.cat([x] * 3) for name, x in inputs().items()}
+    out = stack.module(range(3))(**joint)
+    assert _node(out) is not None
+    out.square().sum().backward()
+    stack.hand_out_gradients(set(flats))
+    for flat, value, (theirs, *grads) in zip(flats, out.detach().chunk(3), alone, strict=True):
+        assert flat.whole.grad is not None
+        own = [g for g in flat.named(flat.whole.grad).values() if g.any()]
+        assert error([value, *own], [theirs, *grads]) < 1e-12
+
+
+@needs_compiler
+@pytest.mark.parametrize("around", ["cast", "transform", "dual", "threads"])
+def test_gives_way_where_it_cannot(around: str) -> None:
+    net, given = network(torch.float32), inputs(torch.float32)
+    x = given.pop("x")
+    with torch.no_grad():
+        theirs = net(x, **given)
+    if around == "cast":
+        with torch.autocast("cpu", torch.bfloat16):
+            assert _node(net(x, **given)) is None
+    elif around == "threads":
+        torch.set_num_threads(2)
+        assert _node(net(x, **given)) is None
+    elif around == "transform":
+        value, slope = torch.func.jvp(lambda x: net(x, **given), (x,), (x,))
+        torch.testing.assert_close(value.detach(), theirs, rtol=1e-4, atol=1e-5)
+        assert slope.any()
+    else:
+        with torch.autograd.forward_ad.dual_level():
+            out = torch.autograd.forward_ad.unpack_dual(net(torch.autograd.forward_ad.make_dual(x, x), **given))
+        assert out.tangent is not None
+
+
+@needs_compiler
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_stays_so(bad: float) -> None:
+    """Divergence is looked for in the loss: no loop may hide it."""
+    net, given = network(torch.float32), inputs(torch.float32)
+    given["x"][3, 0, 0, 0] = bad
+    out = net(**given)
+    assert not out[3].isfinite().any()
+    assert out[[0, 1, 2, 4, 5, 6]].isfinite().all()
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gelu_and_its_derivative_everywhere(dtype: torch.dtype) -> None:
+    x = torch.linspace(-60, 60, 24_001, dtype=torch.float64).to(dtype)
+    library: Any = kernels(dtype)
+    out, derivative = torch.empty_like(x), torch.empty_like(x)
+    library.gelu(x.data_ptr(), out.data_ptr(), derivative.data_ptr(), x.numel())
+    exact = x.double().requires_grad_()
+    truth = torch.nn.functional.gelu(exact, approximate="tanh")
+    (slope,) = torch.autograd.grad(truth.sum(), exact)
+    near = 5e-7 if dtype == torch.float32 else 1e-13
+    torch.testing.assert_close(out.double(), truth.detach(), rtol=near, atol=near)
+    torch.testing.assert_close(derivative.double(), slope, rtol=8 * near, atol=8 * near)
+
+
+def test_products_of_many_and_few_rows_are_those_of_torch() -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(24, 40)
+    for rows in (5, 700):
+        x, slope = torch.randn(rows, 24, requires_grad=True), torch.randn(rows, 40)
+        out = layer(x)
+        theirs = torch.autograd.grad(out, (x, layer.weight, layer.bias), slope)
+        own = products(layer)
+        with torch.no_grad():
+            into, weights = own.pull_back(slope, x)
+            torch.testing.assert_close(own.forward(x), out, rtol=1e-5, atol=1e-5)
+            for ours, wanted in zip((into, *weights), theirs, strict=True):
+                torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-4)
+
+
+@needs_compiler
+def test_the_library_is_compiled_once_and_again_where_it_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    real = subprocess.run
+
+    def counted(*args: Any, **more: Any) -> Any:
+        calls.append(args)
+        return real(*args, **more)
+
+    def found(folder: Path) -> Path:
+        monkeypatch.setenv("ABLATE_CACHE", str(folder))
+        kernels.cache_clear()
+        assert kernels(torch.float64) is not None
+        return next((folder / "kernels").glob("*.so"))
+
+    monkeypatch.setattr(cpu_kernels.subprocess, "run", counted)
+    made = found(tmp_path / "a")
+    assert found(tmp_path / "a") == made
+    assert len(calls) == 1
+    damaged = tmp_path / "b" / "kernels" / made.name
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"half a library")
+    assert found(tmp_path / "b") == damaged
+    assert len(calls) == 2
+    kernels.cache_clear()
+
+
+@pytest.mark.parametrize("why", ["switched off", "no compiler", "a compiler that fails"])
+def test_without_loops_torch_does_it(why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path))
+    compiler = tmp_path / "cc"
+    if why == "switched off":
+        monkeypatch.setenv("ABLATE_KERNELS", "0")
+    elif why == "no compiler":
+        monkeypatch.setenv("CC", str(compiler))
+    else:
+        compiler.write_text("#!/bin/sh\necho the compiler is ill >&2\nexit 1\n")
+        compiler.chmod(0o755)
+        monkeypatch.setenv("CC", str(compiler))
+    kernels.cache_clear()
+    try:
+        net, given = network(torch.float32), inputs(torch.float32)
+        if why == "a compiler that fails":
+            with pytest.warns(UserWarning, match="the compiler is ill"):
+                out = net(**given)
+        else:
+            out = net(**given)
+        assert _node(out) is None
+        out.sum().backward()
+    finally:
+        kernels.cache_clear()
