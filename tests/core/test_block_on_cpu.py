@@ -133,9 +133,12 @@ def test_in_float32_it_is_as_close_to_the_truth_as_operations_are() -> None:
     net = network(torch.float32, width=64, heads=4).double()
     truth = everything(net, tangents=3, written_out=False)
     net.float()
-    ours = error(everything(net, tangents=3, written_out=True), truth)
-    theirs = error(everything(net, tangents=3, written_out=False), truth)
-    assert ours < 2 * theirs < 4e-5
+
+    def off(written_out: bool) -> float:
+        found = everything(net, tangents=3, written_out=written_out)
+        return error(*([torch.cat([x.flatten() for x in all_])] for all_ in (found, truth)))
+
+    assert off(True) < 2 * off(False) < 1e-5
 
 
 @needs_compiler
@@ -271,6 +274,7 @@ def test_the_library_is_compiled_once_and_again_where_it_is_damaged(
         return next((folder / "kernels").glob("*.so"))
 
     monkeypatch.setattr(cpu_kernels.subprocess, "run", counted)
+    monkeypatch.setattr(cpu_kernels, "FLAGS", ["-O0", "-std=gnu11", "-shared", "-fPIC"])  # sooner done
     made = found(tmp_path / "a")
     assert found(tmp_path / "a") == made
     assert len(calls) == 1
