@@ -44,15 +44,15 @@ def network(dtype: torch.dtype = torch.float64, seed: int = 0, **fields: Any) ->
 def inputs(dtype: torch.dtype = torch.float64, rows: int = 7) -> dict[str, Tensor]:
     torch.manual_seed(1)
     t, x, part = (draw(*shape).to(dtype) for draw, *shape in ((rand, rows), (randn, rows, 2, 8, 8), (rand, rows)))
-    return {"x": x, "r": t * part, "t": t, "y": torch.arange(rows) % 11}
+    return {"x": x, "r": (t * part).float().to(dtype), "t": t, "y": torch.arange(rows) % 11}
 
 
 def rand(*shape: int) -> Tensor:
-    return torch.rand(*shape, dtype=torch.float64)
+    return torch.rand(*shape).double()
 
 
 def randn(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64)
+    return torch.randn(*shape).double()
 
 
 def everything(
