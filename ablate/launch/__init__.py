@@ -10,7 +10,7 @@ queue        what waits, who works at what, what is tried again
 tuning       Ray Tune as the scheduler of slots, which take their work from the queue
 slots        a slot of the cluster working through the queue
 runners      how it does so: in forked processes, or in the worker itself
-forkserver   a fresh process for each piece of work, forked from a warm one
+forkserver   a fresh process for each piece of work, forked from a warm one;  forking: that one, from inside
 work         what one process does: an attempt, or a pack of them
 attempt      one attempt at one trial, journaled from start to end
 cluster      the connection to Ray

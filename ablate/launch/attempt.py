@@ -57,7 +57,8 @@ class Task:
         return self.key if self.kind == "train" else f"{self.key}-{self.eval_key}"
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Its fields as they are: a deep copy of the config, such as `asdict` makes, takes a millisecond."""
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 A line is ``{"v": 1, "uid": ..., "kind": ..., "at": <UTC, ISO 8601>, ...payload}``. A process writes only its own
 file, so no locks are needed and a network file system will do. Whatever was acknowledged (``append`` returned) survives
-the death of the process; state changes also survive the death of the machine (fsync).
+the death of the process; results also survive the death of the machine (fsync), and with them all that was written
+before them.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from ablate.store.paths import StorePaths
 
 JOURNAL_VERSION = 1
 STATE_CHANGES = frozenset(
-    "study arm study_arm study_trial trial attempt_started attempt_ended env metric_def eval_cond measurement "
-    "artifact".split()
+    "study arm study_arm study_trial trial attempt_ended env metric_def eval_cond measurement artifact".split()
 )
-"""Kinds that are fsynced at once; the others (scalar) at least every `SYNC_SECONDS` while events come."""
+"""Kinds that are fsynced at once; the others (attempt_started, scalar) at least every `SYNC_SECONDS` while events come.
+
+Nobody builds on the start of an attempt: a trial that a power cut takes it from is waiting, as it was before.
+"""
 SYNC_SECONDS = 5.0
 _RESERVED = frozenset({"v", "uid", "kind", "at"})
 
@@ -55,6 +58,7 @@ class Journal:
         self._count = 0
         self._torn = False
         self._dirty = False
+        self._named = False
         self._synced = time.monotonic()
 
     @property
@@ -103,10 +107,16 @@ class Journal:
         if sync is None:
             sync = kind in STATE_CHANGES or time.monotonic() - self._synced >= SYNC_SECONDS
         if sync:
-            assert self._fd is not None
-            os.fsync(self._fd)
-            self._synced, self._dirty = time.monotonic(), False
+            self._sync()
         return uid
+
+    def _sync(self) -> None:
+        assert self._fd is not None
+        os.fsync(self._fd)
+        if not self._named:  # after the file: a file system with a log has written its name along with it
+            _fsync_folder(self.paths.journal)
+            self._named = True
+        self._synced, self._dirty = time.monotonic(), False
 
     def _open(self) -> None:
         self.paths.make()
@@ -115,7 +125,6 @@ class Journal:
             self._file = self.paths.journal / f"{host}-{self._pid}-{time.time_ns()}.jsonl"
             with contextlib.suppress(FileExistsError):
                 self._fd = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        _fsync_folder(self.paths.journal)
         self._write("writer", {"writer": self.writer, **process_identity()})
 
     def _write(self, kind: str, payload: Mapping[str, Any]) -> str:
@@ -143,8 +152,7 @@ class Journal:
         """fsync what this process has written; does nothing before its first event."""
         with self._lock:
             if self._fd is not None and self._pid == os.getpid():
-                os.fsync(self._fd)
-                self._synced, self._dirty = time.monotonic(), False
+                self._sync()
 
     def close(self) -> None:
         """fsync and close; a later ``append`` opens a new file."""
@@ -152,7 +160,7 @@ class Journal:
             if self._fd is not None and self._pid == os.getpid():
                 if self._dirty:
                     with contextlib.suppress(OSError):
-                        os.fsync(self._fd)
+                        self._sync()
                 os.close(self._fd)
             self._reset()
 

@@ -20,6 +20,14 @@ from ablate_core.identity import canonical_json
 CHUNK_BYTES = 32 << 20
 """Journal bytes per transaction: bounds memory, and a kill costs at most this much work, never data."""
 _REFUSED = pa.schema([(name, pa.string()) for name in ("uid", "kind", "reason", "event")])
+_COUNTS = ("byte_offset", "events", "torn")
+_PROGRESS = pa.schema(
+    [("journal", pa.string()), *((name, pa.int64()) for name in _COUNTS), ("last_at", pa.timestamp("us"))]
+)
+_TAKEN_IN = """
+INSERT INTO ingest BY NAME SELECT * FROM batch ON CONFLICT (journal) DO UPDATE SET
+byte_offset = excluded.byte_offset, events = ingest.events + excluded.events, torn = ingest.torn + excluded.torn,
+last_at = coalesce(excluded.last_at, ingest.last_at)"""
 
 
 def load_journals(con: duckdb.DuckDBPyConnection, paths: StorePaths) -> int:
@@ -123,13 +131,8 @@ class _Batch:
             _insert(con, "INSERT INTO scalar_point BY NAME SELECT * FROM batch", POINTS, self.points)
         if self.refused:
             _insert(con, "INSERT OR IGNORE INTO refused BY NAME SELECT * FROM batch", _REFUSED, self.refused)
-        for name, done in self.progress.items():
-            con.execute(
-                "INSERT INTO ingest VALUES (?, ?, ?, ?, ?) ON CONFLICT (journal) DO UPDATE SET "
-                "byte_offset = excluded.byte_offset, events = ingest.events + excluded.events, "
-                "torn = ingest.torn + excluded.torn, last_at = coalesce(excluded.last_at, ingest.last_at)",
-                [name, done.end, done.events, done.torn, done.last_at],
-            )
+        done = [(name, p.end, p.events, p.torn, p.last_at) for name, p in self.progress.items()]
+        _insert(con, _TAKEN_IN, _PROGRESS, done)
 
 
 def _upsert(con: duckdb.DuckDBPyConnection, table: Table, rows: list[tuple[Any, ...]]) -> None:

@@ -32,13 +32,21 @@ def environment() -> dict[str, Any]:
         loaded, platform, hostname, cpu, cpu_count, torch, cuda, cudnn, gpus [names], driver, flags
         (threads and precision switches that can change numbers), and env_id, the hash of all of these.
     """
-    torch = sys.modules.get("torch")
+    flags = tuple(_flags(sys.modules.get("torch")).items())
+    return {**_environment("torch" in sys.modules, plugins.loaded(), flags)}
+
+
+@cache  # of what can change in a process; a forked attempt finds what was looked up before it
+def _environment(
+    with_torch: bool, loaded: tuple[plugins.Plugin, ...], flags: tuple[tuple[str, Any], ...]
+) -> dict[str, Any]:
+    torch = sys.modules["torch"] if with_torch else None
     found: dict[str, Any] = {
         **_checkout(str(Path(ablate.__file__).resolve().parent)),
         "ablate": ablate.__version__,
         "python": platform.python_version(),
         "packages": dict(_packages()),
-        "plugins": {plugin.module: plugin.to_dict() for plugin in plugins.loaded()},
+        "plugins": {plugin.module: plugin.to_dict() for plugin in loaded},
         "platform": platform.platform(),
         "hostname": socket.gethostname(),
         "cpu": _cpu(),
@@ -48,7 +56,7 @@ def environment() -> dict[str, Any]:
         "cudnn": None if torch is None or torch.version.cuda is None else torch.backends.cudnn.version(),
         "gpus": list(_gpus()),
         "driver": _driver(),
-        "flags": _flags(torch),
+        "flags": dict(flags),
     }
     return {"env_id": content_id(found), **found}
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import marshal
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -57,7 +59,12 @@ def flag(value: Any) -> bool | None:
 
 
 def as_json(value: Any) -> str | None:
-    return None if value is None else text(canonical_json(plain(value)))
+    return None if value is None else _as_json(marshal.dumps(value, 2))
+
+
+@lru_cache(maxsize=256)  # definitions of environments, metrics and conditions come again with every attempt
+def _as_json(marshalled: bytes) -> str | None:
+    return text(canonical_json(plain(marshal.loads(marshalled))))
 
 
 def moment(value: Any) -> datetime | None:

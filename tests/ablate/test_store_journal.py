@@ -69,21 +69,22 @@ def test_a_payload_may_not_forge_the_journals_own_fields(paths):
         journal.append("artifact", {"kind": "samples"})
 
 
-def test_state_changes_are_fsynced_and_scalars_only_now_and_then(paths, monkeypatch):
+def test_results_are_fsynced_with_all_before_them_and_scalars_only_now_and_then(paths, monkeypatch):
     synced = []
     fsync = os.fsync
-    monkeypatch.setattr(journal_module.os, "fsync", lambda fd: (synced.append(fd), fsync(fd)))
+    monkeypatch.setattr(journal_module.os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), fsync(fd)))
     with Journal(paths, "attempt") as journal:
         journal.append("attempt_started", {"trial_id": "a"})
-        before = len(synced)
         for step in range(50):
             journal.append("scalar", {"step": step})
-        assert len(synced) == before
+        assert synced == []
         journal.append("measurement", {"trial_id": "a"})
-        assert len(synced) == before + 1
+        file = os.stat(journal.file).st_ino
+        assert synced == [file, os.stat(paths.journal).st_ino]  # the data, then the name of the new file
         journal._synced -= journal_module.SYNC_SECONDS
         journal.append("scalar", {"step": 51})
-        assert len(synced) == before + 2
+        journal.append("attempt_ended", {"trial_id": "a"})
+        assert synced[2:] == [file, file]
 
 
 def test_a_started_attempt_names_its_process(paths):

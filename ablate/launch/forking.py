@@ -1,0 +1,301 @@
+"""The warm process and its servers, seen from inside: what `forkserver` starts.
+
+A server forks ahead: a spare child waits for the next attempt, so that its fork costs CPU time but nobody's patience.
+It is made when a slot connects and when an attempt ends, never while one works, and knows nothing of either. An attempt
+that has ended well and holds no memory of a GPU is over before the kernel has taken its process apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import gc
+import importlib
+import json
+import os
+import resource
+import selectors
+import shutil
+import signal
+import socket
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+HUGE_PAGE = 2 << 20
+REPORT, OVER = b'"report":', b'"exited":'
+"""How the lines of a child begin; in braces they are what its slot gets."""
+
+
+def main(setup: dict[str, Any]) -> None:
+    """Import, then fork a server for each connection until the starter hangs up. Runs in the warm process."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # those reach the attempts by way of the driver
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # Ray blocks SIGINT in its workers; attempts start unblocked
+    control = socket.socket(fileno=setup["control"])
+    listener = socket.socket(fileno=setup["listener"])
+    with warnings.catch_warnings(action="ignore"):  # torch warns of what it does itself, in the driver's terminal
+        for module in setup["preload"]:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module)
+    if setup["plugins"]:
+        with contextlib.suppress(ValueError):
+            _load("ablate_core.plugins:load")(setup["plugins"])
+    for name in setup["warm"]:
+        with contextlib.suppress(Exception):
+            _load(name)()
+    body = _load(setup["body"])
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # servers are not waited for
+    gc.collect()
+    gc.freeze()  # keep the pages of the imports shared after a fork
+    if setup["many"]:
+        merge_pages()
+    parent = os.getpid()
+    selector = selectors.DefaultSelector()
+    selector.register(control, selectors.EVENT_READ)
+    selector.register(listener, selectors.EVENT_READ)
+    while True:
+        ready = [key.fileobj for key, _ in selector.select()]
+        if control in ready:  # nothing is ever sent: the starter has hung up
+            shutil.rmtree(os.path.dirname(setup["address"]), ignore_errors=True)
+            os._exit(
+                0
+            )  # no interpreter shutdown: extension modules complain about leaks then, in the driver's terminal
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            die_with_parent(parent)
+            for inherited in (control, listener, selector):
+                inherited.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            try:
+                _Server(connection, body).serve()
+            finally:
+                os._exit(0)
+        connection.close()
+
+
+def _load(name: str) -> Callable[..., Any]:
+    module, _, attribute = name.partition(":")
+    loaded: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return loaded
+
+
+class _Child:
+    """A forked process: it waits for its `order`, then reports through `read`.
+
+    Attributes:
+        order: where the message that it waits for is written; None once it was.
+        over: it has said that its work has ended well.
+    """
+
+    def __init__(self, pid: int, read: int, order: int) -> None:
+        self.pid, self.read = pid, read
+        self.order: int | None = order
+        self.tail = b""
+        self.over = False
+
+    def send(self, line: bytes) -> None:
+        """Raises OSError where it has died waiting."""
+        assert self.order is not None
+        with open(self.order, "wb", buffering=0) as pipe:
+            self.order = None
+            while line:
+                line = line[pipe.write(line) :]
+
+
+class _Server:
+    """Serves one slot: forks its attempts and passes their reports on."""
+
+    def __init__(self, connection: socket.socket, body: Callable[..., None]) -> None:
+        self.connection, self.body = connection, body
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(connection, selectors.EVENT_READ)
+        self.children: dict[int, _Child] = {}  # by where they report: the spare, the one that works, and those that go
+        self.spare: _Child | None = None
+        self.running: _Child | None = None
+        self.buffer = b""
+
+    def serve(self) -> None:
+        try:
+            self.spare = self.fork()
+            while True:
+                for key, _ in self.selector.select():
+                    child = self.children.get(key.fd)
+                    if not (self.from_slot() if child is None else self.from_child(child)):
+                        return
+        finally:
+            for child in self.children.values():
+                os.kill(child.pid, signal.SIGKILL)
+                os.waitpid(child.pid, 0)
+
+    def from_slot(self) -> bool:
+        try:
+            data = self.connection.recv(1 << 20)
+        except OSError:
+            data = b""
+        self.buffer += data
+        *lines, self.buffer = self.buffer.split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            if "run" in message:
+                self.start(line + b"\n")
+            elif self.running is not None:
+                os.kill(self.running.pid, message["signal"])
+        return bool(data)
+
+    def start(self, line: bytes) -> None:
+        assert self.running is None
+        child, self.spare = self.spare or self.fork(), None
+        try:
+            child.send(line)
+        except OSError:  # somebody killed the spare
+            child = self.fork()
+            child.send(line)
+        self.running = child
+
+    def fork(self) -> _Child:
+        (read, write), (order, ours) = os.pipe(), os.pipe()
+        server = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            for inherited in (read, ours, *self.children):
+                os.close(inherited)
+            self.connection.close()
+            self.selector.close()
+            _attempt(self.body, order, write, server)
+        os.close(write)
+        os.close(order)
+        child = self.children[read] = _Child(pid, read, ours)
+        self.selector.register(read, selectors.EVENT_READ)
+        return child
+
+    def from_child(self, child: _Child) -> bool:
+        """Forward the child's reports; end-of-file on its pipe means that its process has ended."""
+        data = os.read(child.read, 1 << 16)
+        if not data:
+            self.gone(child)
+            return True
+        *lines, child.tail = (child.tail + data).split(b"\n")
+        over = lines and lines[-1].startswith(OVER)
+        self.reply(*(b"{" + line + b"}" for line in lines))
+        if over and self.running is child:
+            self.running, child.over = None, True
+            self.spare = self.spare or self.fork()  # the slot is asking for its next work meanwhile
+        return True
+
+    def gone(self, child: _Child) -> None:
+        self.selector.unregister(child.read)
+        del self.children[child.read]
+        os.close(child.read)
+        if child.order is not None:
+            os.close(child.order)
+        _, status, usage = os.wait4(child.pid, 0)
+        if child is self.spare:
+            self.spare = None
+        if child is self.running:
+            code = os.waitstatus_to_exitcode(status)
+            name = signal.Signals(-code).name if code < 0 else None
+            ended = _ended(code if code >= 0 else None, name, usage)
+            self.running = None
+            self.reply(b"{" + OVER + json.dumps(ended).encode() + b"}")
+            self.spare = self.spare or self.fork()
+
+    def reply(self, *lines: bytes) -> None:
+        with contextlib.suppress(OSError):  # the slot is gone: the next read ends the server
+            self.connection.sendall(b"".join(line + b"\n" for line in lines))
+
+
+def _ended(code: int | None, name: str | None, usage: resource.struct_rusage) -> dict[str, Any]:
+    """What a slot is told of the end of a process."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes of one ru_maxrss
+    cpu, memory = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 2**20
+    return {"code": code, "signal": name, "cpu_seconds": cpu, "peak_mem_mb": memory}
+
+
+def _attempt(body: Callable[..., None], order: int, write: int, server: int) -> NoReturn:
+    """The forked process: from here on everything belongs to one attempt. Never returns into the server's code."""
+    code = 1
+    try:
+        die_with_parent(server)
+        stop = _stop_on_signals()
+        with open(order, "rb") as pipe:
+            line = pipe.readline()
+        if not line:  # nobody will ever need this spare
+            os._exit(0)
+        message = json.loads(line)
+        os.environ.update(message["env"])
+        log = os.open(message["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        null = os.open(os.devnull, os.O_RDONLY)
+        for target, source in ((0, null), (1, log), (2, log)):
+            os.dup2(source, target)
+        sys.stdout = open(1, "w", buffering=1, closefd=False, encoding="utf-8", errors="replace")
+        sys.stderr = open(2, "w", buffering=1, closefd=False, encoding="utf-8", errors="replace")
+        faulthandler.enable(sys.stderr)
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            torch.set_num_threads(message["threads"])
+
+        def send(report: dict[str, Any]) -> None:
+            _write(write, REPORT + json.dumps(report).encode())
+
+        body(message["run"], send, stop)
+        code = 0
+        if torch is None or not torch.cuda.is_initialized():  # else the next one would find the GPU's memory taken
+            sys.stdout.flush()
+            sys.stderr.flush()
+            _write(write, OVER + json.dumps(_ended(0, None, resource.getrusage(resource.RUSAGE_SELF))).encode())
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)  # no interpreter shutdown: it can hang on threads of math libraries, and costs time
+
+
+def _write(pipe: int, line: bytes) -> None:
+    line += b"\n"
+    while line:
+        line = line[os.write(pipe, line) :]
+
+
+def _stop_on_signals() -> Callable[[], bool]:
+    """SIGTERM and SIGUSR1 (Slurm's warning) ask for a checkpoint and an end."""
+    asked: list[int] = []
+    for name in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(name, lambda number, _frame: asked.append(number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the driver decides
+    return lambda: bool(asked)
+
+
+def merge_pages() -> None:
+    """Ask the kernel to hold this process' memory in pages of 2 MiB (Linux 6.1).
+
+    A fork copies the table of pages and its end takes it apart again: with the 100,000 small ones that torch needs both
+    take milliseconds. Where the kernel cannot or will not do it, nothing changes.
+    """
+    if sys.platform != "linux":
+        return
+    advise = ctypes.CDLL(None, use_errno=True).madvise
+    advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    with open("/proc/self/maps", encoding="ascii", errors="replace") as maps:
+        regions = [line.split() for line in maps]
+    for span, rights, _, _, inode, *name in regions:
+        if rights != "rw-p" or inode != "0" or name not in ([], ["[heap]"]):
+            continue
+        low, high = (int(end, 16) for end in span.split("-"))
+        first, last = -(-low // HUGE_PAGE) * HUGE_PAGE, high // HUGE_PAGE * HUGE_PAGE
+        if last > first:
+            advise(first, last - first, 25)  # MADV_COLLAPSE
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent dies (Linux); end at once when that has already happened."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(1)
