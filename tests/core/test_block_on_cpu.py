@@ -138,7 +138,7 @@ def test_in_float32_it_is_as_close_to_the_truth_as_operations_are() -> None:
         found = everything(net, tangents=3, written_out=written_out)
         return error(*([torch.cat([x.flatten() for x in all_])] for all_ in (found, truth)))
 
-    assert off(True) < 2 * off(False) < 1e-5
+    assert off(True) < 1.5 * off(False) < 1e-3  # the weights are large, so errors grow
 
 
 @needs_compiler
