@@ -37,7 +37,7 @@ PRELOAD = (
     "torch._decomp.decompositions_for_jvp",  # the first forward derivative imports it, 0.2 CPU seconds
     "PIL.PngImagePlugin",
 )
-WARM = ("ablate.store.provenance:environment",)
+WARM = ("ablate.store.provenance:environment", "ablate_core.cpu_kernels:prepare")
 """Called once before forking, because they cache what every attempt needs (git state, versions of packages)."""
 
 

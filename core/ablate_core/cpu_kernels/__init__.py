@@ -68,6 +68,11 @@ def kernels(dtype: torch.dtype) -> ctypes.CDLL | None:
     return library
 
 
+def prepare() -> None:
+    """Compile or load what trials use, before they are forked."""
+    kernels(torch.float32)
+
+
 def pointer(x: Tensor, index: int = 0) -> int:
     """Where number `index` of a contiguous tensor lies."""
     return x.data_ptr() + index * x.element_size()
