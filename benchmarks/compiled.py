@@ -45,12 +45,6 @@ class Compiled(Ours):
         found = self.objective.loss(self.called, self.called, self.schedule, self.batch, self.draws(), 30_000, 100_000)
         return found.per_sample.mean()
 
-    def differentiate(self) -> Tensor:
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
-            loss = self.loss()
-        self.compute.backward(loss)
-        return loss
-
 
 def compile_costs(method: str, size: Size, device: str, dtype: str) -> dict[str, float]:
     """What compiling `method` costs in this process, with the cache as it is."""
