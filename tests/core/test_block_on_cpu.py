@@ -112,7 +112,7 @@ FIELDS: list[dict[str, Any]] = [
     {},  # 16 tokens of 2 heads of 16 channels: the compiler knows these sizes
     {"size": "tiny/4", "width": 64, "heads": 4},
     {"size": "tiny/2", "width": 24, "heads": 2},  # no multiple of a vector
-    {"size": "tiny/1", "width": 16, "heads": 2},  # 64 tokens: attention by torch
+    {"size": "tiny/1", "width": 16, "heads": 2},  # 64 tokens: attention by products
     {"rope": "2d", "width": 16, "heads": 2},
     {"attention_bias": False},
     {"conditioning": "decoupled"},
@@ -149,8 +149,9 @@ def test_adds_weight_gradients_where_they_are_wanted() -> None:
 
 
 @needs_compiler
-def test_may_be_differentiated_twice_and_by_autograd_grad() -> None:
-    net, given = network(size="tiny/1", width=16), inputs()
+@pytest.mark.parametrize("fields", [{}, {"size": "tiny/1", "width": 16}, {"rope": "2d", "width": 16}], ids=str)
+def test_may_be_differentiated_twice_and_by_autograd_grad(fields: dict[str, Any]) -> None:
+    net, given = network(**fields), inputs()
     loss = net(**given).square().sum()
     weights = list(net.parameters())
     once = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ablate_core.architectures.mix_on_cpu import Mix, mix
 from ablate_core.architectures.pairs import Pair, rows_at
 from ablate_core.architectures.products import Products, products
-from ablate_core.cpu_kernels import MOST_CHANNELS, MOST_TOKENS, kernels, pointer
+from ablate_core.cpu_kernels import kernels, pointer
 
 if TYPE_CHECKING:
     from ablate_core.architectures.sit_blocks import ModulatedBlock, Rotation
@@ -90,8 +91,8 @@ class _Block(torch.autograd.Function):
         dc: Tensor | None,
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
-        loops, mix, saved = _passed(block, layers, rotation, rows, Pair(h, dh), Pair(c, dc), graph=True)
-        ctx.layers, ctx.mix = layers, mix
+        loops, mixed, saved = _passed(block, layers, rotation, rows, Pair(h, dh), Pair(c, dc), graph=True)
+        ctx.layers, ctx.mixed = layers, mixed
         ctx.save_for_backward(c, loops.factors, *saved)
         if loops.dh is not None:
             ctx.mark_non_differentiable(loops.dh)
@@ -109,8 +110,8 @@ class _Block(torch.autograd.Function):
         inner, of_expand = expand.pull_back(inner.mul_(derivative), mlp[2])
         back.begin(3, inner, *mlp)
 
-        inner, of_project = project.pull_back(back.end(0, *attention), ctx.mix.out)
-        inner, of_qkv = qkv.pull_back(ctx.mix.pull_back(inner), attention[2])
+        inner, of_project = project.pull_back(back.end(0, *attention), ctx.mixed.out)
+        inner, of_qkv = qkv.pull_back(ctx.mixed.pull_back(inner), attention[2])
         back.begin(0, inner, *attention)
 
         of_c, of_modulation = modulation.pull_back(back.of_factors, c)
@@ -126,7 +127,7 @@ def _passed(
     h: Pair,
     c: Pair,
     graph: bool,
-) -> tuple[_Loops, _ShortMix | _Mix, Sequence[Tensor]]:
+) -> tuple[_Loops, Mix, Sequence[Tensor]]:
     """The block's forward pass: its loops, its attention, and what the backward pass needs beside the two."""
     modulation, qkv, project, expand, contract = layers
     loops = _Loops(h.value.contiguous(), modulation.forward(c.value))
@@ -136,13 +137,8 @@ def _passed(
     loops.begin(0)
     given = qkv.forward(loops.modulated)
     d_given = None if loops.d_modulated is None else qkv.tangent(loops.d_modulated)
-    short = rotation is None and loops.size[1] <= MOST_TOKENS and loops.size[2] // block.heads <= MOST_CHANNELS
-    mix = (
-        _ShortMix(loops, given, d_given, rows, block.heads)
-        if short
-        else _Mix(block, Pair(given, d_given, rows), rotation, graph)
-    )
-    loops.end(project.forward(mix.out), None if mix.d_out is None else project.tangent(mix.d_out))
+    mixed = mix(block, Pair(given, d_given, rows), rotation, graph)
+    loops.end(project.forward(mixed.out), None if mixed.d_out is None else project.tangent(mixed.d_out))
     attention = loops.saved()
 
     loops.begin(3)
@@ -151,7 +147,7 @@ def _passed(
     if loops.d_modulated is not None and rows is not None:
         d_out = contract.tangent(expand.tangent(loops.d_modulated).mul_(rows_at(derivative, rows)))
     loops.end(contract.forward(hidden), d_out)
-    return loops, mix, (*attention, *loops.saved(), hidden, derivative)
+    return loops, mixed, (*attention, *loops.saved(), hidden, derivative)
 
 
 class _Loops:
@@ -239,42 +235,6 @@ class _Back:
             self.stride, of_h.data_ptr(), pointer(self.of_factors, shift), pointer(self.of_factors, scale), *self.size,
         )  # fmt: skip
         self.slope = of_h
-
-
-class _ShortMix:
-    """Attention over few tokens, in C."""
-
-    def __init__(self, loops: _Loops, qkv: Tensor, d_qkv: Tensor | None, rows: Tensor | None, heads: int) -> None:
-        batch, tokens, width = loops.size
-        self.c, self.qkv, self.sizes = loops.c, qkv, (tokens, heads, width // heads)
-        self.weights, self.out = qkv.new_empty(batch, heads, tokens, tokens), torch.empty_like(loops.h)
-        self.d_out: Tensor | None = None
-        at, weights = qkv.data_ptr(), self.weights.data_ptr()
-        self.c.attention(at, weights, self.out.data_ptr(), batch, *self.sizes)
-        if d_qkv is not None and rows is not None:
-            count, self.d_out = len(d_qkv), qkv.new_empty(len(d_qkv), tokens, width)
-            more = d_qkv.data_ptr(), rows.data_ptr(), self.d_out.data_ptr()
-            self.c.attention_tangent(at, weights, *more, count, *self.sizes)
-
-    def pull_back(self, slope: Tensor) -> Tensor:
-        of_qkv = torch.empty_like(self.qkv)
-        given = self.qkv.data_ptr(), self.weights.data_ptr(), slope.data_ptr()
-        self.c.attention_back(*given, of_qkv.data_ptr(), len(slope), *self.sizes)
-        return of_qkv
-
-
-class _Mix:
-    """Attention as the block has it, with a graph of its own."""
-
-    def __init__(self, block: ModulatedBlock, qkv: Pair, rotation: Rotation | None, graph: bool) -> None:
-        self.given = qkv.value.requires_grad_(graph)
-        with torch.set_grad_enabled(graph):
-            mixed = block.mix(qkv, rotation)
-        self._mixed, self.out, self.d_out = mixed.value, mixed.value.detach().contiguous(), mixed.tangent
-
-    def pull_back(self, slope: Tensor) -> Tensor:
-        (out,) = torch.autograd.grad(self._mixed, self.given, slope, retain_graph=True)
-        return out.contiguous()
 
 
 def _kernels(like: Tensor) -> Any:

@@ -35,15 +35,16 @@ FLAGS = [
 """Not -ffast-math: NaN must stay NaN, and it would round denormals to 0 in the whole process."""
 REAL = {torch.float32: "float", torch.float64: "double"}
 MOST_TOKENS, MOST_CHANNELS = 32, 256
-"""Tokens, and channels of a head, of the largest attention that `attention` computes; block.c has the same numbers."""
+"""Tokens, and channels of a head, of the largest `attention` that block.c computes whole; it has the same numbers."""
 
-_P, _L = ctypes.c_void_p, ctypes.c_long
 SIGNATURES = {
-    "begin": (3, 1, 3, 3), "add_and_begin": (5, 1, 4, 3), "add": (3, 1, 1, 3), "begin_tangent": (4, 1, 4, 3),
-    "add_tangent": (3, 1, 4, 3), "add_back": (3, 1, 2, 3), "begin_back": (5, 1, 3, 3), "gelu": (3, 1),
-    "attention": (3, 4), "attention_tangent": (5, 4), "attention_back": (4, 4),
+    "begin": "pppNpppNNN", "add": "pppNpNNN", "begin_tangent": "ppppNppppNNN",
+    "add_tangent": "pppNppppNNN", "add_back": "pppNppNNN", "begin_back": "pppppNpppNNN", "gelu": "pppN",
+    "attention": "pppNNNN", "attention_tangent": "pppppNNNN", "attention_back": "ppppNNNN",
+    "split_heads": "ppNNNNN", "join_heads": "ppNNNNN", "softmax": "pdNN", "softmax_slope": "ppdNN",
 }  # fmt: skip
-"""How many pointers and whole numbers a function takes, in turn."""
+"""What a function takes: p a pointer, N a whole number, d a number."""
+KINDS = {"p": ctypes.c_void_p, "N": ctypes.c_long, "d": ctypes.c_double}
 
 
 @functools.cache
@@ -61,9 +62,8 @@ def kernels(dtype: torch.dtype) -> ctypes.CDLL | None:
         said = getattr(error, "stderr", None) or str(error)
         warnings.warn(f"no C loops on this machine, torch's operators are used: {said.strip()[:300]}", stacklevel=2)
         return None
-    for name, counts in SIGNATURES.items():
-        kinds = [kind for kind, count in zip([_P, _L] * 2, counts, strict=False) for _ in range(count)]
-        getattr(library, name).argtypes = kinds
+    for name, takes in SIGNATURES.items():
+        getattr(library, name).argtypes = [KINDS[letter] for letter in takes]
         getattr(library, name).restype = None
     return library
 

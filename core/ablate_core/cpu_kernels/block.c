@@ -58,18 +58,6 @@ void begin(const real *h, const real *shift, const real *scale, long stride, rea
                      modulated + row * W, W);
 }
 
-/* sum = h + gate out, and `begin` of it. */
-void add_and_begin(const real *h, const real *gate, const real *out, const real *shift, const real *scale, long stride,
-                   real *restrict sum, real *restrict normal, real *restrict rstd, real *restrict modulated, long B, long T, long W) {
-    for (long b = 0; b < B; b++)
-        for (long row = b * T; row < (b + 1) * T; row++) {
-            const real *g = gate + b * stride;
-            for (long w = 0; w < W; w++) sum[row * W + w] = h[row * W + w] + g[w] * out[row * W + w];
-            norm_row(sum + row * W, shift + b * stride, scale + b * stride, normal + row * W, rstd + row,
-                     modulated + row * W, W);
-        }
-}
-
 /* sum = h + gate out. */
 void add(const real *h, const real *gate, const real *out, long stride, real *restrict sum, long B, long T, long W) {
     for (long b = 0; b < B; b++)
@@ -286,4 +274,50 @@ void attention_back(const real *qkv, const real *weights, const real *slope, rea
             BY_SIZE(CALL)
 #undef CALL
         }
+}
+
+/* x (B, T, N, H, d) -> out (N, B, H, T, d). */
+void split_heads(const real *x, real *restrict out, long B, long T, long N, long H, long d) {
+    for (long b = 0; b < B; b++)
+        for (long t = 0; t < T; t++)
+            for (long n = 0; n < N; n++)
+                for (long h = 0; h < H; h++) {
+                    const real *from = x + (((b * T + t) * N + n) * H + h) * d;
+                    real *restrict to = out + (((n * B + b) * H + h) * T + t) * d;
+                    for (long c = 0; c < d; c++) to[c] = from[c];
+                }
+}
+
+/* The opposite: x (N, B, H, T, d) -> out (B, T, N, H, d). */
+void join_heads(const real *x, real *restrict out, long B, long T, long N, long H, long d) {
+    for (long b = 0; b < B; b++)
+        for (long t = 0; t < T; t++)
+            for (long n = 0; n < N; n++)
+                for (long h = 0; h < H; h++) {
+                    const real *from = x + (((n * B + b) * H + h) * T + t) * d;
+                    real *restrict to = out + (((b * T + t) * N + n) * H + h) * d;
+                    for (long c = 0; c < d; c++) to[c] = from[c];
+                }
+}
+
+/* Softmax of factor x over rows of T, in place. */
+void softmax(real *x, double factor, long rows, long T) {
+    for (long i = 0; i < rows; i++) {
+        real *row = x + i * T, top = row[0], sum = 0;
+        for (long j = 1; j < T; j++) top = row[j] > top ? row[j] : top;
+        for (long j = 0; j < T; j++) row[j] = exponential((row[j] - top) * (real)factor);
+        for (long j = 0; j < T; j++) sum += row[j];
+        real by = 1 / sum;
+        for (long j = 0; j < T; j++) row[j] *= by;
+    }
+}
+
+/* Its derivative along x at the weights p, in place; symmetric, so the gradient too. */
+void softmax_slope(real *restrict x, const real *p, double factor, long rows, long T) {
+    for (long i = 0; i < rows; i++) {
+        real *restrict row = x + i * T, mean = 0;
+        const real *at = p + i * T;
+        for (long j = 0; j < T; j++) mean += at[j] * row[j];
+        for (long j = 0; j < T; j++) row[j] = at[j] * (row[j] - mean) * (real)factor;
+    }
 }
