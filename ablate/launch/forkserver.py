@@ -34,7 +34,8 @@ PRELOAD = (
     "ablate_core.trainer",
     "ablate_core.evaluation",
     "ablate.launch.work",
-    "torch._decomp.decompositions_for_jvp",  # the first forward derivative imports it, 0.2 CPU seconds
+    "torch._decomp.decompositions_for_jvp",  # the first forward derivative imports it, 0.2 CPU seconds,
+    "torch._dynamo",  # and the first on a path that scales its states this, 1.5 CPU seconds in every attempt
     "PIL.PngImagePlugin",
 )
 WARM = ("ablate.store.provenance:environment", "ablate_core.cpu_kernels:prepare")

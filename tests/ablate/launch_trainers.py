@@ -71,7 +71,7 @@ def body(task: dict[str, Any], send: Any, should_stop: Any) -> None:
         raise RuntimeError("in the fork")
     if task["do"] == "print":
         print("said in the fork")
-    send({"pid": os.getpid(), "server": os.getppid()})
+    send({"pid": os.getpid(), "server": os.getppid(), "devices": os.environ.get("CUDA_VISIBLE_DEVICES")})
     while task["do"] == "wait" and not should_stop():
         time.sleep(0.01)
     send({"stopped": bool(should_stop())})

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,47 @@ def test_every_attempt_has_a_process_of_its_own(server: ForkServer, tmp_path: Pa
         server.run({"do": "ok"}, str(tmp_path / "log.txt"))
         pids.append(messages(server)[0]["report"]["pid"])
     assert len({*pids, os.getpid()}) == 3
+
+
+def children(pid: int) -> set[int]:
+    """Processes that live and were forked by this one."""
+    return {child for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()) if alive(child)}
+
+
+def test_the_next_attempt_is_forked_ahead_and_told_everything_when_it_begins(
+    server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = str(tmp_path / "log.txt")
+    server.run({"do": "ok"}, log)
+    first = messages(server)[0]["report"]
+    (spare,) = wait_for(lambda: children(first["server"]) - {first["pid"]})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    server.run({"do": "wait"}, log)
+    second = messages(server, until="report")[0]["report"]
+    assert (second["pid"], second["devices"]) == (spare, "7")
+    assert children(first["server"]) == {spare}  # none waits while an attempt works
+    server.stop()
+    assert messages(server)[-1]["exited"]["code"] == 0
+
+
+def test_a_spare_that_was_killed_is_replaced(server: ForkServer, tmp_path: Path) -> None:
+    log = str(tmp_path / "log.txt")
+    server.run({"do": "ok"}, log)
+    first = messages(server)[0]["report"]
+    (spare,) = wait_for(lambda: children(first["server"]) - {first["pid"]})
+    os.kill(spare, signal.SIGKILL)
+    assert gone([spare])
+    server.run({"do": "ok"}, log)
+    found = messages(server)
+    assert found[0]["report"]["pid"] not in (spare, first["pid"])
+    assert found[-1]["exited"]["code"] == 0
+
+
+def wait_for(ask: Callable[[], set[int]], seconds: float = 5.0) -> set[int]:
+    deadline = time.monotonic() + seconds
+    while not (found := ask()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return found
 
 
 def test_output_and_traceback_of_a_fork_are_appended_to_its_log(server: ForkServer, tmp_path: Path) -> None:
