@@ -106,11 +106,13 @@ class _Block(torch.autograd.Function):
         attention, mlp, (hidden, derivative) = attention[:4], attention[4:8], attention[8:]
         back = _Back(slopes[0].contiguous(), factors)
 
-        inner, of_contract = contract.pull_back(back.end(3, *mlp), hidden)
-        inner, of_expand = expand.pull_back(inner.mul_(derivative), mlp[2])
+        inner, sums = back.end(3, *mlp)
+        inner, of_contract = contract.pull_back(inner, hidden, sums)
+        inner, of_expand = expand.pull_back(inner, mlp[2], back.gelu(inner, derivative))
         back.begin(3, inner, *mlp)
 
-        inner, of_project = project.pull_back(back.end(0, *attention), ctx.mixed.out)
+        inner, sums = back.end(0, *attention)
+        inner, of_project = project.pull_back(inner, ctx.mixed.out, sums)
         inner, of_qkv = qkv.pull_back(ctx.mixed.pull_back(inner), attention[2])
         back.begin(0, inner, *attention)
 
@@ -216,14 +218,22 @@ class _Back:
         self.slope, self.factors, self.of_factors = slope, factors, torch.empty_like(factors)
         self.c, self.size, self.stride = _kernels(slope), slope.shape, factors.shape[-1]
 
-    def end(self, first: int, *saved: Tensor) -> Tensor:
-        """The slope of what the branch gave."""
+    def end(self, first: int, *saved: Tensor) -> tuple[Tensor, Tensor]:
+        """The slope of what the branch gave, and its sums over the tokens of each sample, (B, width)."""
         inner, out, gate = torch.empty_like(self.slope), saved[3], (first + 2) * self.size[2]
+        sums = inner.new_empty(self.size[0], self.size[2])
         self.c.add_back(
             self.slope.data_ptr(), pointer(self.factors, gate), out.data_ptr(), self.stride,
-            inner.data_ptr(), pointer(self.of_factors, gate), *self.size,
+            inner.data_ptr(), sums.data_ptr(), pointer(self.of_factors, gate), *self.size,
         )  # fmt: skip
-        return inner
+        return inner, sums
+
+    def gelu(self, slope: Tensor, derivative: Tensor) -> Tensor:
+        """Through GELU, in place; the sums over the tokens of each sample, (B, hidden)."""
+        batch, tokens, hidden = slope.shape
+        sums = slope.new_empty(batch, hidden)
+        self.c.gelu_back(slope.data_ptr(), derivative.data_ptr(), sums.data_ptr(), batch, tokens, hidden)
+        return sums
 
     def begin(self, first: int, inner: Tensor, *saved: Tensor) -> None:
         """Through modulation and norm: `inner` is the slope of what the branch got."""

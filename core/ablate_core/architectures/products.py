@@ -33,10 +33,11 @@ class Products(Protocol):
     def tangent(self, dx: Tensor) -> Tensor:
         """dx W', likewise, of few rows."""
 
-    def pull_back(self, slope: Tensor, x: Tensor) -> tuple[Tensor, Sequence[Tensor | None]]:
+    def pull_back(self, slope: Tensor, x: Tensor, sums: Tensor | None = None) -> tuple[Tensor, Sequence[Tensor | None]]:
         """From the gradient of the output, (..., out): that of x, and those of `weights`.
 
-        None stands for the gradient of a weight that was added where it is wanted.
+        None stands for the gradient of a weight that was added where it is wanted. `sums`: what is known of the sums
+        of the slope, those of equal parts of its rows, (parts, out).
         """
 
 
@@ -60,9 +61,9 @@ class OneLayer:
         return _product(x, self.weights[0], self._bias)
 
     def tangent(self, dx: Tensor) -> Tensor:
-        return F.linear(dx, self.weights[0])  # rows change from step to step, and oneDNN makes code for each number
+        return _product(dx, self.weights[0], None)
 
-    def pull_back(self, slope: Tensor, x: Tensor) -> tuple[Tensor, Sequence[Tensor | None]]:
+    def pull_back(self, slope: Tensor, x: Tensor, sums: Tensor | None = None) -> tuple[Tensor, Sequence[Tensor | None]]:
         weight, slopes, rows = self.weights[0], slope.flatten(0, -2), x.flatten(0, -2)
         in_place = in_place_gradients()
         found: list[Tensor | None] = [None] * len(self.weights)
@@ -71,10 +72,11 @@ class OneLayer:
         else:
             found[0] = slopes.t() @ rows
         if self._bias is not None:
+            total = (slopes if sums is None else sums).sum(0)
             if in_place and self._bias.grad is not None:
-                self._bias.grad.add_(slopes.sum(0))
+                self._bias.grad.add_(total)
             else:
-                found[1] = slopes.sum(0)
+                found[1] = total
         return _product(slope, weight.t(), None), found
 
 

@@ -39,7 +39,8 @@ MOST_TOKENS, MOST_CHANNELS = 32, 256
 
 SIGNATURES = {
     "begin": "pppNpppNNN", "add": "pppNpNNN", "begin_tangent": "ppppNppppNNN",
-    "add_tangent": "pppNppppNNN", "add_back": "pppNppNNN", "begin_back": "pppppNpppNNN", "gelu": "pppN",
+    "add_tangent": "pppNppppNNN", "add_back": "pppNpppNNN", "begin_back": "pppppNpppNNN", "gelu": "pppN",
+    "gelu_back": "pppNNN",
     "attention": "pppNNNN", "attention_tangent": "pppppNNNN", "attention_back": "ppppNNNN",
     "split_heads": "ppNNNNN", "join_heads": "ppNNNNN", "softmax": "pdNN", "softmax_slope": "ppdNN",
 }  # fmt: skip

@@ -94,18 +94,34 @@ void add_tangent(const real *dh, const real *gate, const real *d_gate, long stri
         }
 }
 
-/* Gradient of h + gate out from that of the sum: `of_out`, and of_gate with `stride`. */
-void add_back(const real *slope, const real *gate, const real *out, long stride, real *restrict of_out, real *restrict of_gate, long B,
-              long T, long W) {
+/* Gradient of h + gate out from that of the sum: `of_out`, its sums over the tokens of each sample, and of_gate. */
+void add_back(const real *slope, const real *gate, const real *out, long stride, real *restrict of_out,
+              real *restrict sums, real *restrict of_gate, long B, long T, long W) {
     for (long b = 0; b < B; b++) {
-        real *total = of_gate + b * stride;
+        real *restrict total = of_gate + b * stride, *restrict sum = sums + b * W;
         const real *g = gate + b * stride;
         memset(total, 0, W * sizeof(real));
+        memset(sum, 0, W * sizeof(real));
         for (long row = b * T; row < (b + 1) * T; row++)
             for (long w = 0; w < W; w++) {
-                real s = slope[row * W + w];
+                real s = slope[row * W + w], to = s * g[w];
                 total[w] += s * out[row * W + w];
-                of_out[row * W + w] = s * g[w];
+                sum[w] += to;
+                of_out[row * W + w] = to;
+            }
+    }
+}
+
+/* Gradient of the input of GELU in the place of that of its output, and its sums over the tokens of each sample. */
+void gelu_back(real *restrict slope, const real *derivative, real *restrict sums, long B, long T, long W) {
+    for (long b = 0; b < B; b++) {
+        real *restrict sum = sums + b * W;
+        memset(sum, 0, W * sizeof(real));
+        for (long row = b * T; row < (b + 1) * T; row++)
+            for (long w = 0; w < W; w++) {
+                real to = slope[row * W + w] * derivative[row * W + w];
+                sum[w] += to;
+                slope[row * W + w] = to;
             }
     }
 }

@@ -217,8 +217,10 @@ class StackedLinear(torch.autograd.Function):
         return torch.bmm(slope, ctx.weight) if ctx.needs_input_grad[0] else None, None, None, None, None
 
 
-def _write_gradients(slope: Tensor, rows: Tensor, to_weight: Slot, to_bias: Slot | None) -> None:
-    """Those of W and b, from the gradient (N, R, out) of the output and x (N, R, in)."""
+def _write_gradients(
+    slope: Tensor, rows: Tensor, to_weight: Slot, to_bias: Slot | None, sums: Tensor | None = None
+) -> None:
+    """Those of W and b, from the gradient (N, R, out) of the output and x (N, R, in); `sums`: of the former's rows."""
     assert to_weight.gradient is not None
     if to_weight.written:
         to_weight.gradient.baddbmm_(slope.transpose(1, 2), rows)
@@ -227,10 +229,11 @@ def _write_gradients(slope: Tensor, rows: Tensor, to_weight: Slot, to_bias: Slot
     to_weight.written = True
     if to_bias is not None:
         assert to_bias.gradient is not None
+        summed = slope if sums is None else sums
         if to_bias.written:
-            to_bias.gradient.add_(slope.sum(1))
+            to_bias.gradient.add_(summed.sum(1))
         else:
-            torch.sum(slope, 1, out=to_bias.gradient)
+            torch.sum(summed, 1, out=to_bias.gradient)
         to_bias.written = True
 
 
@@ -249,17 +252,22 @@ class StackedProducts:
     def tangent(self, dx: Tensor) -> Tensor:
         return F.linear(dx, self._weight)  # type: ignore[arg-type]
 
-    def pull_back(self, slope: Tensor, x: Tensor) -> tuple[Tensor, Sequence[Tensor | None]]:
-        slopes, rows = (z.reshape(self._number, -1, z.shape[-1]) for z in (slope, x))
+    def pull_back(self, slope: Tensor, x: Tensor, sums: Tensor | None = None) -> tuple[Tensor, Sequence[Tensor | None]]:
+        slopes, rows = self._parted(slope), self._parted(x)
+        summed = None if sums is None else self._parted(sums)
         found: list[Tensor | None] = [None] * len(self.weights)
         to_weight, to_bias = self._slots
         if self._written and to_weight is not None:
-            _write_gradients(slopes, rows, to_weight, to_bias)
+            _write_gradients(slopes, rows, to_weight, to_bias, summed)
         else:
             found[0] = torch.bmm(slopes.transpose(1, 2), rows)
             if self._bias is not None:
-                found[1] = slopes.sum(1)
+                found[1] = (slopes if summed is None else summed).sum(1)
         return torch.bmm(slopes, self.weights[0].detach()).reshape(x.shape), found
+
+    def _parted(self, x: Tensor) -> Tensor:
+        """Rows (..., C) as (N, rows of one network, C)."""
+        return x.reshape(self._number, -1, x.shape[-1])
 
 
 def _ragged_linear(x: Tensor, counts: Sequence[int], weight: Stacked, bias: Stacked | None) -> Tensor:
