@@ -22,6 +22,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ablate_core.architectures.block_on_cpu import written_out
 from ablate_core.config import TrialConfig
 from ablate_core.datasets.base import Dataset, Samples
 from ablate_core.packing import Member, train_pack
@@ -98,8 +99,12 @@ def alone(batch: int, steps: int) -> float:
     return watch.per_step()
 
 
+@written_out(False)
 def straightforward(batch: int, steps: int) -> float:
-    """CPU seconds of a step as public code writes it (EDAPINENUT/ExplicitShortCut loss/meanflow_loss.py, train.py)."""
+    """CPU seconds of a step as public code writes it (EDAPINENUT/ExplicitShortCut loss/meanflow_loss.py, train.py).
+
+    Its network is computed operation by operation.
+    """
     trial = config(0, batch, steps)
     data = trial.data.load()
     net = build_network(trial, data, "cpu")

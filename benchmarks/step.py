@@ -12,18 +12,19 @@ the memory that a step frees (`ablate_core.memory`). What that alone would give 
 
 Times are CPU seconds of one thread (on CUDA: seconds between synchronisations), A B A B, medians. Memory is the peak
 of live tensors above what lives between steps, gradients included; launches are operators that compute or copy, views
-left out. Both are of eager code: a compiled run shows 0.
+left out, and loops in C. Both are of eager code: a compiled run shows 0.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import gc
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
@@ -34,10 +35,12 @@ from launches import Watch
 from torch import Tensor
 
 from ablate_core.architectures.base import Network
+from ablate_core.architectures.block_on_cpu import written_out
 from ablate_core.architectures.sit import SiT
 from ablate_core.compiled import CompiledCompute
 from ablate_core.compute import ALONE, Compute
 from ablate_core.config import TrainConfig
+from ablate_core.cpu_kernels import SIGNATURES, kernels
 from ablate_core.ema import EMA
 from ablate_core.flow_map import FlowMap
 from ablate_core.guidance.omega_kappa import OmegaKappa
@@ -184,6 +187,7 @@ class Straightforward(Run):
         self.target, self.average = copy.deepcopy(self.net), copy.deepcopy(self.net).requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.parameters, lr=1e-4)
 
+    @written_out(False)
     def loss(self) -> Tensor:
         objective, schedule = self.objective, self.schedule
         draws = self.draws()
@@ -220,12 +224,34 @@ class Straightforward(Run):
         self.target.load_state_dict(self.net.state_dict())
 
 
+@contextlib.contextmanager
+def loops_counted(watch: Watch) -> Iterator[None]:
+    """Within, calls of the loops in C are launches too."""
+    library = kernels(torch.float32)
+    own = {name: getattr(library, name) for name in SIGNATURES} if library else {}
+
+    def counted(loop: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: Any) -> None:
+            watch.launches += 1
+            loop(*args)
+
+        return call
+
+    for name, loop in own.items():
+        setattr(library, name, counted(loop))
+    try:
+        yield
+    finally:
+        for name, loop in own.items():
+            setattr(library, name, loop)
+
+
 def watched(run: Run) -> tuple[float, int]:
     """MiB of live tensors at the peak of the forward and backward pass, and launches of the whole step."""
     run.step()
     gc.collect()
     held = sum(p.grad.nbytes for p in run.parameters if p.grad is not None)
-    with Watch() as passes:
+    with Watch() as passes, loops_counted(passes):
         run.differentiate()
     peak = held + passes.peak
     with Watch() as tail:
