@@ -10,6 +10,7 @@ from scipy import stats
 from statsmodels.stats.power import TTestIndPower
 
 from ablate_reports import power
+from ablate_reports.simultaneous import MaxT
 from ablate_reports.statistics import fit
 
 
@@ -57,8 +58,9 @@ def test_the_upper_limit_of_sigma_covers_at_its_level() -> None:
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
-def test_the_price_of_the_guard_is_what_a_direct_simulation_pays(seeds: int) -> None:
+def test_the_price_of_the_guard_is_what_a_direct_simulation_pays(seeds: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Power at the detectable difference with the guard of `Model.compare`, equal spreads, one true effect."""
+    monkeypatch.setattr(MaxT, "adjusted_p", lambda self, t: 1.0)  # not looked at here, and half of the time
     arms, runs, sigma = 6, 200, 0.013
     effect = power.detectable_with(sigma, arms, seeds)
     assert effect > power.detectable_with(sigma, arms, seeds, guarded=False)
