@@ -6,14 +6,19 @@ that none is idle while work waits; what a slot held when it died goes back to t
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from ablate.launch.attempt import PACK_CAUSES, Task
 
 Work = list[Task]
 """What one process does at once: trainings that are packed together, mostly one; or one evaluation."""
+
+LOOKED_AT = 64
+"""Units at the head of the queue among which the longest is looked for."""
 
 
 class Queue:
@@ -42,6 +47,7 @@ class Queue:
         self.broken: dict[str, Work] = {}
         self.tries: dict[tuple[str, str], int] = {}
         self.died: dict[str, int] = {}
+        self.seconds: dict[tuple[str, str], float] = {}
         self.idle_deaths = 0
         self._clear()
 
@@ -81,10 +87,25 @@ class Queue:
         work: Work | None = None
         if wants and not stopping and self.ready:
             self._abandon(slot, "the worker lost sight of it")  # never happens: a free slot holds nothing
-            work = self.leases[slot] = self.ready.popleft()
+            work = self.leases[slot] = self._longest()
             self.started += [{"task": task.id, "packed": len(work)} for task in work]
         over = stopping or not (self.ready or self.blocked)
         return {"tasks": work and [task.to_dict() for task in work], "over": over}
+
+    def _longest(self) -> Work:
+        """Of the seed that is next, what took longest with another one: then all slots come to their last end together.
+
+        What nothing is known of comes before, in the order of the queue.
+        """
+        seed = self.ready[0][0].seed
+        costs = [
+            sum(self.seconds.get((task.kind, task.label), math.inf) for task in work) if work[0].seed == seed else 0.0
+            for work in islice(self.ready, LOOKED_AT)
+        ]
+        index = costs.index(max(costs))
+        work = self.ready[index]
+        del self.ready[index]
+        return work
 
     def _end(self, slot: str, ended: Sequence[dict[str, Any]], stopping: bool) -> None:
         again: list[Work] = []
@@ -103,6 +124,8 @@ class Queue:
                     continue
             self.ended.append(outcome)
             self.progress.pop(task.id, None)
+            if outcome["status"] == "done":
+                self.seconds[task.kind, task.label] = outcome["wall_seconds"] / outcome["packed"]
             if task.kind == "train":
                 waiting = self.blocked.pop(task.key, [])
                 again += waiting if outcome["status"] == "done" else []

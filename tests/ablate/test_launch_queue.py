@@ -56,6 +56,28 @@ def test_slots_take_what_is_next_as_soon_as_they_are_free() -> None:
     assert made.news()["left"] == 0
 
 
+def test_of_the_next_seed_what_took_longest_comes_first_and_before_it_what_is_new() -> None:
+    arms = {"a": 3.0, "b": 1.0, "c": 9.0}
+    tasks = [Task(f"{label}{seed}", "own", {}, "train", label, seed) for seed in (0, 1) for label in arms]
+    tasks.insert(5, Task("d1", "own", {}, "train", "d", 1))  # added to the study later
+    made = Queue([one.to_dict() for one in tasks], [[index] for index in range(7)], {}, 0)
+    order = []
+    while (name := ask(made)) != "over":
+        order.append(name)
+        end(made, name, wall_seconds=arms.get(name[0], 0.0))
+    assert order == ["a0", "b0", "c0", "d1", "c1", "a1", "b1"]
+
+
+def test_a_pack_is_as_long_as_its_members_together() -> None:
+    labels = {"a0": "a", "b0": "b", "b1": "b", "a1": "a", "c1": "b"}
+    tasks = [Task(key, "own", {}, "train", label, int(key[1])) for key, label in labels.items()]
+    made = Queue([one.to_dict() for one in tasks], [[0], [1], [2], [3, 4]], {}, 0)
+    for name, seconds in (("a0", 2.0), ("b0", 3.0)):
+        assert ask(made) == name
+        end(made, name, wall_seconds=seconds)
+    assert [ask(made, "one"), ask(made, "two")] == ["a1+c1", "b1"]
+
+
 def test_an_evaluation_waits_for_its_training_and_then_comes_first() -> None:
     made = queue("a a-e2 b a-e4")
     assert ask(made) == "a"
