@@ -48,12 +48,12 @@ def suits(block: ModulatedBlock, h: Pair, c: Pair) -> bool:
     """
     x = h.value
     return (
-        _enabled
+        not torch.compiler.is_compiling()  # first: a compiler that reads on meets what it cannot compile
+        and _enabled
         and block.plain
         and x.device.type == "cpu"
         and (h.tangent is None or (h.rows is not None and c.tangent is not None))
         and torch.get_num_threads() == 1
-        and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
         and torch._C._functorch.peek_interpreter_stack() is None
         and torch.autograd.forward_ad._current_level < 0
