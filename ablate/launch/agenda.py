@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ablate.errors import AblateError
 from ablate.launch.attempt import Task
 from ablate.launch.options import Retry
+from ablate_core.identity import canonical_json
 
 if TYPE_CHECKING:
     from ablate.space.plan import Evaluation, Plan
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from ablate_core.config import TrialConfig
 
 WORKER_RETRIES = 2
+MOST_AHEAD = 4
+"""Data sets that stay in memory for all attempts of a run; a study has one, mostly."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,16 @@ def agenda(
         tasks += [task(e.trial, e.eval_key, e.config, "eval", arms[e.arm_id].label) for e in missing]
         skipped += [trial.key] * (len(asked[trial.key]) - len(missing) - (status != "done"))
     return Agenda(tuple(tasks), tuple(skipped), tuple(failed))
+
+
+def ahead(tasks: Iterable[Task]) -> tuple[dict[str, Any], ...]:
+    """One config for each of the first `MOST_AHEAD` pairs of data and metric that these tasks need."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in tasks:
+        found.setdefault(canonical_json([one.config["data"], one.config["eval"]["metric"]]), one.config)
+        if len(found) == MOST_AHEAD:
+            break
+    return tuple(found.values())
 
 
 def task(key: str, eval_key: str, config: TrialConfig, kind: Literal["train", "eval"], label: str) -> Task:

@@ -118,7 +118,8 @@ class Driver:
             yield ""
             return
         cpus = self.options.cpus_per_trial or wanted_cpus or 1.0
-        warm = warm_process(max(1, math.floor(cpus)), self.options.plugins, many=len(self.order) > MANY)
+        threads, many = max(1, math.floor(cpus)), len(self.order) > MANY
+        warm = warm_process(threads, self.options.plugins, many=many, ahead=agendas.ahead(self.order))
         try:
             yield warm.address
         finally:
@@ -151,6 +152,7 @@ class Driver:
             sys_path=tuple(path or os.getcwd() for path in sys.path),
             warm_address=self.warm_address,
             own_path_first=ships(self.options),
+            ahead=agendas.ahead(self.order),
         )
         pack = self.options.pack or self.job.resources.get("pack") or "auto"
         own = trainer != TRAINER  # a trainer of one's own trains trials one by one

@@ -43,9 +43,9 @@ def main(setup: dict[str, Any]) -> None:
     if setup["plugins"]:
         with contextlib.suppress(ValueError):
             _load("ablate_core.plugins:load")(setup["plugins"])
-    for name in setup["warm"]:
+    for name, arguments in setup["warm"]:
         with contextlib.suppress(Exception):
-            _load(name)()
+            _load(name)(*arguments)
     body = _load(setup["body"])
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # servers are not waited for
     gc.collect()

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 BOOTSTRAP = "import os, sys, json; sys.path[:] = json.loads(os.environ.pop('ABLATE_SYS_PATH')); "
@@ -36,9 +36,11 @@ PRELOAD = (
     "ablate.launch.work",
     "torch._decomp.decompositions_for_jvp",  # the first forward derivative imports it, 0.2 CPU seconds,
     "torch._dynamo",  # and the first on a path that scales its states this, 1.5 CPU seconds in every attempt
-    "PIL.PngImagePlugin",
+    "torch.utils.serialization",  # asked for by the first checkpoint, as are the next two by zip and npz files
+    "encodings.cp437",
+    "importlib.resources.readers",
 )
-WARM = ("ablate.store.provenance:environment", "ablate_core.cpu_kernels:prepare")
+WARM = ("ablate.store.provenance:environment", "ablate_core.cpu_kernels:prepare", "PIL.Image:preinit")
 """Called once before forking, because they cache what every attempt needs (git state, versions of packages)."""
 
 
@@ -48,7 +50,7 @@ class WarmProcess:
     Args:
         body: ``module:function`` called in a fork with the task; it takes ``(task, send, should_stop)``.
         preload: modules imported before anything is forked.
-        warm: ``module:function``s without arguments, called before anything is forked, to fill their caches.
+        warm: ``module:function``s and their arguments, called before anything is forked, to fill their caches.
         threads: cores of one attempt, given to every math library.
         sys_path: import path; ``None``: this process' own.
         many: hundreds of forks are to come: a CPU second is spent once on making each of them cheaper.
@@ -59,7 +61,7 @@ class WarmProcess:
         self,
         body: str,
         preload: list[str],
-        warm: list[str] | None = None,
+        warm: Sequence[tuple[str, Sequence[Any]]] = (),
         threads: int = 1,
         sys_path: list[str] | None = None,
         plugins: Iterable[str] = (),
@@ -72,7 +74,7 @@ class WarmProcess:
         listener.bind(self.address)
         listener.listen(1024)  # from now on slots may connect; they wait while the imports go on
         passed = {"control": theirs.fileno(), "listener": listener.fileno(), "address": self.address}
-        loads = {"body": body, "preload": preload, "warm": warm or [], "plugins": [*plugins], "many": many}
+        loads = {"body": body, "preload": preload, "warm": [*warm], "plugins": [*plugins], "many": many}
         setup = json.dumps({**passed, **loads})
         code = f"{BOOTSTRAP}from ablate.launch.forking import main; main(json.loads({setup!r}))"
         variables = dict.fromkeys(THREAD_VARIABLES, str(threads))
@@ -191,7 +193,17 @@ class ForkServer:
 
 
 def warm_process(
-    threads: int, plugins: Iterable[str] = (), sys_path: list[str] | None = None, many: bool = False
+    threads: int,
+    plugins: Iterable[str] = (),
+    sys_path: list[str] | None = None,
+    many: bool = False,
+    ahead: Sequence[dict[str, Any]] = (),
 ) -> WarmProcess:
-    """The warm process that attempts at trials are forked from."""
-    return WarmProcess("ablate.launch.work:forked_work", list(PRELOAD), list(WARM), threads, sys_path, plugins, many)
+    """The warm process that attempts at trials are forked from.
+
+    Args:
+        threads, plugins, sys_path, many: as `WarmProcess`.
+        ahead: configs of trials whose data and metrics are loaded before anything is forked.
+    """
+    calls = [*((name, ()) for name in WARM), ("ablate_core.preparation:load_ahead", (list(ahead),))]
+    return WarmProcess("ablate.launch.work:forked_work", list(PRELOAD), calls, threads, sys_path, plugins, many)

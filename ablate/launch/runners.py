@@ -36,6 +36,8 @@ class SlotSettings:
     warm_address: str = ""
     own_path_first: bool = False
     """True where the code was shipped: a copy that was sent comes before one that happens to lie there."""
+    ahead: tuple[dict[str, Any], ...] = ()
+    """Configs of trials whose data and metrics are loaded before attempts are forked."""
 
     def path(self) -> list[str]:
         """Where attempts import from: the driver's places and the worker's own."""
@@ -100,7 +102,7 @@ class ProcessRunner:
         context = self.settings.context
         if self.warm is not None:
             self.warm.close()
-        self.warm = warm_process(context.threads, context.plugins, self.settings.path())
+        self.warm = warm_process(context.threads, context.plugins, self.settings.path(), ahead=self.settings.ahead)
         self.server = ForkServer(self.warm.address, context.threads)
 
     def start(self, work: Sequence[Task]) -> None:

@@ -27,7 +27,7 @@ from ablate_core.fid.metrics import Metric, build_metric
 from ablate_core.gallery import Picture, grid_shape, image_grid, png_bytes, point_density, with_neighbours
 from ablate_core.identity import content_id
 from ablate_core.posthoc_ema import Averages, reconstruct
-from ablate_core.preparation import build_network, require_legal
+from ablate_core.preparation import build_network, data_of, require_legal
 from ablate_core.sampling import sample_batches
 from ablate_core.sampling_steps import sampling_condition
 
@@ -127,7 +127,7 @@ def evaluate(
         MetricError: the metric does not suit the data, or a file it needs is missing or wrong.
     """
     began = time.perf_counter()
-    data = config.data.load() if data is None else data
+    data = data_of(config.data) if data is None else data
     metric = build_metric(config.eval, config.data, data, str(device))
     how = condition(config, data.num_classes)
     if batches is None:

@@ -1,19 +1,60 @@
-"""What a trial needs before its first step, checked: a fault is found before any training is paid for."""
+"""What a trial needs before its first step, checked: a fault is found before any training is paid for.
+
+A process from which many trials are forked may `load_ahead` what they have in common; anywhere else data are read when
+they are asked for.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from ablate_core.architectures.base import Network
 from ablate_core.config import TrialConfig
-from ablate_core.datasets.base import Samples
+from ablate_core.datasets.base import Dataset, Samples
+from ablate_core.fid.metrics import load_metric_ahead
+from ablate_core.identity import canonical_json
 from ablate_core.legality import check, check_data_std
 from ablate_core.random import generator, stream_seed
 from ablate_core.state import Batch
 
 STD_ROWS = 4096
+
+_ahead: dict[str, Samples] = {}
+"""Data sets that were loaded ahead, by what they are."""
+
+
+def load_ahead(configs: Sequence[dict[str, Any]]) -> None:
+    """Load the data and the metrics of these trials (as `TrialConfig.resolved` writes them), to be found by forks.
+
+    Runs torch on this thread alone: threads do not survive a fork. What cannot be loaded is left to the trials.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for config in map(TrialConfig.model_validate, configs):
+            with contextlib.suppress(ValueError, OSError):
+                _ahead[_what(config.data)] = data = data_of(config.data)
+                load_metric_ahead(config.eval, config.data, data)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def data_of(dataset: Dataset) -> Samples:
+    """What ``dataset.load()`` gives, from memory where this process or the one it was forked from has it.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    found = _ahead.get(_what(dataset)) if _ahead else None
+    return dataset.load() if found is None else found
+
+
+def _what(dataset: Dataset) -> str:
+    return canonical_json(dataset.model_dump(mode="json"))
 
 
 def require_legal(config: TrialConfig) -> None:
@@ -30,7 +71,7 @@ def load_data(config: TrialConfig) -> Samples:
         ValueError: it cannot be read, has fewer than two samples, has no labels where they are needed, or its standard
             deviation is not the one the parameterisation claims (design-space C25, D15).
     """
-    data = config.data.load()
+    data = data_of(config.data)
     if len(data.x) < 2:
         raise ValueError(f"data: {config.data.name} has {len(data.x)} sample; a trial needs at least 2")
     if data.y is None and config.eval.guidance != 1:

@@ -199,7 +199,9 @@ def test_nothing_survives_the_kill_of_the_process_that_started_it(tmp_path: Path
 
 
 def test_the_warm_process_has_imported_what_a_trial_needs_and_started_no_thread(tmp_path: Path) -> None:
-    process = warm_process(1, sys_path=[str(HERE), *sys.path])
+    digits = {"schedule": "linear", "objective": "fm", "architecture": "mlp", "data": "digits"}
+    digits |= {"train": {"steps": 1, "batch_size": 4}, "eval": {"metric": "fd_digits", "samples": 8}}
+    process = warm_process(1, sys_path=[str(HERE), *sys.path], ahead=[digits])
     try:
         connection = ForkServer(process.address)
         broken = {"key": "0123", "eval_key": "", "config": {"train": 0}}

@@ -203,6 +203,14 @@ def build_metric(config: EvalConfig, dataset: Dataset, data: Samples, device: st
     return _with_others(metric, config, data, INCEPTION_NAMES, keep=True)
 
 
+def load_metric_ahead(config: EvalConfig, dataset: Dataset, data: Samples) -> None:
+    """Make what a process keeps of a metric once it has been built, where that needs no file, network or device."""
+    if config.metric == "fd_digits":
+        metric = build_metric(config.model_copy(update={"also": ()}), dataset, data)
+        assert isinstance(metric, FrechetMetric)
+        _ = metric.reference.factor
+
+
 def _fd_digits(config: EvalConfig, dataset: Dataset, data: Samples) -> Metric:
     from ablate_core.fid.fd_digits import SHAPE, digits_extractor
 
