@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ablate_reports import render_html
 from ablate_reports.data import COLUMNS, StudyFrames
 
 EFFECTS = {"fm": 0.0, "ct": -1.1, "scd": -1.0, "imm": -1.25, "sct": -1.3, "meanflow": -1.6, "esc": -1.75}
@@ -288,3 +290,9 @@ DEGENERATE: dict[str, StudyFrames] = {
     "two identities": other_identity(),
 }
 """Studies that a report must still be right and honest about."""
+
+
+@cache
+def degenerate_page(name: str) -> str:
+    """The page of one of them; several modules of tests look at it."""
+    return render_html(DEGENERATE[name])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from simulated_study import DEGENERATE, study
+from simulated_study import DEGENERATE, degenerate_page, study
 from test_analysis import changed
 from test_page import HOSTILE
 
@@ -66,7 +66,7 @@ def text_of(page: str) -> str:
 
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_the_page_of_a_degenerate_study_says_so(name: str) -> None:
-    seen = text_of(render_html(DEGENERATE[name]))
+    seen = text_of(degenerate_page(name))
     for sentence in SAID[name]:
         assert sentence in seen
     if name in NO_VERDICT:

@@ -126,7 +126,8 @@ def test_intervals_hold_where_counting_every_way_as_a_network_fails(
     rng, studies, wrong = np.random.default_rng(7), 150, {"shared": 0, "usual": 0}
     for _ in range(studies):
         values, networks = drawn(rng, 3, 3, 3, tau, noise)
-        for name, model in (("shared", fit_shared(values, networks)), ("usual", fit(values))):
+        models = {"shared": fit_shared(values, networks)} | ({"usual": fit(values)} if tau > noise else {})
+        for name, model in models.items():
             assert model is not None
             found = model.compare([(a, "0/0") for a in values if a != "0/0"])
             wrong[name] += any(c.low is not None and c.high is not None and (c.low > 0 or c.high < 0) for c in found)
