@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ablate_core import cpu_kernels
-from ablate_core.architectures import block_on_cpu
+from ablate_core.architectures import block_at_once, block_on_cpu
 from ablate_core.architectures.base import Network
 from ablate_core.architectures.products import products
 from ablate_core.architectures.sit import SiT
@@ -119,7 +119,15 @@ FIELDS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.fixture(params=["at once", "call by call"])
+def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of few rows are one call; those of many are made of many, and are tested with few rows too."""
+    if request.param == "call by call":
+        monkeypatch.setattr(block_at_once, "MOST_ROWS", 0)
+
+
 @needs_compiler
+@pytest.mark.usefixtures("calls")
 @pytest.mark.parametrize("fields", FIELDS, ids=str)
 @pytest.mark.parametrize("tangents", [None, 3, 7, torch.tensor([0, 2, 5])], ids=["none", "3", "all", "index"])
 def test_equals_the_block_operation_by_operation(fields: dict[str, Any], tangents: int | Tensor | None) -> None:
@@ -129,6 +137,7 @@ def test_equals_the_block_operation_by_operation(fields: dict[str, Any], tangent
 
 
 @needs_compiler
+@pytest.mark.usefixtures("calls")
 def test_in_float32_it_is_as_close_to_the_truth_as_operations_are() -> None:
     net = network(torch.float32, width=64, heads=4).double()
     truth = everything(net, tangents=3, written_out=False)
@@ -142,6 +151,7 @@ def test_in_float32_it_is_as_close_to_the_truth_as_operations_are() -> None:
 
 
 @needs_compiler
+@pytest.mark.usefixtures("calls")
 def test_adds_weight_gradients_where_they_are_wanted() -> None:
     net = network()
     theirs = everything(net, tangents=3, written_out=True)
@@ -149,6 +159,7 @@ def test_adds_weight_gradients_where_they_are_wanted() -> None:
 
 
 @needs_compiler
+@pytest.mark.usefixtures("calls")
 @pytest.mark.parametrize("fields", [{}, {"size": "tiny/1", "width": 16}, {"rope": "2d", "width": 16}], ids=str)
 def test_may_be_differentiated_twice_and_by_autograd_grad(fields: dict[str, Any]) -> None:
     net, given = network(**fields), inputs()
@@ -163,6 +174,7 @@ def test_may_be_differentiated_twice_and_by_autograd_grad(fields: dict[str, Any]
 
 
 @needs_compiler
+@pytest.mark.usefixtures("calls")
 def test_without_a_graph_it_is_the_same_and_keeps_none() -> None:
     net, given = network(), inputs()
     with torch.no_grad():
@@ -194,6 +206,7 @@ def test_a_stack_of_networks_equals_each_alone() -> None:
 
 
 @needs_compiler
+@pytest.mark.usefixtures("calls")
 @pytest.mark.parametrize("around", ["cast", "transform", "dual", "threads"])
 def test_gives_way_where_it_cannot(around: str) -> None:
     net, given = network(torch.float32), inputs(torch.float32)
@@ -217,6 +230,7 @@ def test_gives_way_where_it_cannot(around: str) -> None:
 
 
 @needs_compiler
+@pytest.mark.usefixtures("calls")
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_stays_so(bad: float) -> None:
     """Divergence is looked for in the loss: no loop may hide it."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ablate_core.architectures import block_at_once
 from ablate_core.architectures.mix_on_cpu import Mix, mix
 from ablate_core.architectures.pairs import Pair, rows_at
 from ablate_core.architectures.products import Products, products
@@ -63,18 +64,23 @@ def suits(block: ModulatedBlock, h: Pair, c: Pair) -> bool:
 
 def run(block: ModulatedBlock, h: Pair, c: Pair, rotation: Rotation | None) -> Pair:
     """Tokens h (B, tokens, width) to the same shape; c (B, width) after its SiLU."""
-    layers = [products(layer) for layer in (block.modulation, block.qkv, block.project, block.expand, block.contract)]
-    weights = [weight for layer in layers for weight in layer.weights]
-    if h.tangent is None:
-        rows = None
-    else:
+    rows = None
+    if h.tangent is not None:
         rows = h.rows if isinstance(h.rows, Tensor) else _last(len(h.value), len(h.tangent))
+    if rotation is None and block_at_once.suits(block, h.value):
+        tangents = None
+        if h.tangent is not None and c.tangent is not None and rows is not None:
+            tangents = h.tangent, c.tangent, rows
+        value, tangent = block_at_once.run(block, h.value, c.value, tangents)
+        return Pair(value, tangent, None if tangent is None else h.rows)
+    layers = [products(layer) for layer in (block.modulation, block.qkv, block.project, block.expand, block.contract)]
     if torch.is_grad_enabled():
+        weights = [weight for layer in layers for weight in layer.weights]
         value, tangent = _Block.apply(block, layers, rotation, rows, *h[:2], *c[:2], *weights)
     else:
         loops = _passed(block, layers, rotation, rows, Pair(*h[:2]), Pair(*c[:2]), graph=False)[0]
         value, tangent = loops.h, loops.dh
-    return Pair(value, tangent, h.rows if tangent is not None else None)
+    return Pair(value, tangent, None if tangent is None else h.rows)
 
 
 class _Block(torch.autograd.Function):

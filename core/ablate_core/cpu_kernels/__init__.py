@@ -42,6 +42,7 @@ SIGNATURES = {
     "add_tangent": "pppNppppNNN", "add_back": "pppNpppNNN", "begin_back": "pppppNpppNNN", "gelu": "pppN",
     "gelu_back": "pppNNN",
     "attention": "pppNNNN", "attention_tangent": "pppppNNNN", "attention_back": "ppppNNNN",
+    "block_forward": "pppppppppp" "NNNNNN", "block_back": "pppppppp" "NNNNN",
     "split_heads": "ppNNNNN", "join_heads": "ppNNNNN", "softmax": "pdNN", "softmax_slope": "ppdNN",
 }  # fmt: skip
 """What a function takes: p a pointer, N a whole number, d a number."""
@@ -66,12 +67,30 @@ def kernels(dtype: torch.dtype) -> ctypes.CDLL | None:
     for name, takes in SIGNATURES.items():
         getattr(library, name).argtypes = [KINDS[letter] for letter in takes]
         getattr(library, name).restype = None
+    for name, count in {"kept_by_forward": 5, "used_by_tangent": 4, "used_by_back": 4}.items():
+        getattr(library, name).argtypes = [ctypes.c_long] * count
+        getattr(library, name).restype = ctypes.c_long
+    return library
+
+
+@functools.cache
+def whole_blocks(dtype: torch.dtype) -> ctypes.CDLL | None:
+    """`kernels` where `block_forward` and `block_back` may be called: with the products of torch's own library."""
+    library = kernels(dtype)
+    torch_cpu = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        product = getattr(ctypes.CDLL(str(torch_cpu)), {"float": "sgemm_", "double": "dgemm_"}[REAL[dtype]])
+    except (OSError, AttributeError, KeyError):
+        return None
+    if library is not None:
+        library.use_product.argtypes, library.use_product.restype = [ctypes.c_void_p], None
+        library.use_product(ctypes.cast(product, ctypes.c_void_p))
     return library
 
 
 def prepare() -> None:
     """Compile or load what trials use, before they are forked."""
-    kernels(torch.float32)
+    whole_blocks(torch.float32)
 
 
 def pointer(x: Tensor, index: int = 0) -> int:

@@ -337,3 +337,126 @@ void softmax_slope(real *restrict x, const real *p, double factor, long rows, lo
         for (long j = 0; j < T; j++) row[j] = at[j] * (row[j] - mean) * (real)factor;
     }
 }
+
+/* The whole block, for few rows, where calling what is above one by one would take longer than computing it. Products
+ * are those of the library that torch uses; weights are those of modulation, qkv, project, expand and contract, each a
+ * matrix (out, in) and a bias or NULL. */
+typedef void product_t(const char *, const char *, const int *, const int *, const int *, const real *, const real *,
+                       const int *, const real *, const int *, const real *, real *, const int *);
+static product_t *product;
+void use_product(product_t *given) { product = given; }
+
+/* C (m, n), rows one after another, = or += op(A) op(B). */
+INLINE void multiply(char a_op, const real *a, char b_op, const real *b, real *c, long m, long n, long k, real keep) {
+    int M = m, N = n, K = k, lda = a_op == 'T' ? m : k, ldb = b_op == 'T' ? k : n;
+    real one = 1;
+    product(&b_op, &a_op, &N, &M, &K, &one, b, &ldb, a, &lda, &keep, c, &N);
+}
+
+static void linear(const real *x, const real *const *layer, real *restrict y, long rows, long in, long out) {
+    const real *bias = layer[1];
+    if (bias)
+        for (long r = 0; r < rows; r++) memcpy(y + r * out, bias, out * sizeof(real));
+    multiply('N', x, 'T', layer[0], y, rows, out, in, bias ? 1 : 0);
+}
+
+/* Adds to the gradients of weight and bias; `sums` are those of slope over `parts` equal parts of its rows, or NULL. */
+static void linear_back(const real *slope, const real *x, const real *const *layer, real *const *of_layer,
+                        const real *sums, long parts, real *of_x, long rows, long in, long out) {
+    multiply('T', slope, 'N', x, of_layer[0], out, in, rows, 1);
+    real *restrict total = of_layer[1];
+    if (total && !sums) sums = slope, parts = rows;
+    if (total)
+        for (long r = 0; r < parts; r++)
+            for (long o = 0; o < out; o++) total[o] += sums[r * out + o];
+    multiply('N', slope, 'N', layer[0], of_x, rows, in, out, 0);
+}
+
+/* Where things lie in the memory of one forward pass, in numbers; the last is how many there are. */
+typedef struct {
+    long factors, normal_a, rstd_a, modulated_a, qkv, weights, attended, out_a, h, normal_m, rstd_m, modulated_m, hidden,
+        derivative, out_m, end;
+} places;
+
+INLINE places layout(long B, long T, long W, long H, long F) {
+    long R = B * T, sizes[] = {B * 6 * W, R * W, R, R * W, 3 * R * W, B * H * T * T, R * W, R * W,
+                               R * W,     R * W, R, R * W, R * F,     R * F,         R * W};
+    places p;
+    long at = 0, *to = &p.factors;
+    for (int i = 0; i < 15; i++) to[i] = at, at += (sizes[i] + 15) / 16 * 16;
+    p.end = at;
+    return p;
+}
+
+long kept_by_forward(long B, long T, long W, long H, long F) { return layout(B, T, W, H, F).end; }
+long used_by_tangent(long K, long T, long W, long F) { return K * 6 * W + K * T * (7 * W + F); }
+long used_by_back(long B, long T, long W, long F) { return B * (7 * W + F) + B * T * (6 * W + F); }
+
+/* h (B, T, W), c (B, W) -> out, and `kept` for the gradient. With K > 0 tangents dh, dc of `samples` -> d_out, by `scratch`. */
+void block_forward(const real *h, const real *c, const real *const *w, real *kept, real *out, const real *dh,
+                   const real *dc, const int64_t *samples, real *scratch, real *d_out, long K, long B, long T, long W,
+                   long H, long F) {
+    places p = layout(B, T, W, H, F);
+    real *f = kept + p.factors, *between = kept + p.h;
+    long R = B * T, S = K * T, stride = 6 * W, d = W / H;
+    const real *no_bias[2] = {0, 0};
+    real *df = scratch, *d_mod = df + K * 6 * W, *d_qkv = d_mod + S * W, *d_mixed = d_qkv + 3 * S * W;
+    real *d_branch = d_mixed + S * W, *d_between = d_branch + S * W, *d_hidden = d_between + S * W;
+#define TANGENT(layer, from, to, rows, in, to_size) (no_bias[0] = w[layer], linear(from, no_bias, to, rows, in, to_size))
+
+    linear(c, w, f, B, W, 6 * W);
+    begin(h, f, f + W, stride, kept + p.normal_a, kept + p.rstd_a, kept + p.modulated_a, B, T, W);
+    linear(kept + p.modulated_a, w + 2, kept + p.qkv, R, W, 3 * W);
+    attention(kept + p.qkv, kept + p.weights, kept + p.attended, B, T, H, d);
+    linear(kept + p.attended, w + 4, kept + p.out_a, R, W, W);
+    add(h, f + 2 * W, kept + p.out_a, stride, between, B, T, W);
+    if (K) {
+        TANGENT(0, dc, df, K, W, 6 * W);
+        begin_tangent(dh, df, df + W, f + W, stride, kept + p.normal_a, kept + p.rstd_a, samples, d_mod, K, T, W);
+        TANGENT(2, d_mod, d_qkv, S, W, 3 * W);
+        attention_tangent(kept + p.qkv, kept + p.weights, d_qkv, samples, d_mixed, K, T, H, d);
+        TANGENT(4, d_mixed, d_branch, S, W, W);
+        add_tangent(dh, f + 2 * W, df + 2 * W, stride, kept + p.out_a, d_branch, samples, d_between, K, T, W);
+    }
+
+    begin(between, f + 3 * W, f + 4 * W, stride, kept + p.normal_m, kept + p.rstd_m, kept + p.modulated_m, B, T, W);
+    linear(kept + p.modulated_m, w + 6, kept + p.derivative, R, W, F);
+    gelu(kept + p.derivative, kept + p.hidden, kept + p.derivative, R * F);
+    linear(kept + p.hidden, w + 8, kept + p.out_m, R, F, W);
+    add(between, f + 5 * W, kept + p.out_m, stride, out, B, T, W);
+    if (K) {
+        begin_tangent(d_between, df + 3 * W, df + 4 * W, f + 4 * W, stride, kept + p.normal_m, kept + p.rstd_m, samples,
+                      d_mod, K, T, W);
+        TANGENT(6, d_mod, d_hidden, S, W, F);
+        for (long k = 0; k < K; k++)
+            for (long i = 0; i < T * F; i++) d_hidden[k * T * F + i] *= kept[p.derivative + samples[k] * T * F + i];
+        TANGENT(8, d_hidden, d_branch, S, F, W);
+        add_tangent(d_between, f + 5 * W, df + 5 * W, stride, kept + p.out_m, d_branch, samples, d_out, K, T, W);
+    }
+#undef TANGENT
+}
+
+/* From the gradient of out that of h and c; those of the weights are added to `of_w`. */
+void block_back(const real *slope, const real *c, const real *const *w, const real *kept, real *const *of_w,
+                real *scratch, real *of_h, real *of_c, long B, long T, long W, long H, long F) {
+    places p = layout(B, T, W, H, F);
+    const real *f = kept + p.factors;
+    long R = B * T, stride = 6 * W;
+    real *of_f = scratch, *sums = of_f + B * stride, *wide_sums = sums + B * W, *inner = wide_sums + B * F;
+    real *narrow = inner + R * W, *of_between = narrow + R * W;
+    real *of_qkv = of_between + R * W, *of_hidden = of_qkv + 3 * R * W;
+
+    add_back(slope, f + 5 * W, kept + p.out_m, stride, inner, sums, of_f + 5 * W, B, T, W);
+    linear_back(inner, kept + p.hidden, w + 8, of_w + 8, sums, B, of_hidden, R, F, W);
+    gelu_back(of_hidden, kept + p.derivative, wide_sums, B, T, F);
+    linear_back(of_hidden, kept + p.modulated_m, w + 6, of_w + 6, wide_sums, B, narrow, R, W, F);
+    begin_back(slope, narrow, kept + p.normal_m, kept + p.rstd_m, f + 4 * W, stride, of_between, of_f + 3 * W,
+               of_f + 4 * W, B, T, W);
+
+    add_back(of_between, f + 2 * W, kept + p.out_a, stride, inner, sums, of_f + 2 * W, B, T, W);
+    linear_back(inner, kept + p.attended, w + 4, of_w + 4, sums, B, narrow, R, W, W);
+    attention_back(kept + p.qkv, kept + p.weights, narrow, of_qkv, B, T, H, W / H);
+    linear_back(of_qkv, kept + p.modulated_a, w + 2, of_w + 2, 0, 0, narrow, R, W, 3 * W);
+    begin_back(of_between, narrow, kept + p.normal_a, kept + p.rstd_a, f + W, stride, of_h, of_f, of_f + W, B, T, W);
+    linear_back(of_f, c, w, of_w, 0, 0, of_c, B, W, 6 * W);
+}
