@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ablate_core.architectures.base import Network
 from ablate_core.parameterizations.base import Parameterization
-from ablate_core.schedules.base import Schedule, expand
+from ablate_core.schedules.base import Schedule, expand, with_rates
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,12 @@ class FlowMap:
 
     def _d_told(self, x: Tensor, t: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
         """Derivatives of c_in(t) x and of what the network is told of t, along (dx, 1)."""
-        one = torch.ones_like(t)
-        d_told, d_time = dx, one
-        if self.parameterization.input_scale(t, self.schedule) is not None:
-            d_told = torch.func.jvp(self._scaled_input, (x, t), (dx, one))[1]
-        if self.schedule.network_time(t) is not t:
-            d_time = torch.func.jvp(self.schedule.network_time, (t,), (one,))[1]
-        return d_told, d_time
+        own, schedule = self.parameterization, self.schedule
+        d_time = _rate(schedule.network_time, t)
+        if own.input_scale(t, schedule) is None:
+            return dx, d_time
+        ((scale, rate),) = with_rates(lambda time: [own.input_scale(time, schedule)], t)
+        return _d_product(scale, rate, x, dx), d_time
 
     def _d_scaled(
         self, raw: Tensor, d_raw: Tensor, x: Tensor, t: Tensor, dx: Tensor, g: Tensor | None
@@ -108,18 +108,22 @@ class FlowMap:
         """V and its derivative from F and that of F, along (dx, 1)."""
         if self._is_raw(t, g):
             return raw, d_raw
-        one = torch.ones_like(t)
-        dual = torch.func.jvp(lambda *at: self.scaled(at[0], at[1], at[2], g), (raw, x, t), (d_raw, dx, one))
-        return dual[0], dual[1]
+        own, schedule = self.parameterization, self.schedule
+        (scale, d_scale), (skip, d_skip) = with_rates(
+            lambda time: [own.output_scale(time, schedule, g), own.skip_scale(time, schedule)], t
+        )
+        velocity = raw if scale is None else expand(scale, raw) * raw
+        tangent = d_raw if scale is None else _d_product(scale, d_scale, raw, d_raw)
+        if skip is not None:
+            velocity, tangent = velocity + expand(skip, x) * x, tangent + _d_product(skip, d_skip, x, dx)
+        return velocity, tangent
 
     def velocity_and_landing_tangent(
         self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """V and its derivative by the landing time r, each (B, *shape), with a graph where the weights have one."""
         told, landing, time = self._told(x, r, t)
-        rate = torch.ones_like(r)
-        if landing is not r:
-            rate = torch.func.jvp(self.schedule.network_time, (r,), (rate,))[1]
+        rate = _rate(self.schedule.network_time, r)
         more = {} if g is None else {"g": g}
         both = self.net.forward_and_tangent(
             told, landing, time, y, torch.zeros_like(told), torch.zeros_like(time), dr=rate, **more
@@ -164,6 +168,8 @@ class FlowMap:
 
     def landed(self, velocity: Tensor, x: Tensor, r: Tensor, t: Tensor) -> Tensor:
         """X_{t,r}(x) from V."""
+        if self.parameterization.moves_straight(self.schedule):
+            return x + expand(r - t, x) * velocity
         keep, move = self.parameterization.jump(self.schedule, t, r)
         return expand(keep, x) * x + expand(move, x) * velocity
 
@@ -174,3 +180,18 @@ class FlowMap:
     def jump(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
         """X_{t,r}(x)."""
         return self.landed(self.velocity(x, r, t, y, g), x, r, t)
+
+
+def _d_product(scale: Tensor | None, rate: Tensor | None, x: Tensor, dx: Tensor) -> Tensor:
+    """d(c x) from c, c', x and dx; c' is None where c is constant."""
+    assert scale is not None
+    product = expand(scale, dx) * dx
+    return product if rate is None else product + expand(rate, x) * x
+
+
+def _rate(network_time: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """Derivative of what the network is told of `t`, (B,)."""
+    if network_time(t) is t:
+        return torch.ones_like(t)
+    ((_, rate),) = with_rates(lambda time: [network_time(time)], t)
+    return torch.zeros_like(t) if rate is None else rate

@@ -27,6 +27,7 @@ from ablate_core.guidance import Guidance
 from ablate_core.loss_metrics import LossMetric
 from ablate_core.methods import method
 from ablate_core.parameterizations import Parameterization
+from ablate_core.progress import LoggedRows
 from ablate_core.random import Draws
 from ablate_core.schedules import Schedule
 from ablate_core.second_steps import SecondStep
@@ -43,9 +44,6 @@ from ablate_core.time_samplers.base import TimeSample
 from ablate_core.velocities import Velocity
 from ablate_core.weightings import Weighting
 
-TIME_BINS = 4
-"""Equal parts of [0, end] in which the loss is logged by the start time t."""
-
 
 @dataclass(frozen=True)
 class Loss:
@@ -54,12 +52,12 @@ class Loss:
     Attributes:
         per_sample: (B,), with a graph; the trainer minimises its mean.
         scalars: detached numbers for the log, each of shape ().
-        by_time: (2, TIME_BINS), detached: sum of the unweighted distances and number of rows in each part of time.
+        rows: what the log sums up by rows, only when it is written.
     """
 
     per_sample: Tensor
     scalars: dict[str, Tensor]
-    by_time: Tensor
+    rows: LoggedRows
 
 
 class Objective(BaseModel):
@@ -219,7 +217,9 @@ class Objective(BaseModel):
         state = self.state(schedule, batch, draws, step, total_steps)
         target = FlowMap(target_net, self.parameterization, schedule)
         state, scalars = self.estimated(state, draws)
-        state = replace(state, direction=self.velocity.direction(target, state))
+        direction = self.velocity.direction(target, state)
+        if direction is not None:
+            state = replace(state, direction=direction)
         online = self.guidance.wrap_online(FlowMap(net, self.parameterization, schedule), state)
         state = self.guided(online, target, state)
         regression = self.limit.regress(self, online, target, state, step)
@@ -229,8 +229,9 @@ class Objective(BaseModel):
             _, weighted_second, _ = self.measured(*second, net)
             share = self.time_sampler.velocity_weight
             weighted = (1 - share) * weighted + share * weighted_second
-        scalars = scalars | regression.scalars | extra | self.diagnostics(distance, regression, state)
-        return Loss(weighted, scalars, by_time(distance.detach(), state))
+        scalars = scalars | regression.scalars | extra | {"target_variance": variance(regression.target)}
+        end, times = state.schedule.end, state.times
+        return Loss(weighted, scalars, LoggedRows(distance.detach(), times.t if end == 1 else times.t / end, times.fm))
 
     def state(self, schedule: Schedule, batch: Batch, draws: Draws, step: int, total_steps: int) -> State:
         """Times, noise, noisy states, conditional velocities and dropped labels of a batch."""
@@ -240,14 +241,16 @@ class Objective(BaseModel):
         )
         if schedule.unit_time and schedule.end < 1:
             times = times.up_to(schedule.end)
-        noise = self.noise_std * draws.normal("noise", *batch.x0.shape)
+        noise = draws.normal("noise", *batch.x0.shape)
+        if self.noise_std != 1:
+            noise = self.noise_std * noise
         x, v = schedule.interpolate(batch.x0, noise, times.t)
         y = batch.y
-        if y is not None:  # the labels always reach the network, also with dropout 0 (defect D19)
+        if y is not None and self.label_dropout:  # the labels reach the network also with dropout 0 (defect D19)
             dropped = draws.uniform("dropout.label", n) < self.label_dropout
             if self.time_sampler.label_rows == "fm":
                 dropped &= times.fm
-            y = torch.where(dropped, batch.num_classes, y)
+            y = y.masked_fill(dropped, batch.num_classes)
         g = None
         if self.guidance.inputs:
             if y is None:
@@ -317,18 +320,11 @@ class Objective(BaseModel):
         assert distance.shape == times.t.shape, f"a distance is (B,), got {tuple(distance.shape)}"
         return distance
 
-    def diagnostics(self, distance: Tensor, regression: Regression, state: State) -> dict[str, Tensor]:
-        """What every objective logs: mean distance, share of rows with r = t, variance of the target's entries."""
-        fm = state.times.fm.to(distance.dtype)
-        variance = regression.target.flatten(1).var(dim=0, correction=0).mean()
-        return {"distance": distance.detach().mean(), "velocity_share": fm.mean(), "target_variance": variance}
 
-
-def by_time(distance: Tensor, state: State) -> Tensor:
-    """Sums of `distance` (B,) and counts by equal parts of [0, end], (2, TIME_BINS)."""
-    part = (state.times.t / state.schedule.end * TIME_BINS).long().clamp(0, TIME_BINS - 1)
-    both = torch.stack([distance, torch.ones_like(distance)])
-    return distance.new_zeros(2, TIME_BINS).index_add(1, part, both)
+def variance(target: Tensor) -> Tensor:
+    """Mean over the entries of a target, (B, *shape), of its variance over the batch: how noisy it is."""
+    lengths: Tensor = torch.linalg.vector_norm((target - target.mean(0)).flatten(1), dim=1)
+    return lengths.square().sum() / target.numel()
 
 
 def _merged(row: Any, override: Any) -> Any:

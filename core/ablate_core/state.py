@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,7 +76,7 @@ class State:
 
     def with_velocity(self, v: Tensor) -> State:
         assert v.shape == self.x.shape
-        return replace(self, v=v)
+        return self if v is self.v else replace(self, v=v)
 
 
 @dataclass(frozen=True)
@@ -100,29 +102,50 @@ class Rows:
         """The velocity along which tangents and first steps follow the path, (R, *shape)."""
         return self.v if self.direction is None else self.direction
 
+    def last(self, n: int) -> Rows:
+        """The last `n` rows, without a copy."""
+        ends: dict[str, Any] = {name: x[-n:] for name, x in vars(self).items() if isinstance(x, Tensor)}
+        return replace(self, **ends)
+
+
+def jump_index(state: State) -> Tensor:
+    """Indices of the rows that are not flow matching, (R,) int64, in order."""
+    return torch.nonzero(~state.times.fm).squeeze(1)
+
 
 def jump_rows(state: State) -> tuple[Tensor, Rows]:
-    """Indices (R,) int64 of the rows that are not flow matching, and those rows."""
-    index = torch.nonzero(~state.times.fm).squeeze(1)
-    return index, rows_at(state, index)
+    """Indices of the rows that are not flow matching, (R,) int64, in order, and those rows."""
+    index = jump_index(state)
+    return index, all_rows(state) if len(index) == len(state.x) else rows_at(state, index)
+
+
+def all_rows(state: State) -> Rows:
+    """All rows of the batch, in its order and without a copy."""
+    return _rows(state, lambda x: x)
 
 
 def rows_at(state: State, index: Tensor) -> Rows:
     """The rows at `index`, (R,) int64."""
+    return _rows(state, lambda x: x.index_select(0, index))
+
+
+def put_rows(into: Tensor, index: Tensor, rows: Tensor) -> Tensor:
+    """`into` (B, *shape) with `rows` (R, *shape) at `index` (R,) int64, in order; `rows` itself where that is all."""
+    return rows if len(index) == len(into) else into.index_copy(0, index, rows)
+
+
+def _rows(state: State, take: Callable[[Tensor], Tensor]) -> Rows:
     times = state.times
-
-    def taken(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x[index]
-
+    t = take(times.t)
     return Rows(
-        x=state.x[index],
-        v=state.v[index],
-        r=times.r[index],
-        s=times.s[index],
-        t=times.t[index],
-        y=taken(state.y),
-        ladder_bottom=taken(times.ladder_bottom),
+        x=take(state.x),
+        v=take(state.v),
+        r=take(times.r),
+        s=t if times.s is times.t else take(times.s),
+        t=t,
+        y=None if state.y is None else take(state.y),
+        ladder_bottom=None if times.ladder_bottom is None else take(times.ladder_bottom),
         null=state.null,
-        g=taken(state.g),
-        direction=taken(state.direction),
+        g=None if state.g is None else take(state.g),
+        direction=None if state.direction is None else take(state.direction),
     )

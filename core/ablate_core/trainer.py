@@ -121,7 +121,7 @@ def train(
     target_net = online if target is None else compute.network(target, "target")
     flat_target = None if target is None else compute.flat(target)
     wholes = None if flat is None or flat_target is None else (flat_target.whole, flat.whole)
-    meter = Meter(config.train.diverged_above, device)
+    meter = Meter(config.train.diverged_above)
 
     def save() -> None:
         state = {
@@ -192,7 +192,7 @@ def train(
         if target is not None and decay is not None:
             follow(target, net, decay, wholes)
         step += 1
-        meter.add(step, mean_loss.detach(), grad_norm, loss.scalars, loss.by_time)
+        meter.add(step, mean_loss.detach(), grad_norm, loss.scalars, loss.rows)
         del loss, mean_loss  # and their graph, before the next one is made
 
         # Report, and look for divergence, where the host waits for the device anyway.

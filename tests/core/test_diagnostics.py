@@ -12,8 +12,8 @@ from torch.testing import assert_close
 
 from ablate_core.config import TrialConfig
 from ablate_core.flow_map import FlowMap
-from ablate_core.objective import TIME_BINS, Batch, Objective
-from ablate_core.progress import Meter
+from ablate_core.objective import Batch, Loss, Objective
+from ablate_core.progress import MOST_WAITING, TIME_BINS, LoggedRows, Meter
 from ablate_core.random import Draws
 from ablate_core.schedules import Schedule
 from ablate_core.targets.continuous import Continuous
@@ -32,24 +32,34 @@ def loss(objective: Any, path: str = "linear") -> Any:
     return own.loss(net, net, schedule, batch(), draws, 600, 1000), state, net, own
 
 
+def logged(result: Loss) -> dict[str, float | None]:
+    """What a report says of one step."""
+    meter, one = Meter(1e6), torch.tensor(1.0)
+    meter.add(1, one, one, result.scalars, result.rows)
+    return meter.means()
+
+
 @pytest.mark.parametrize("path", ["linear", "trig", "ve"])
 def test_the_distance_by_start_time_adds_up_to_the_whole(path: str) -> None:
     result, state, *_ = loss({"name": "sct", "weighting": "none", "tangent": "none"}, path)
-    sums, counts = result.by_time
-    assert float(counts.sum()) == 64
-    assert_close(sums.sum() / 64, result.scalars["distance"])
+    means, distance, t = logged(result), result.per_sample.detach(), state.times.t
+    assert means["distance"] == pytest.approx(float(distance.mean()))
     edges = torch.linspace(0, state.schedule.end, TIME_BINS + 1, dtype=torch.float64)
-    inside = (state.times.t >= edges[-2]).sum()
-    assert int(counts[-1]) == int(inside)
-    assert_close(sums[-1], result.per_sample.detach()[state.times.t >= edges[-2]].sum())
+    last = edges[1:].clone()
+    last[-1] = torch.inf
+    for i in range(TIME_BINS):
+        inside = (t >= edges[i]) & (t < last[i])
+        assert (f"distance_t{i}" in means) == bool(inside.any())
+        if inside.any():
+            assert means[f"distance_t{i}"] == pytest.approx(float(distance[inside].mean()))
 
 
 def test_target_variance_and_share_of_flow_matching_rows_are_those_of_the_batch() -> None:
     result, state, *_ = loss({"name": "fm"})
     assert_close(result.scalars["target_variance"], state.v.flatten(1).var(dim=0, correction=0).mean())
-    assert float(result.scalars["velocity_share"]) == 1
+    assert logged(result)["velocity_share"] == 1
     mixed, state, *_ = loss("meanflow")
-    assert float(mixed.scalars["velocity_share"]) == float((state.times.r == state.times.t).double().mean())
+    assert logged(mixed)["velocity_share"] == float((state.times.r == state.times.t).double().mean())
 
 
 def test_the_weight_of_the_tangent_is_its_norm_over_that_of_the_target() -> None:
@@ -73,15 +83,50 @@ def test_the_learned_log_variance_is_logged_with_its_range() -> None:
 
 
 def test_parts_of_time_without_rows_are_left_out_and_means_are_over_rows() -> None:
-    meter = Meter(1e6, "cpu")
-    for step, row in ((1, [[2.0, 0.0], [1.0, 0.0]]), (2, [[4.0, 0.0], [2.0, 0.0]])):
-        meter.add(step, torch.tensor(1.0), torch.tensor(1.0), {}, torch.tensor(row))
-    assert meter.means() == {"loss": 1.0, "grad_norm": 1.0, "distance_t0": 2.0}
-    other = Meter(1e6, "cpu")
+    meter, one = Meter(1e6), torch.tensor(1.0)
+    for step, distance, time in ((1, [2.0, 5.0], [0.0, 1.0]), (2, [1.0, 3.0], [0.1, 0.2])):
+        meter.add(
+            step, one, one, {}, LoggedRows(torch.tensor(distance), torch.tensor(time), torch.tensor([True, False]))
+        )
+    wanted = {"loss": 1.0, "grad_norm": 1.0, "distance": 2.75, "velocity_share": 0.5}
+    assert meter.means() == wanted | {"distance_t0": 2.0, "distance_t3": 5.0}
+    other = Meter(1e6)
     other.load_state_dict(meter.state_dict())
     assert other.means() == meter.means()
     meter.reset()
     assert meter.means() == {}
+
+
+def test_means_do_not_depend_on_when_the_numbers_were_fetched() -> None:
+    """A trial that was interrupted reports what the uninterrupted one does, to the last bit."""
+    once, often = Meter(1e6), Meter(1e6)
+    for step in range(MOST_WAITING + 3):
+        x = torch.randn(6, generator=torch.Generator().manual_seed(step))
+        rows = LoggedRows(x.square(), x.sigmoid(), x > 0)
+        for meter in (once, often):
+            meter.add(step, x[0], x[1].abs(), {"other": x[2]} if step % 3 else {}, rows)
+        if step % 7 == 0:
+            assert often.diverged() is None
+        if step == 50:
+            saved, often = often.state_dict(), Meter(1e6)
+            often.load_state_dict(saved)
+    assert once.means() == often.means()
+    assert once.means()["other"] is not None
+
+
+@pytest.mark.parametrize(
+    ("loss", "norm", "said"),
+    [(2e6, 1.0, "loss 2e+06 above"), (float("nan"), 1.0, "loss nan"), (1.0, float("inf"), "gradient norm inf")],
+)
+def test_the_first_step_that_diverged_is_named_however_late_it_is_asked(loss: float, norm: float, said: str) -> None:
+    meter, one = Meter(1e6), torch.tensor(1.0)
+    for step in range(2 * MOST_WAITING):
+        bad = step >= MOST_WAITING // 2
+        meter.add(step, torch.tensor(loss) if bad else one, torch.tensor(norm) if bad else one, {})
+    found = meter.diverged()
+    assert found is not None
+    assert found[0] == MOST_WAITING // 2
+    assert found[1].startswith(said)
 
 
 def test_a_trial_reports_them(tmp_path: Path) -> None:

@@ -46,8 +46,12 @@ def test_path_coefficients_equal_the_reference(name: str) -> None:
         assert_close(value, c[key], **CLOSE)
     sigma_data = 0.5 if name.endswith("05") else 1.0
     parameterization = Parameterization.model_validate({"name": "v_ddim", "sigma_data": sigma_data})
-    assert_close(parameterization.input_scale(t, own), c["c_in"].expand_as(t), **CLOSE)
-    assert_close(parameterization.output_scale(t, own), c["c_out"].expand_as(t), **CLOSE)
+    for scale, key in (
+        (parameterization.input_scale(t, own), "c_in"),
+        (parameterization.output_scale(t, own), "c_out"),
+    ):
+        assert (scale is None) == (sigma_data == 1)  # nothing to multiply with
+        assert_close(torch.ones_like(t) if scale is None else scale, c[key].expand_as(t), **CLOSE)
 
 
 @pytest.mark.oracle("O18")

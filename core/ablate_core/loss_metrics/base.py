@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from ablate_core.component import Component
@@ -49,4 +50,4 @@ class LossMetric(Component):
 
 def squared(prediction: Tensor, target: Tensor) -> Tensor:
     """L = sum of squared errors per row, (B, *shape) x 2 -> (B,)."""
-    return (prediction - target).square().flatten(1).sum(1)
+    return F.mse_loss(prediction, target, reduction="none").flatten(1).sum(1)

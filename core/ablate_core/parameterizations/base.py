@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ablate_core.component import Component
-from ablate_core.schedules.base import Jump, Schedule
+from ablate_core.schedules.base import Jump, Schedule, rate_of_jump
 
 
 class Parameterization(Component):
@@ -69,17 +69,21 @@ class Parameterization(Component):
         """The time a jump to r really lands at; r itself unless `fixed_landing`."""
         return r
 
+    def moves_straight(self, schedule: Schedule) -> bool:
+        """True where keep is 1 and move is r - t, which then need not be multiplied out."""
+        return False
+
     @abc.abstractmethod
     def jump(self, schedule: Schedule, t: Tensor, r: Tensor) -> Jump:
         """keep and move, each (B,), of the one-step map from t to r."""
 
     def d_jump(self, schedule: Schedule, t: Tensor, r: Tensor) -> Jump:
         """d/dt of keep and move, r fixed."""
-        return _rate(lambda time: self.jump(schedule, time, r), t)
+        return rate_of_jump(lambda time: self.jump(schedule, time, r), t)
 
     def landing_rate(self, schedule: Schedule, t: Tensor, r: Tensor) -> Jump:
         """d/dr of keep and move, t fixed."""
-        return _rate(lambda time: self.jump(schedule, t, time), r)
+        return rate_of_jump(lambda time: self.jump(schedule, t, time), r)
 
     @abc.abstractmethod
     def average(self, velocity: Tensor, x: Tensor, schedule: Schedule, t: Tensor, r: Tensor) -> Tensor:
@@ -90,6 +94,9 @@ class AverageVelocity(Parameterization):
     """V is the average velocity: X_{t,r}(x) = x + (r - t) V on any path (MeanFlow, arXiv 2505.13447, eq. 3)."""
 
     shared: ClassVar[bool] = True
+
+    def moves_straight(self, schedule: Schedule) -> bool:
+        return True
 
     def jump(self, schedule: Schedule, t: Tensor, r: Tensor) -> Jump:
         return Jump(torch.ones_like(t), r - t)
@@ -109,6 +116,9 @@ class DdimVelocity(Parameterization):
 
     shared: ClassVar[bool] = True
 
+    def moves_straight(self, schedule: Schedule) -> bool:
+        return schedule.straight
+
     def jump(self, schedule: Schedule, t: Tensor, r: Tensor) -> Jump:
         return schedule.jump(t, r)
 
@@ -116,7 +126,7 @@ class DdimVelocity(Parameterization):
         return schedule.d_jump(t, r)
 
     def average(self, velocity: Tensor, x: Tensor, schedule: Schedule, t: Tensor, r: Tensor) -> Tensor:
-        if schedule.straight:  # keep is 1 and move is r - t: nothing to divide
+        if self.moves_straight(schedule):  # nothing to divide
             return velocity
         return average_of_jump(schedule.jump(t, r), velocity, x, t, r)
 
@@ -127,8 +137,3 @@ def average_of_jump(jump: Jump, velocity: Tensor, x: Tensor, t: Tensor, r: Tenso
     gap = torch.where(r == t, torch.ones_like(t), r - t)
     keep, move = (c.reshape(same.shape) for c in ((jump.keep - 1) / gap, jump.move / gap))
     return torch.where(same, velocity, keep * x + move * velocity)
-
-
-def _rate(coefficients: object, time: Tensor) -> Jump:
-    keep, move = torch.func.jvp(lambda at: tuple(coefficients(at)), (time,), (torch.ones_like(time),))[1]  # type: ignore[operator]
-    return Jump(keep, move)

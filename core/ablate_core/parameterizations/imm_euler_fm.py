@@ -30,5 +30,5 @@ class ImmEulerFm(AverageVelocity):
         point = schedule.at(t)
         return 1 / (self.sigma_data * torch.sqrt(point.alpha**2 + point.sigma**2))
 
-    def output_scale(self, t: Tensor, schedule: Schedule, g: Tensor | None = None) -> Tensor:
-        return torch.full_like(t, self.sigma_data)
+    def output_scale(self, t: Tensor, schedule: Schedule, g: Tensor | None = None) -> Tensor | None:
+        return None if self.sigma_data == 1 else torch.full_like(t, self.sigma_data)

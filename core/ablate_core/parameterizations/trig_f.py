@@ -30,8 +30,8 @@ class TrigF(DdimVelocity):
     def claimed_data_std(self) -> float | None:
         return self.sigma_data
 
-    def input_scale(self, t: Tensor, schedule: Schedule) -> Tensor:
-        return torch.full_like(t, 1 / self.sigma_data)
+    def input_scale(self, t: Tensor, schedule: Schedule) -> Tensor | None:
+        return None if self.sigma_data == 1 else torch.full_like(t, 1 / self.sigma_data)
 
     def output_scale(self, t: Tensor, schedule: Schedule, g: Tensor | None = None) -> Tensor:
         return self.sigma_data * schedule.at(t).wronskian  # dth/dt, since alpha^2 + sigma^2 = 1

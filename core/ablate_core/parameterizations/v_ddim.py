@@ -37,11 +37,11 @@ class VDdim(DdimVelocity):
     def claimed_data_std(self) -> float | None:
         return self.sigma_data
 
-    def input_scale(self, t: Tensor, schedule: Schedule) -> Tensor:
+    def input_scale(self, t: Tensor, schedule: Schedule) -> Tensor | None:
         if self.scale_input == "constant":
-            return torch.full_like(t, 1 / self.sigma_data)
+            return None if self.sigma_data == 1 else torch.full_like(t, 1 / self.sigma_data)
         point = schedule.at(t)
         return 1 / (self.sigma_data * torch.sqrt(point.alpha**2 + point.sigma**2))
 
-    def output_scale(self, t: Tensor, schedule: Schedule, g: Tensor | None = None) -> Tensor:
-        return torch.full_like(t, self.sigma_data)
+    def output_scale(self, t: Tensor, schedule: Schedule, g: Tensor | None = None) -> Tensor | None:
+        return None if self.sigma_data == 1 else torch.full_like(t, self.sigma_data)

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ablate_core.component import Component
-from ablate_core.schedules.base import expand
+from ablate_core.schedules.base import Schedule, expand
 
 
 @dataclass(frozen=True)
@@ -19,18 +19,25 @@ class Slope:
     Attributes:
         raw: F^-, (R, *shape), V = c_skip x + c_out F; where velocities are compared, V^- (then c_skip is 0, c_out 1).
         output_scale: c_out, (R,), or None where it is 1.
-        d_move: move', (R,).
+        d_move: move', (R,), or one number for all rows.
         straight: keep v + move' c_skip x, (R, *shape).
         curved: keep' x_t + move dV/dt, (R, *shape): what the warm-up multiplies.
-        alpha: alpha(t) of the path, (R,).
+        schedule: the flow path.
+        t: times, (R,).
     """
 
     raw: Tensor
     output_scale: Tensor | None
-    d_move: Tensor
+    d_move: Tensor | float
     straight: Tensor
     curved: Tensor
-    alpha: Tensor
+    schedule: Schedule
+    t: Tensor
+
+    @property
+    def alpha(self) -> Tensor:
+        """alpha(t) of the path, (R,)."""
+        return self.schedule.at(self.t).alpha
 
 
 class Tangent(Component):
@@ -72,4 +79,6 @@ def unnormalized(slope: Slope, warmup: float, weight: Tensor | None = None) -> T
         rest = expand(weight, rest) * rest
     if slope.output_scale is not None:
         rest = rest / expand(slope.output_scale, rest)
+    if isinstance(coefficient, float):
+        return coefficient * slope.raw + rest if coefficient else rest
     return expand(coefficient, rest) * slope.raw + rest

@@ -76,7 +76,7 @@ class Shaped(Tangent):
         g = target - slope.raw
         if self.normalize == "clip":
             return slope.raw + g.clamp(-1, 1)
-        length = g.flatten(1).norm(dim=1)
+        length = torch.linalg.vector_norm(g.flatten(1), dim=1)
         if self.normalize == "rms":
             length = length / g[0].numel() ** 0.5
         return slope.raw + g / expand(length + self.c, g)

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ablate_core.flow_map import FlowMap
-from ablate_core.state import Rows, State, rows_at
+from ablate_core.state import Rows, State, put_rows, rows_at
 from ablate_core.targets.base import Limit, Regression, raw_outputs, same_outputs, velocity_aim
 from ablate_core.targets.continuous import BACKEND, Continuous, JvpBackend, beside_tangent
 from ablate_core.targets.discrete import Discrete
@@ -52,10 +52,11 @@ class Annealed(Limit):
         times, x = state.times, state.x
         apart, near = (where & ~times.fm for where in (times.s < times.t, times.s >= times.t))
         index = torch.nonzero(near).squeeze(1)
-        rows, head, found = rows_at(state, index), None, None
+        head, found = None, None
         if len(index) and self.shares_prediction and same_outputs(online, target):
-            raw, found = beside_tangent(online, state, ~near, index, rows)
+            raw, found, rows = beside_tangent(online, state, ~near, index)
         else:
+            rows = rows_at(state, index)
             raw, head = raw_outputs(online, state, times.r, times.t)
         velocity = online.scaled(raw, x, times.t, state.g)
         prediction = online.average(velocity, x, times.r, times.t)
@@ -63,12 +64,12 @@ class Annealed(Limit):
         if len(index):
             with torch.no_grad():
                 aim = self._limit(slots, target, rows, step, found)
-            regressand = regressand.index_copy(0, index, aim)
+            regressand = put_rows(regressand, index, aim)
         index = torch.nonzero(apart).squeeze(1)
         if len(index):
             with torch.no_grad():
                 aim = self._two_steps(slots, target, rows_at(state, index), step)
-            regressand = regressand.index_copy(0, index, aim)
+            regressand = put_rows(regressand, index, aim)
         return Regression(prediction, regressand, head)
 
     def _two_steps(self, slots: Objective, target: FlowMap, rows: Rows, step: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ablate_core.flow_map import FlowMap
 from ablate_core.schedules.base import expand
-from ablate_core.state import Rows, State, jump_rows
+from ablate_core.state import Rows, State, all_rows, jump_index, put_rows, rows_at
 from ablate_core.tangents.base import Slope
 from ablate_core.targets.base import Limit, Regression, raw_outputs, same_outputs, velocity_aim
 
@@ -54,11 +54,12 @@ class Continuous(Limit):
 
     def regress(self, slots: Objective, online: FlowMap, target: FlowMap, state: State, step: int) -> Regression:
         times = state.times
-        index, rows = jump_rows(state)
+        index = jump_index(state)
         head, found = None, None
         if len(index) and self.shares_prediction and same_outputs(online, target):
-            raw, found = beside_tangent(online, state, times.fm, index, rows)
+            raw, found, rows = beside_tangent(online, state, times.fm, index)
         else:
+            rows = rows_at(state, index)
             raw, head = raw_outputs(online, state, times.r, times.t)
         prediction = online.compared(raw, state.x, times.t, state.g)
         regressand = online.comparable(velocity_aim(online, raw, state), state.x, times.t, state.g)
@@ -67,28 +68,34 @@ class Continuous(Limit):
             with torch.no_grad():
                 slope = self.slope(target, rows, found)
                 aim = slots.tangent.target(slope, step)
-                scalars["jvp_ratio"] = slope.curved.norm() / aim.norm()
-            regressand = regressand.index_copy(0, index, aim)
+                scalars["jvp_ratio"] = torch.linalg.vector_norm(slope.curved) / torch.linalg.vector_norm(aim)
+            regressand = put_rows(regressand, index, aim)
         return Regression(prediction, regressand, head, scalars)
 
     def slope(self, target: FlowMap, rows: Rows, found: tuple[Tensor, Tensor] | None = None) -> Slope:
         """The parts of dX/dt of `rows`; `found`: V and dV/dt, where they are known. Call it without gradients."""
         own, schedule = target.parameterization, target.schedule
         velocity, d_velocity = self.derivative(target, rows) if found is None else found
-        jump, d_jump = own.jump(schedule, rows.t, rows.r), own.d_jump(schedule, rows.t, rows.r)
-        straight = expand(jump.keep, rows.v) * rows.v
+        d_move: Tensor | float
+        if own.moves_straight(schedule):
+            d_move, straight, curved = -1.0, rows.v, expand(rows.r - rows.t, rows.x) * d_velocity
+        else:
+            jump, d_jump = own.jump(schedule, rows.t, rows.r), own.d_jump(schedule, rows.t, rows.r)
+            d_move, straight = d_jump.move, expand(jump.keep, rows.v) * rows.v
+            curved = expand(d_jump.keep, rows.x) * rows.x + expand(jump.move, rows.x) * d_velocity
         scale = None
         if own.compares == "raw":
             scale, skip = own.output_scale(rows.t, schedule, rows.g), own.skip_scale(rows.t, schedule)
             if skip is not None:
-                straight = straight + expand(d_jump.move * skip, rows.x) * rows.x
+                straight = straight + expand(d_move * skip, rows.x) * rows.x
         return Slope(
             raw=target.comparable(velocity, rows.x, rows.t, rows.g),
             output_scale=scale,
-            d_move=d_jump.move,
+            d_move=d_move,
             straight=straight,
-            curved=expand(d_jump.keep, rows.x) * rows.x + expand(jump.move, rows.x) * d_velocity,
-            alpha=schedule.at(rows.t).alpha,
+            curved=curved,
+            schedule=schedule,
+            t=rows.t,
         )
 
     def derivative(self, target: FlowMap, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -109,23 +116,19 @@ class Continuous(Limit):
 
 
 def beside_tangent(
-    online: FlowMap, state: State, others: Tensor, index: Tensor, rows: Rows
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """F of a batch with a graph, and V and dV/dt of its `rows`, those at `index`, without one: from one pass.
+    online: FlowMap, state: State, others: Tensor, index: Tensor
+) -> tuple[Tensor, tuple[Tensor, Tensor], Rows]:
+    """F of a batch with a graph, V and dV/dt of the rows at `index` without one, from one pass, and those rows.
 
-    The network gets `rows` last, so that its tangents meet their values in slices; `others` is True on the rest, (B,).
+    The network gets these rows last, so that their tangents meet their values in slices; `others` is True on the rest,
+    (B,).
     """
-    x, r, t, y, g = state.x, state.times.r, state.times.t, state.y, state.g
-    if len(index) == len(x):
-        return online.raw_beside_tangent(x, r, t, y, rows.along, g)
-    first = torch.nonzero(others).squeeze(1)
-    order = torch.cat([first, index])
-
-    def sorted_rows(of_all: Tensor, of_rows: Tensor) -> Tensor:
-        return torch.cat([of_all[first], of_rows])
-
-    y = None if y is None or rows.y is None else sorted_rows(y, rows.y)
-    g = None if g is None or rows.g is None else sorted_rows(g, rows.g)
-    x, r, t = sorted_rows(x, rows.x), sorted_rows(r, rows.r), sorted_rows(t, rows.t)
-    raw, found = online.raw_beside_tangent(x, r, t, y, rows.along, g)
-    return raw.index_select(0, order.argsort()), found
+    if len(index) == len(others):
+        rows = all_rows(state)
+        raw, found = online.raw_beside_tangent(rows.x, rows.r, rows.t, rows.y, rows.along, rows.g)
+        return raw, found, rows
+    order = torch.cat([torch.nonzero(others).squeeze(1), index])
+    ordered = rows_at(state, order)
+    rows = ordered.last(len(index))
+    raw, found = online.raw_beside_tangent(ordered.x, ordered.r, ordered.t, ordered.y, rows.along, ordered.g)
+    return raw.index_select(0, order.argsort()), found, rows

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ablate_core.flow_map import FlowMap
 from ablate_core.schedules.base import expand
-from ablate_core.state import Rows, State, jump_rows
+from ablate_core.state import Rows, State, jump_rows, put_rows
 from ablate_core.targets.base import Limit, Regression, raw_outputs, velocity_aim
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Discrete(Limit):
         if len(index):
             with torch.no_grad():
                 aim = self.two_step_target(slots, slots.guidance.wrap(target, rows), rows)
-            regressand = regressand.index_copy(0, index, aim)
+            regressand = put_rows(regressand, index, aim)
         return Regression(prediction, regressand, head)
 
     def two_step_target(self, slots: Objective, target: FlowMap, rows: Rows) -> Tensor:

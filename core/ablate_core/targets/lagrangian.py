@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ablate_core.flow_map import FlowMap
 from ablate_core.schedules.base import expand
-from ablate_core.state import Rows, State, jump_rows
+from ablate_core.state import Rows, State, jump_rows, put_rows
 from ablate_core.targets.base import Limit, Regression
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ class Lagrangian(Limit):
         if len(velocity):
             x, t, y, g = state.x[velocity], times.t[velocity], _at(state.y, velocity), _at(state.g, velocity)
             output = online.compared(online.raw(x, t, t, y, g), x, t, g)
-            prediction = prediction.index_copy(0, velocity, output)
-            aim = aim.index_copy(0, velocity, online.comparable(state.v[velocity], x, t, g))
+            prediction = put_rows(prediction, velocity, output)
+            aim = put_rows(aim, velocity, online.comparable(state.v[velocity], x, t, g))
         index, rows = jump_rows(state)
         if len(index):
             landed, rate = self.landing(online, rows)
@@ -50,8 +50,8 @@ class Lagrangian(Limit):
                 scale = online.parameterization.output_scale(rows.t, online.schedule, rows.g)
             if scale is not None:
                 rate, there = rate / expand(scale, rate), there / expand(scale, there)
-            prediction = prediction.index_copy(0, index, rate)
-            aim = aim.index_copy(0, index, there)
+            prediction = put_rows(prediction, index, rate)
+            aim = put_rows(aim, index, there)
         return Regression(prediction, aim)
 
     def landing(self, online: FlowMap, rows: Rows) -> tuple[Tensor, Tensor]:

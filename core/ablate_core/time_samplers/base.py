@@ -37,7 +37,8 @@ class TimeSample:
     velocity_t: Tensor | None = None
 
     def __post_init__(self) -> None:
-        assert self.r.shape == self.s.shape == self.t.shape == self.fm.shape == (len(self.t),)
+        assert self.r.shape == self.s.shape == self.t.shape == self.fm.shape
+        assert self.t.ndim == 1
 
     def up_to(self, end: float) -> TimeSample:
         """The same times, none beyond `end`; for paths that are singular at t = 1."""
@@ -130,7 +131,7 @@ class TimeSampler(Component):
 def logit_normal(z: Tensor, mu: float, sd: float) -> Tensor:
     """LN(mu, sd) = sigmoid(mu + sd z) from standard normal `z`; at least float32, since bf16 saturates at |z| > 6."""
     assert z.dtype in (torch.float32, torch.float64)
-    return torch.sigmoid(mu + sd * z)
+    return (sd * z).add_(mu).sigmoid_()
 
 
 def meet(r: Tensor, t: Tensor, equal: Tensor) -> TimeSample:

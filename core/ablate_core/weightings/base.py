@@ -39,7 +39,8 @@ class Weighting(Component):
 def log_variance_range(lv: Tensor) -> dict[str, Tensor]:
     """Mean, smallest and largest learned log-variance (B,) of a batch, for the log."""
     lv = lv.detach()
-    return {"log_variance": lv.mean(), "log_variance_min": lv.amin(), "log_variance_max": lv.amax()}
+    smallest, largest = lv.aminmax()
+    return {"log_variance": lv.mean(), "log_variance_min": smallest, "log_variance_max": largest}
 
 
 def noise_level(state: State) -> Tensor:
