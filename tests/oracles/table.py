@@ -4,7 +4,8 @@ Markers say it: ``oracle("O4")``, ``proves("limit:lagrangian")`` for a closed fo
 ``contract("limit:lagrangian")`` for a test that runs a component without knowing the right answer. A name in braces is
 a parameter of the test: ``proves("schedule:{path}")``. ``row:meanflow`` stands for every choice of a row: all of it in
 a contract, what enters the loss in a proof. A test named ``test_d8_...`` or ``test_n4_...`` is that of the defect.
-Test modules are collected in a process of their own, so that the answer is the same in any selection of tests.
+Test modules are collected in a process of their own, so that the answer is the same in any selection of tests; where
+all tests are selected, `conftest.py` reads it from them.
 """
 
 from __future__ import annotations
@@ -110,6 +111,10 @@ class Collected:
     defects: dict[str, list[str]] = field(default_factory=dict)
 
 
+whole_run: Collected | None = None
+"""What this process has collected, where that is all tests."""
+
+
 # --- inside the process that collects ---
 
 
@@ -184,7 +189,9 @@ def _name(value: Any) -> str:
 
 
 def collect() -> Collected:
-    """What all tests say, from a process that collects them and runs none."""
+    """What all tests say, from a process that collects them and runs none, unless this one has collected them."""
+    if whole_run is not None:
+        return whole_run
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "found.json"
         command = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-p", "table", "-p", "no:cacheprovider"]
