@@ -41,7 +41,7 @@ def test_a_room_never_imports_what_belongs_to_another(package: str, never: set[s
     assert loaded(PROBE.format(package=package)) & never == set()
 
 
-def test_training_on_a_cpu_imports_neither_a_compiler_nor_a_kernel(tmp_path: Path) -> None:
+def test_training_and_scoring_digits_import_neither_a_compiler_nor_a_kernel_nor_another_metric(tmp_path: Path) -> None:
     """torch's compiler takes a CPU second to import, with sympy and triton; torch imports it in every optimiser."""
     config = {
         "schedule": "linear",
@@ -64,8 +64,11 @@ with torch.no_grad():
     attention(q, q, q, fused=True)
 print(*sys.modules)
 """
-    compilers = {"torch._dynamo", "torch._inductor", "triton"}
-    assert loaded(code) & {*compilers, "ablate_core.attention_kernel"} == set()
+    compilers, metrics = (
+        {"torch._dynamo", "torch._inductor", "triton"},
+        {"torchvision", "cleanfid", "sklearn", "pandas"},
+    )
+    assert loaded(code) & {*compilers, *metrics, "ablate_core.attention_kernel"} == set()
 
 
 def test_help_loads_nothing_heavy() -> None:
