@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= runs
 export OMP_NUM_THREADS ?= 1
+unexport PYTHONDONTWRITEBYTECODE  # images set it, and each of a run's processes would compile all sources anew
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all check bench gpu-check lock clean
