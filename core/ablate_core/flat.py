@@ -39,6 +39,8 @@ def in_place_gradients() -> bool:
     """Whether an `autograd.Function` may add a weight's gradient to its ``grad`` itself and return None for it.
 
     To be asked in ``backward``, not in ``forward``: the same graph may be differentiated by ``torch.autograd.grad``.
+    What is not written by operations of torch is to be told by ``torch.autograd.graph.increment_version``: a parameter
+    whose gradient was never changed counts as one without (`Flat.unmet`).
     """
     return getattr(_thread, "writes", False)
 
@@ -123,7 +125,8 @@ class Flat:
         before, self._versions = self._versions, list(map(attrgetter("_version"), self._held))
         if not any(map(eq, before, self._versions)):
             return []
-        return [p for p, a, b in zip(self._parameters, before, self._versions, strict=True) if a == b]
+        parts = zip(self._parameters, self._held, before, self._versions, strict=True)
+        return [p for p, own, a, b in parts if a == b and not own.any()]
 
     def empty_gradients(self) -> None:
         """Let the gradients that are held be zero."""

@@ -107,8 +107,11 @@ def _forward(
 
 def _written(weight: Tensor | None) -> Tensor | None:
     """Where the gradient of a weight is added: its ``grad`` while that is allowed, else a tensor of zeros."""
-    if weight is None or (in_place_gradients() and weight.grad is not None):
-        return None if weight is None else weight.grad
+    if weight is not None and in_place_gradients() and weight.grad is not None:
+        torch.autograd.graph.increment_version(weight.grad)  # torch does not see what C writes
+        return weight.grad
+    if weight is None:
+        return None
     return torch.zeros_like(weight)
 
 
