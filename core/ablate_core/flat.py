@@ -116,7 +116,7 @@ class Flat:
 
     @torch.no_grad()
     def unmet(self) -> list[nn.Parameter]:
-        """The parameters that no backward pass has added to since the last call."""
+        """The parameters that no backward pass has added to since the last call, and whose gradient is zero."""
         grads = list(map(attrgetter("grad"), self._parameters))
         if not all(map(is_, grads, self._held)):  # somebody has put others in their place
             for p, grad, own in zip(self._parameters, grads, self._held, strict=True):

@@ -129,8 +129,8 @@ def test_gradients_add_up_and_begin_anew() -> None:
         wanted = [p.grad for p in other.parameters()]
         assert_close([p.grad for p in net.parameters()], wanted)
         assert_close(list(flat.named(flat.whole.grad).values()), wanted)
+        flat.empty_gradients()
         assert flat.unmet() == [*net.parameters()], "since the last call"
-        flat.whole.grad.zero_()
         other.zero_grad()
     net.zero_grad()  # sets them to None
     ALONE.backward(net.loss(1), flat)
@@ -180,6 +180,14 @@ def test_backward_functions_may_write_gradients_only_while_a_flat_network_is_dif
     assert seen == [False, True, False]
 
 
+def test_a_gradient_that_torch_has_not_seen_is_met_where_it_is_not_zero_or_was_told() -> None:
+    net = Branches()
+    flat = ALONE.flat(net)
+    net.first.grad.numpy()[0] = 1.0
+    torch.autograd.graph.increment_version(net.second.grad)
+    assert flat.unmet() == [net.scale]
+
+
 def test_the_norm_of_a_large_gradient_is_right() -> None:
     """Summed in one row, float32 is off by a thousandth at this size; in blocks by rounding."""
     whole = nn.Parameter(torch.empty(8192 * BLOCK))
@@ -206,8 +214,14 @@ def config(**changes: Any) -> TrialConfig:
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_a_trial_continues_from_the_checkpoint_of_either_update(first: bool, tmp_path: Path) -> None:
-    """A checkpoint does not tell how the weights were updated: keys, shapes and order are the same."""
+def test_a_trial_continues_from_the_checkpoint_of_either_update(
+    first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint does not tell how the weights were updated: keys, shapes and order are the same.
+
+    All of a SiT's weights get a gradient at every step, be it zero as that of closed gates at first.
+    """
+    monkeypatch.setattr(Flat, "release_gradients", lambda self, unmet: pytest.fail("a weight got no gradient"))
     trial, halfway = config(optimizer="adamw", weight_decay=0.1), iter([False] * 5 + [True])
     train(trial, tmp_path, should_stop=lambda: next(halfway), compute=ALONE if first else OneByOne())
     train(trial, tmp_path, compute=OneByOne() if first else ALONE)
