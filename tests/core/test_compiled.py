@@ -99,8 +99,13 @@ def fails(out: Any) -> Any:
 
 
 @pytest.mark.timeout(1800)  # a C++ compiler on a loaded machine
-def test_compiled_code_gives_the_network_and_comes_back_from_the_archive() -> None:
-    """The one true compilation of the fast tests: values, gradients, any number of rows, and a second process' view."""
+def test_compiled_code_gives_the_network_and_comes_back_from_the_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one true compilation of the fast tests: values, gradients, any number of rows, and a second process' view.
+
+    Of scalar code: to find out which vector instructions the compiler has, and to use them, takes three times as long;
+    the slow tests do.
+    """
+    monkeypatch.setattr("torch._inductor.config.cpp.vec_isa_ok", False)
     net = Tiny()
     compute = CompiledCompute({"name": "tiny"})
     compiled = compute.network(net, "net")
