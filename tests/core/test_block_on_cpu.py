@@ -184,7 +184,23 @@ def test_without_a_graph_it_is_the_same_and_keeps_none() -> None:
 
 
 @needs_compiler
-def test_a_stack_of_networks_equals_each_alone() -> None:
+def test_weights_may_move_between_the_two_passes() -> None:
+    net = network()
+    loss = net(**inputs()).square().sum()
+    theirs = torch.autograd.grad(loss, list(net.parameters()), retain_graph=True, allow_unused=True)
+    blocks: Any = net.blocks
+    before = [p.data for p in blocks.parameters()]
+    Stack([Flat(net), Flat(network(seed=1))])
+    for old in before:
+        old.fill_(torch.nan)
+    ours = torch.autograd.grad(loss, list(net.parameters()), allow_unused=True)
+    assert all(a is None or torch.equal(a, b) for a, b in zip(ours, theirs, strict=True) if b is not None)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("calls")
+@pytest.mark.parametrize("places", [[0, 1, 2], [0, 2]], ids=str)
+def test_a_stack_of_networks_equals_each_alone(places: list[int]) -> None:
     nets = [network(seed=seed) for seed in range(3)]
     alone = []
     for net in nets:
@@ -194,15 +210,48 @@ def test_a_stack_of_networks_equals_each_alone() -> None:
         net.zero_grad()
     flats = [Flat(net) for net in nets]
     stack = Stack(flats)
-    joint = {name: torch.cat([x] * 3) for name, x in inputs().items()}
-    out = stack.module(range(3))(**joint)
+    joint = {name: torch.cat([x] * len(places)) for name, x in inputs().items()}
+    out = stack.module(places)(**joint)
     assert _node(out) is not None
     out.square().sum().backward()
-    stack.hand_out_gradients(set(flats))
-    for flat, value, (theirs, *grads) in zip(flats, out.detach().chunk(3), alone, strict=True):
-        assert flat.whole.grad is not None
-        own = [g for g in flat.named(flat.whole.grad).values() if g.any()]
+    stack.hand_out_gradients({flats[place] for place in places})
+    for place, value in zip(places, out.detach().chunk(len(places)), strict=True):
+        (theirs, *grads), gradient = alone[place], flats[place].whole.grad
+        assert gradient is not None
+        own = [g for g in flats[place].named(gradient).values() if g.any()]
         assert error([value, *own], [theirs, *grads]) < 1e-12
+
+
+@needs_compiler
+@pytest.mark.usefixtures("calls")
+@pytest.mark.parametrize("counts", [[3, 0, 2], [2, 2, 2]], ids=str)
+def test_a_stack_carries_tangents_of_as_many_rows_as_each_wants(counts: list[int]) -> None:
+    nets, given = [network(seed=seed) for seed in range(3)], inputs()
+    rows = len(given["x"])
+    index = torch.cat([torch.arange(rows - count, rows) + i * rows for i, count in enumerate(counts)])
+    torch.manual_seed(4)
+    dx, dt = randn(len(index), 2, 8, 8), randn(len(index))
+    theirs = [
+        net.forward_beside_tangent(**given, dx=a, dt=b)[1]
+        for net, a, b in zip(nets, dx.split(counts), dt.split(counts), strict=True)
+        if len(a)
+    ]
+    stack = Stack([Flat(net) for net in nets])
+    joint = {name: torch.cat([x] * 3) for name, x in given.items()}
+    _, ours = stack.module(range(3), tangents=counts).forward_beside_tangent(**joint, dx=dx, dt=dt, index=index)
+    assert error([ours], [torch.cat(theirs)]) < 1e-12
+
+
+@needs_compiler
+@pytest.mark.usefixtures("calls")
+def test_a_stack_takes_as_many_rows_as_each_has() -> None:
+    nets, given, counts = [network(seed=seed) for seed in range(3)], inputs(), [4, 7]
+    with torch.no_grad():
+        parts = [{name: x[:count] for name, x in given.items()} for count in counts]
+        theirs = torch.cat([nets[place](**part) for place, part in zip([0, 2], parts, strict=True)])
+        stack = Stack([Flat(net) for net in nets])
+        joint = {name: torch.cat([part[name] for part in parts]) for name in given}
+        assert error([stack.module([0, 2], counts)(**joint)], [theirs]) < 1e-12
 
 
 @needs_compiler

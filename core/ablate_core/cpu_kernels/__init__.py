@@ -42,7 +42,8 @@ SIGNATURES = {
     "add_tangent": "pppNppppNNN", "add_back": "pppNpppNNN", "begin_back": "pppppNpppNNN", "gelu": "pppN",
     "gelu_back": "pppNNN",
     "attention": "pppNNNN", "attention_tangent": "pppppNNNN", "attention_back": "ppppNNNN",
-    "block_forward": "pppppppppp" "NNNNNN", "block_back": "pppppppp" "NNNNN",
+    "blocks_forward": "pppppppNpppppppNNNN",
+    "blocks_back": "ppppppNpppppppNNNN",
     "split_heads": "ppNNNNN", "join_heads": "ppNNNNN", "softmax": "pdNN", "softmax_slope": "ppdNN",
 }  # fmt: skip
 """What a function takes: p a pointer, N a whole number, d a number."""
@@ -75,7 +76,7 @@ def kernels(dtype: torch.dtype) -> ctypes.CDLL | None:
 
 @functools.cache
 def whole_blocks(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """`kernels` where `block_forward` and `block_back` may be called: with the products of torch's own library."""
+    """`kernels` where `blocks_forward` and `blocks_back` may be called: with the products of torch's own library."""
     library = kernels(dtype)
     torch_cpu = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     try:

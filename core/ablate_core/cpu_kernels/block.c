@@ -360,12 +360,14 @@ static void linear(const real *x, const real *const *layer, real *restrict y, lo
     multiply('N', x, 'T', layer[0], y, rows, out, in, bias ? 1 : 0);
 }
 
-/* Adds to the gradients of weight and bias; `sums` are those of slope over `parts` equal parts of its rows, or NULL. */
+/* Gradients of weight and bias, added to what is there where `keep`; `sums` are those of slope over `parts` equal parts
+ * of its rows, or NULL. */
 static void linear_back(const real *slope, const real *x, const real *const *layer, real *const *of_layer,
-                        const real *sums, long parts, real *of_x, long rows, long in, long out) {
-    multiply('T', slope, 'N', x, of_layer[0], out, in, rows, 1);
+                        const int *keep, const real *sums, long parts, real *of_x, long rows, long in, long out) {
+    multiply('T', slope, 'N', x, of_layer[0], out, in, rows, keep[0]);
     real *restrict total = of_layer[1];
     if (total && !sums) sums = slope, parts = rows;
+    if (total && !keep[1]) memset(total, 0, out * sizeof(real));
     if (total)
         for (long r = 0; r < parts; r++)
             for (long o = 0; o < out; o++) total[o] += sums[r * out + o];
@@ -392,8 +394,8 @@ long kept_by_forward(long B, long T, long W, long H, long F) { return layout(B, 
 long used_by_tangent(long K, long T, long W, long F) { return K * 6 * W + K * T * (7 * W + F); }
 long used_by_back(long B, long T, long W, long F) { return B * (7 * W + F) + B * T * (6 * W + F); }
 
-/* h (B, T, W), c (B, W) -> out, and `kept` for the gradient. With K > 0 tangents dh, dc of `samples` -> d_out, by `scratch`. */
-void block_forward(const real *h, const real *c, const real *const *w, real *kept, real *out, const real *dh,
+/* h (B, T, W), c (B, W) -> out, and `kept` for the gradient. With K > 0 tangents dh, dc of `samples` -> d_out. */
+static void forward_of_one(const real *h, const real *c, const real *const *w, real *kept, real *out, const real *dh,
                    const real *dc, const int64_t *samples, real *scratch, real *d_out, long K, long B, long T, long W,
                    long H, long F) {
     places p = layout(B, T, W, H, F);
@@ -436,9 +438,10 @@ void block_forward(const real *h, const real *c, const real *const *w, real *kep
 #undef TANGENT
 }
 
-/* From the gradient of out that of h and c; those of the weights are added to `of_w`. */
-void block_back(const real *slope, const real *c, const real *const *w, const real *kept, real *const *of_w,
-                real *scratch, real *of_h, real *of_c, long B, long T, long W, long H, long F) {
+/* From the gradient of out those of h, c and the weights. */
+static void back_of_one(const real *slope, const real *c, const real *const *w, const real *kept, real *const *of_w,
+                        const int *keep, real *scratch, real *of_h, real *of_c, long B, long T, long W, long H,
+                        long F) {
     places p = layout(B, T, W, H, F);
     const real *f = kept + p.factors;
     long R = B * T, stride = 6 * W;
@@ -447,16 +450,52 @@ void block_back(const real *slope, const real *c, const real *const *w, const re
     real *of_qkv = of_between + R * W, *of_hidden = of_qkv + 3 * R * W;
 
     add_back(slope, f + 5 * W, kept + p.out_m, stride, inner, sums, of_f + 5 * W, B, T, W);
-    linear_back(inner, kept + p.hidden, w + 8, of_w + 8, sums, B, of_hidden, R, F, W);
+    linear_back(inner, kept + p.hidden, w + 8, of_w + 8, keep + 8, sums, B, of_hidden, R, F, W);
     gelu_back(of_hidden, kept + p.derivative, wide_sums, B, T, F);
-    linear_back(of_hidden, kept + p.modulated_m, w + 6, of_w + 6, wide_sums, B, narrow, R, W, F);
+    linear_back(of_hidden, kept + p.modulated_m, w + 6, of_w + 6, keep + 6, wide_sums, B, narrow, R, W, F);
     begin_back(slope, narrow, kept + p.normal_m, kept + p.rstd_m, f + 4 * W, stride, of_between, of_f + 3 * W,
                of_f + 4 * W, B, T, W);
 
     add_back(of_between, f + 2 * W, kept + p.out_a, stride, inner, sums, of_f + 2 * W, B, T, W);
-    linear_back(inner, kept + p.attended, w + 4, of_w + 4, sums, B, narrow, R, W, W);
+    linear_back(inner, kept + p.attended, w + 4, of_w + 4, keep + 4, sums, B, narrow, R, W, W);
     attention_back(kept + p.qkv, kept + p.weights, narrow, of_qkv, B, T, H, W / H);
-    linear_back(of_qkv, kept + p.modulated_a, w + 2, of_w + 2, 0, 0, narrow, R, W, 3 * W);
+    linear_back(of_qkv, kept + p.modulated_a, w + 2, of_w + 2, keep + 2, 0, 0, narrow, R, W, 3 * W);
     begin_back(of_between, narrow, kept + p.normal_a, kept + p.rstd_a, f + W, stride, of_h, of_f, of_f + W, B, T, W);
-    linear_back(of_f, c, w, of_w, 0, 0, of_c, B, W, 6 * W);
+    linear_back(of_f, c, w, of_w, keep, 0, 0, of_c, B, W, 6 * W);
+}
+
+#define WEIGHTS 10
+
+/* N networks one after another, network n with weights `places[n]` strides behind those given, batches[n] samples and
+ * counts[n] tangents; samples are counted over all. What one computes stays in the cache for its next product. */
+void blocks_forward(const real *h, const real *c, real *const *w, const long *strides, const long *places,
+                    const long *batches, const long *counts, long N, real *kept, real *out, const real *dh,
+                    const real *dc, const int64_t *samples, real *scratch, real *d_out, long T, long W, long H, long F) {
+    long first = 0;
+    for (long n = 0; n < N; n++) {
+        long B = batches[n], K = counts ? counts[n] : 0;
+        const real *own[WEIGHTS];
+        for (int i = 0; i < WEIGHTS; i++) own[i] = w[i] ? w[i] + places[n] * strides[i] : 0;
+        int64_t local[K + 1];
+        for (long k = 0; k < K; k++) local[k] = samples[k] - first;
+        forward_of_one(h, c, own, kept, out, dh, dc, local, scratch, d_out, K, B, T, W, H, F);
+        h += B * T * W, c += B * W, out += B * T * W, kept += layout(B, T, W, H, F).end, first += B;
+        if (K) dh += K * T * W, dc += K * W, d_out += K * T * W, samples += K;
+    }
+}
+
+void blocks_back(const real *slope, const real *c, real *const *w, const long *strides, const long *places,
+                 const long *batches, long N, const real *kept, real *const *of_w, const long *of_strides,
+                 const int *keep, real *scratch, real *of_h, real *of_c, long T, long W, long H, long F) {
+    for (long n = 0; n < N; n++) {
+        long B = batches[n];
+        const real *own[WEIGHTS];
+        real *of_own[WEIGHTS];
+        for (int i = 0; i < WEIGHTS; i++) {
+            own[i] = w[i] ? w[i] + places[n] * strides[i] : 0;
+            of_own[i] = of_w[i] ? of_w[i] + places[n] * of_strides[i] : 0;
+        }
+        back_of_one(slope, c, own, kept, of_own, keep, scratch, of_h, of_c, B, T, W, H, F);
+        slope += B * T * W, c += B * W, of_h += B * T * W, of_c += B * W, kept += layout(B, T, W, H, F).end;
+    }
 }

@@ -47,6 +47,12 @@ class Rows:
     def places(self) -> Sequence[int]:
         return range(self.number) if self.members is None else self.members
 
+    def divided(self, rows: int, tangents: int) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+        """Of `rows` samples and `tangents`: place, samples, and tangents of each network that is called."""
+        number = self.number
+        counts = [rows // number] * number if self.counts is None else self.counts
+        return self.places, counts, [tangents // number] * number if self.tangents is None else self.tangents
+
     def counts_in(self, x: Tensor) -> Sequence[int] | None:
         """How many rows of `x` are of each network where that differs: values and tangents differ in their sum."""
         return self.tangents if len(x) == self._with_tangent else self.counts
@@ -130,6 +136,10 @@ class Stacked:
 
     def __mul__(self, other: Any) -> Any:
         return torch.mul(self, other)  # type: ignore[arg-type]
+
+    def weight(self) -> StackedWeight:
+        """As it is now, as `architectures.block_at_once` wants it."""
+        return StackedWeight(self.whole, self.slot)
 
     def products(self, bias: Stacked | None) -> StackedProducts:
         """Those of the layers with these weights, as `architectures.products` wants them."""
@@ -235,6 +245,20 @@ def _write_gradients(
         else:
             torch.sum(summed, 1, out=to_bias.gradient)
         to_bias.written = True
+
+
+class StackedWeight:
+    """`architectures.block_at_once.Weight` of N networks, as the stack is at the time of the call."""
+
+    def __init__(self, whole: Tensor, slot: Slot | None) -> None:
+        self.tensor, self.stride, self._slot = whole, whole.stride(0), slot
+
+    def gradient(self) -> tuple[Tensor, bool, bool]:
+        slot = self._slot
+        if slot is None or slot.gradient is None:
+            return torch.empty_like(self.tensor, memory_format=torch.contiguous_format), False, False
+        written, slot.written = slot.written, True
+        return slot.gradient, written, True
 
 
 class StackedProducts:
