@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,14 @@ Kind = TypeVar("Kind", bound=torch.optim.Optimizer)
 
 def build_optimizer(config: TrainConfig, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
     """Adam and AdamW run as one fused kernel per step; RAdam has none and loops over lists of tensors."""
+    options: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "weight_decay": config.weight_decay}
     if config.optimizer == "radam":
-        return _uncompiled(torch.optim.RAdam)(
-            parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, foreach=True
-        )
-    kind = _uncompiled(torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam)
-    return kind(parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+        kind, options["foreach"] = _uncompiled(torch.optim.RAdam), True
+    else:
+        kind = _uncompiled(torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam)
+        options["fused"] = True
+    optimizer: torch.optim.Optimizer = kind(parameters, **options)
+    return optimizer
 
 
 @functools.cache
