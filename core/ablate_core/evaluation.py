@@ -26,6 +26,7 @@ from ablate_core.fid.files import atomic, file_sha256, save_npz
 from ablate_core.fid.metrics import Metric, build_metric
 from ablate_core.gallery import Picture, grid_shape, image_grid, png_bytes, point_density, with_neighbours
 from ablate_core.identity import content_id
+from ablate_core.memory import give_back_memory, keep_memory
 from ablate_core.posthoc_ema import Averages, reconstruct
 from ablate_core.preparation import build_network, data_of, require_legal
 from ablate_core.sampling import sample_batches
@@ -170,6 +171,7 @@ def evaluate_checkpoint(
         MetricError: there is no checkpoint, or it kept no such average.
         ValueError: the model cannot be sampled like that, or the checkpoint is another trial's.
     """
+    keep_memory()
     require_legal(config)
     state = load_checkpoint(folder)
     if state is None:
@@ -177,6 +179,7 @@ def evaluate_checkpoint(
     require_same_trial(state, config, folder)
     weights = {**state["net"], **_checkpointed_average(config, state, folder)}  # averages hold no buffers
     events = evaluate(config, weights, int(state["step"]), folder, device=device)
+    give_back_memory()
     for event in events:
         if report is not None:
             report(event)
