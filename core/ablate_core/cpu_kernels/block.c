@@ -163,87 +163,115 @@ void gelu(const real *x, real *restrict out, real *derivative, long count) {
     }
 }
 
+/* out[m] = sum over k of a[m, k] b[k], vectors of N numbers; M rows, a multiple of 4, so that sums do not wait for each
+ * other. `out` may lie on nothing that is read. */
+#define TIMES(N)                                                                                                    \
+    INLINE void times_##N(const real *a, long a_row, long a_column, const real *b, long b_step, real *out,          \
+                          long out_step, long M, long K) {                                                          \
+        typedef real row __attribute__((vector_size(N * sizeof(real)), aligned(sizeof(real)), may_alias));          \
+        for (long m = 0; m < M; m += 4) {                                                                           \
+            row s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};                                                             \
+            const real *at = a + m * a_row;                                                                         \
+            for (long k = 0; k < K; k++) {                                                                          \
+                row with = *(const row *)(b + k * b_step);                                                          \
+                s0 += at[k * a_column] * with, s1 += at[a_row + k * a_column] * with;                               \
+                s2 += at[2 * a_row + k * a_column] * with, s3 += at[3 * a_row + k * a_column] * with;               \
+            }                                                                                                       \
+            *(row *)(out + m * out_step) = s0, *(row *)(out + (m + 1) * out_step) = s1;                             \
+            *(row *)(out + (m + 2) * out_step) = s2, *(row *)(out + (m + 3) * out_step) = s3;                       \
+        }                                                                                                           \
+    }
+TIMES(4)
+TIMES(8)
+TIMES(16)
+TIMES(32)
+TIMES(64)
+
+/* The same for any sizes; those that have a function are constants wherever they are given to it. */
+INLINE void times(const real *a, long a_row, long a_column, const real *b, long b_step, real *restrict out,
+                  long out_step, long M, long N, long K) {
+    if (__builtin_constant_p(N) && M % 4 == 0) {
+        if (N == 4) return times_4(a, a_row, a_column, b, b_step, out, out_step, M, K);
+        if (N == 8) return times_8(a, a_row, a_column, b, b_step, out, out_step, M, K);
+        if (N == 16) return times_16(a, a_row, a_column, b, b_step, out, out_step, M, K);
+        if (N == 32) return times_32(a, a_row, a_column, b, b_step, out, out_step, M, K);
+        if (N == 64) return times_64(a, a_row, a_column, b, b_step, out, out_step, M, K);
+    }
+    for (long m = 0; m < M; m++) {
+        for (long n = 0; n < N; n++) out[m * out_step + n] = 0;
+        for (long k = 0; k < K; k++)
+            for (long n = 0; n < N; n++) out[m * out_step + n] += a[m * a_row + k * a_column] * b[k * b_step + n];
+    }
+}
+
+INLINE void transpose(const real *x, long step, real *restrict out, long T, long d, real factor) {
+    for (long c = 0; c < d; c++)
+        for (long j = 0; j < T; j++) out[c * T + j] = x[j * step + c] * factor;
+}
+
+/* The derivative of a softmax at weights p along the scores, in the place of these. */
+INLINE void softmax_row(real *restrict row, const real *p, long T, real factor) {
+    real mean = 0;
+    for (long j = 0; j < T; j++) mean += p[j] * row[j];
+    for (long j = 0; j < T; j++) row[j] = p[j] * (row[j] - mean) * factor;
+}
+
 /* Attention of one head and sample. Rows of q, k, v are `step` apart; weights (T, T); out's rows `out_step` apart. */
 INLINE void mix(const real *q, const real *k, const real *v, long step, real *restrict weights, real *restrict out,
                 long out_step, long T, long d, real factor) {
     real keys[MOST_CHANNELS * MOST_TOKENS];
-    for (long j = 0; j < T; j++)
-        for (long c = 0; c < d; c++) keys[c * T + j] = k[j * step + c] * factor;
+    transpose(k, step, keys, T, d, factor);
+    times(q, step, 1, keys, T, weights, T, T, T, d);
     for (long i = 0; i < T; i++) {
-        real row[MOST_TOKENS], sum = 0, top;
-        for (long j = 0; j < T; j++) row[j] = 0;
-        for (long c = 0; c < d; c++)
-            for (long j = 0; j < T; j++) row[j] += q[i * step + c] * keys[c * T + j];
-        top = row[0];
+        real *row = weights + i * T, top = row[0];
         for (long j = 1; j < T; j++) top = row[j] > top ? row[j] : top;
-        for (long j = 0; j < T; j++) row[j] = exponential(row[j] - top);
-        for (long j = 0; j < T; j++) sum += row[j];
-        for (long j = 0; j < T; j++) weights[i * T + j] = row[j] /= sum;
-        real *restrict to = out + i * out_step;
-        for (long c = 0; c < d; c++) to[c] = 0;
-        for (long j = 0; j < T; j++)
-            for (long c = 0; c < d; c++) to[c] += row[j] * v[j * step + c];
+        for (long j = 0; j < T; j++) row[j] -= top;
     }
+    for (long i = 0; i < T * T; i++) weights[i] = exponential(weights[i]);
+    for (long i = 0; i < T; i++) {
+        real *row = weights + i * T, sum = 0;
+        for (long j = 0; j < T; j++) sum += row[j];
+        real by = 1 / sum;
+        for (long j = 0; j < T; j++) row[j] *= by;
+    }
+    times(weights, T, 1, v, step, out, out_step, T, d, T);
 }
 
 /* Its derivative along (dq, dk, dv), which lie like q, k and v. */
 INLINE void mix_tangent(const real *q, const real *k, const real *v, const real *dq, const real *dk, const real *dv,
                         long step, const real *weights, real *restrict d_out, long out_step, long T, long d,
                         real factor) {
-    real keys[MOST_CHANNELS * MOST_TOKENS], d_keys[MOST_CHANNELS * MOST_TOKENS];
-    for (long j = 0; j < T; j++)
-        for (long c = 0; c < d; c++) {
-            keys[c * T + j] = k[j * step + c] * factor;
-            d_keys[c * T + j] = dk[j * step + c] * factor;
-        }
-    for (long i = 0; i < T; i++) {
-        real row[MOST_TOKENS], mean = 0;
-        const real *p = weights + i * T;
-        for (long j = 0; j < T; j++) row[j] = 0;
-        for (long c = 0; c < d; c++)
-            for (long j = 0; j < T; j++)
-                row[j] += dq[i * step + c] * keys[c * T + j] + q[i * step + c] * d_keys[c * T + j];
-        for (long j = 0; j < T; j++) mean += p[j] * row[j];
-        real *restrict to = d_out + i * out_step;
-        for (long c = 0; c < d; c++) to[c] = 0;
-        for (long j = 0; j < T; j++)
-            for (long c = 0; c < d; c++)
-                to[c] += p[j] * (row[j] - mean) * v[j * step + c] + p[j] * dv[j * step + c];
-    }
+    real keys[MOST_CHANNELS * MOST_TOKENS], scores[MOST_TOKENS * MOST_TOKENS], more[MOST_TOKENS * MOST_TOKENS];
+    real other[MOST_TOKENS * MOST_CHANNELS];
+    transpose(k, step, keys, T, d, factor);
+    times(dq, step, 1, keys, T, scores, T, T, T, d);
+    transpose(dk, step, keys, T, d, factor);
+    times(q, step, 1, keys, T, more, T, T, T, d);
+    for (long i = 0; i < T * T; i++) scores[i] += more[i];
+    for (long i = 0; i < T; i++) softmax_row(scores + i * T, weights + i * T, T, 1);
+    times(scores, T, 1, v, step, d_out, out_step, T, d, T);
+    times(weights, T, 1, dv, step, other, d, T, d, T);
+    for (long i = 0; i < T; i++)
+        for (long c = 0; c < d; c++) d_out[i * out_step + c] += other[i * d + c];
 }
 
 /* Its gradient: that of (q, k, v), which lie like them, from that of the output. */
 INLINE void mix_back(const real *q, const real *k, const real *v, long step, const real *weights, const real *slope,
                      long slope_step, real *restrict of_q, real *restrict of_k, real *restrict of_v, long T, long d,
                      real factor) {
-    real values[MOST_CHANNELS * MOST_TOKENS];
-    for (long j = 0; j < T; j++)
-        for (long c = 0; c < d; c++) {
-            values[c * T + j] = v[j * step + c];
-            of_k[j * step + c] = of_v[j * step + c] = 0;
-        }
-    for (long i = 0; i < T; i++) {
-        real row[MOST_TOKENS], mean = 0;
-        const real *p = weights + i * T, *s = slope + i * slope_step;
-        for (long j = 0; j < T; j++) row[j] = 0;
-        for (long c = 0; c < d; c++)
-            for (long j = 0; j < T; j++) row[j] += s[c] * values[c * T + j];
-        for (long j = 0; j < T; j++) mean += p[j] * row[j];
-        for (long j = 0; j < T; j++) row[j] = p[j] * (row[j] - mean) * factor;
-        real *restrict to = of_q + i * step;
-        for (long c = 0; c < d; c++) to[c] = 0;
-        for (long j = 0; j < T; j++)
-            for (long c = 0; c < d; c++) {
-                to[c] += row[j] * k[j * step + c];
-                of_k[j * step + c] += row[j] * q[i * step + c];
-                of_v[j * step + c] += p[j] * s[c];
-            }
-    }
+    real values[MOST_CHANNELS * MOST_TOKENS], scores[MOST_TOKENS * MOST_TOKENS];
+    transpose(v, step, values, T, d, 1);
+    times(slope, slope_step, 1, values, T, scores, T, T, T, d);
+    for (long i = 0; i < T; i++) softmax_row(scores + i * T, weights + i * T, T, factor);
+    times(scores, T, 1, k, step, of_q, step, T, d, T);
+    times(scores, 1, T, q, step, of_k, step, T, d, T);
+    times(weights, 1, T, slope, slope_step, of_v, step, T, d, T);
 }
 
 /* Sizes that are known to the compiler become straight vector code. */
 #define BY_SIZE(CALL)                                   \
     if (T == 4 && d == 16) CALL(4, 16);                 \
+    else if (T == 4 && d == 32) CALL(4, 32);            \
     else if (T == 16 && d == 16) CALL(16, 16);          \
     else if (T == 16 && d == 32) CALL(16, 32);          \
     else if (T == 16 && d == 64) CALL(16, 64);          \
