@@ -102,7 +102,11 @@ class Driver:
         self.scratch.mkdir(parents=True)
         resources = self.job.resources
         wanted = float(resources.get("cpus") or 0), float(resources.get("gpus") or 0)
-        with self._signals(), self._warm(wanted[0]) as self.warm_address, connected(self.options) as cluster:
+        with (
+            self._signals(),
+            self._warm(wanted[0], trainer, evaluator) as self.warm_address,
+            connected(self.options) as cluster,
+        ):
             self.placement = place(self.options, *wanted, cluster.nodes)
             state = self.state
             state.slots, state.cpus_per_trial = self.placement.slots, self.placement.cpus_per_trial
@@ -112,14 +116,19 @@ class Driver:
         shutil.rmtree(self.scratch.parent, ignore_errors=True)
 
     @contextmanager
-    def _warm(self, wanted_cpus: float) -> Iterator[str]:
+    def _warm(self, wanted_cpus: float, *called: str) -> Iterator[str]:
         """Import torch while Ray starts: slots on this machine fork from one process; others start their own."""
         if elsewhere(self.options) or self.options.isolation != "process":
             yield ""
             return
         cpus = self.options.cpus_per_trial or wanted_cpus or 1.0
-        threads, many = max(1, math.floor(cpus)), len(self.order) > MANY
-        warm = warm_process(threads, self.options.plugins, many=many, ahead=agendas.ahead(self.order))
+        warm = warm_process(
+            max(1, math.floor(cpus)),
+            self.options.plugins,
+            many=len(self.order) > MANY,
+            ahead=agendas.ahead(self.order),
+            modules=[name.partition(":")[0] for name in called],
+        )
         try:
             yield warm.address
         finally:

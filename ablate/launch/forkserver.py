@@ -198,12 +198,15 @@ def warm_process(
     sys_path: list[str] | None = None,
     many: bool = False,
     ahead: Sequence[dict[str, Any]] = (),
+    modules: Sequence[str] = (),
 ) -> WarmProcess:
     """The warm process that attempts at trials are forked from.
 
     Args:
         threads, plugins, sys_path, many: as `WarmProcess`.
         ahead: configs of trials whose data and metrics are loaded before anything is forked.
+        modules: imported beside `PRELOAD` where that is possible: where a trainer of one's own is.
     """
-    calls = [*((name, ()) for name in WARM), ("ablate_core.preparation:load_ahead", (list(ahead),))]
+    calls: list[tuple[str, Sequence[Any]]] = [("importlib:import_module", (module,)) for module in modules]
+    calls += [*((name, ()) for name in WARM), ("ablate_core.preparation:load_ahead", (list(ahead),))]
     return WarmProcess("ablate.launch.work:forked_work", list(PRELOAD), calls, threads, sys_path, plugins, many)

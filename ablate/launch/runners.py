@@ -93,6 +93,7 @@ class ProcessRunner:
             self._warm_up()
         self.paths = StorePaths(settings.context.store)
         self.journal = Journal(self.paths, "worker")
+        self.context = settings.context.to_dict()
         self.open: dict[str, Task] = {}
         self.last: dict[str, dict[str, Any]] = {}
         self.packed = 1
@@ -109,7 +110,7 @@ class ProcessRunner:
         self.open, self.last, self.packed, self.killed = {task.id: task for task in work}, {}, len(work), False
         self.started = time.monotonic()
         log = open_logs(self.paths, work)
-        message = {"tasks": [task.to_dict() for task in work], "context": self.settings.context.to_dict()}
+        message = {"tasks": [task.to_dict() for task in work], "context": self.context}
         try:
             self.server.run(message, str(log))
         except OSError:  # the warm process was killed: make another

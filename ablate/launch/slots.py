@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from ablate.launch.attempt import Task
@@ -86,7 +85,8 @@ class Slot:
     def _stop(self) -> str | None:
         """``stop`` or ``drain`` once the driver wants nothing new. A file reaches every worker of a shared store."""
         try:
-            return Path(self.settings.stop_file).read_text(encoding="ascii")
+            with open(self.settings.stop_file, encoding="ascii") as file:
+                return file.read()
         except OSError:
             return None
 

@@ -163,7 +163,8 @@ def slot(paths: StorePaths, warm: WarmProcess, tasks: Sequence[Task]) -> Slot:
 
 @pytest.fixture(scope="module")
 def warm() -> Iterator[WarmProcess]:
-    process = WarmProcess("ablate.launch.work:forked_work", ["ablate.launch.work"], sys_path=[str(HERE), *sys.path])
+    preload = ["ablate.launch.work", "ablate_core.packing"]  # torch: else every fork imports it
+    process = WarmProcess("ablate.launch.work:forked_work", preload, sys_path=[str(HERE), *sys.path])
     yield process
     process.close()
 
