@@ -104,9 +104,13 @@ def _write(path: Path, state: dict[str, Any], keep: Path | None = None) -> Path:
 
 
 def _without_neighbours(value: Any) -> Any:
-    """`value` with parts of larger tensors copied: torch saves the whole tensor, of all trials of a pack, with them."""
+    """`value` with parts of larger tensors copied: torch saves the whole tensor, of all trials of a pack, with them.
+
+    Copies are on the CPU: a device may have no room for a second state.
+    """
     if isinstance(value, Tensor):
-        return value.clone() if value.untyped_storage().nbytes() > value.numel() * value.element_size() else value
+        part = value.untyped_storage().nbytes() > value.numel() * value.element_size()
+        return value.detach().to("cpu", copy=True) if part else value
     if isinstance(value, Mapping):
         return {name: _without_neighbours(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
