@@ -73,7 +73,7 @@ with torch.no_grad():
 print(*sys.modules)
 """
     compilers, metrics = (
-        {"torch._dynamo", "torch._inductor", "triton"},
+        {"torch._dynamo", "torch._inductor", "sympy", "triton"},
         {"torchvision", "cleanfid", "sklearn", "pandas"},
     )
     assert loaded(code) & {*compilers, *metrics, "ablate_core.attention_kernel"} == set()
