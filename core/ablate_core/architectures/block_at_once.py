@@ -168,6 +168,7 @@ class _Call:
             len(self.networks.places), kept.data_ptr(), _pointers(written), strides, keep,
             scratch.data_ptr(), of_h.data_ptr(), of_c.data_ptr(), tokens, width, heads, hidden,
         )  # fmt: skip
+        torch.autograd.graph.increment_version([found[0] for found in to if found is not None and found[2]])
         return of_h, of_c, [None if found is None or found[2] else found[0] for found in to]
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from ablate_core.compile_cache import processor
 from ablate_core.fid.files import LOCK_TIMEOUT, cache_dir
 
-SOURCE = Path(__file__).parent / "block.c"
+SOURCES = [Path(__file__).parent / name for name in ("block.c", "update.c")]
 FLAGS = [
     *("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros", "-freciprocal-math"),
@@ -45,6 +45,7 @@ SIGNATURES = {
     "blocks_forward": "pppppppNpppppppNNNN",
     "blocks_back": "ppppppNpppppppNNNN",
     "split_heads": "ppNNNNN", "join_heads": "ppNNNNN", "softmax": "pdNN", "softmax_slope": "ppdNN",
+    "norm": "ppN", "adam": "ppppddddddNddN",
 }  # fmt: skip
 """What a function takes: p a pointer, N a whole number, d a number."""
 KINDS = {"p": ctypes.c_void_p, "N": ctypes.c_long, "d": ctypes.c_double}
@@ -52,7 +53,7 @@ KINDS = {"p": ctypes.c_void_p, "N": ctypes.c_long, "d": ctypes.c_double}
 
 @functools.cache
 def kernels(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The functions of block.c for tensors of `dtype`; None where there is no compiler or no such dtype.
+    """The functions of block.c and update.c for tensors of `dtype`; None where there is no compiler or no such dtype.
 
     A compiler that fails is reported by one warning. The first call on a machine takes two seconds.
     """
@@ -100,8 +101,8 @@ def pointer(x: Tensor, index: int = 0) -> int:
 
 
 def _library(compiler: str, real: str) -> ctypes.CDLL:
-    text = SOURCE.read_bytes()
-    key = hashlib.sha256(b"\n".join([text, *map(str.encode, [compiler, real, processor(), *FLAGS])])).hexdigest()[:24]
+    texts = [source.read_bytes() for source in SOURCES]
+    key = hashlib.sha256(b"\n".join([*texts, *map(str.encode, [compiler, real, processor(), *FLAGS])])).hexdigest()[:24]
     path = cache_dir() / "kernels" / f"{key}.so"
     if path.exists():
         try:
@@ -113,7 +114,7 @@ def _library(compiler: str, real: str) -> ctypes.CDLL:
         if not path.exists():
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:
                 made = Path(folder) / path.name
-                command = [compiler, *FLAGS, f"-DREAL={real}", str(SOURCE), "-o", str(made), "-lm"]
+                command = [compiler, *FLAGS, f"-DREAL={real}", *map(str, SOURCES), "-o", str(made), "-lm"]
                 subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
                 made.replace(path)
     return ctypes.CDLL(str(path))
