@@ -263,14 +263,14 @@ def test_what_is_not_finite_is_found_at_its_own_step(
 
         monkeypatch.setattr(trainer, "load_batch", poisoned)
     else:
-        real_clip, calls = update.clip_gradients, []
+        real_step, calls = update.Update.step, []
 
-        def clip(parameters: Any, largest: float) -> torch.Tensor:
+        def step(self: update.Update, lr: float) -> torch.Tensor:
             calls.append(1)
-            norm = real_clip(parameters, largest)
+            norm = real_step(self, lr)
             return norm * float("inf") if len(calls) == 6 else norm
 
-        monkeypatch.setattr(update, "clip_gradients", clip)
+        monkeypatch.setattr(update.Update, "step", step)
     result, _ = diverging(tmp_path, train__log_every=100)
     assert (result.status, result.step) == ("diverged", 6)
     assert result.reason.startswith(where)
