@@ -240,3 +240,20 @@ def test_a_checkpoint_holds_no_more_than_its_tensors(tmp_path: Path) -> None:
     sizes = [(tmp_path / name / checkpoint.CURRENT).stat().st_size for name in ("own", "flat")]
     assert abs(sizes[0] - sizes[1]) < 500
     assert len(flat.whole) > 10_100
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_spoils_weights_and_norm(bad: float) -> None:
+    """In C as in torch: nothing may hide a divergence."""
+    ends = []
+    for as_one in (True, False):
+        net = Branches()
+        step = Update(settings(), net, ALONE.flat(net) if as_one else None)
+        for number in range(3):
+            ALONE.backward(net.loss(number), step.flat)
+            if number == 2:
+                net.second.grad[0, 0] = bad
+            norm = step.step(0.01)
+        ends.append((net.first.detach().isfinite().all(), net.second.detach().isfinite().sum(), norm.isfinite()))
+    assert ends[0] == ends[1]
+    assert not norm.isfinite()
