@@ -312,9 +312,10 @@ class Objective(BaseModel):
     def distance(self, prediction: Tensor, aim: Tensor, state: State) -> Tensor:
         """Unweighted distance per row, (B,)."""
         assert not aim.requires_grad, "a target carries no graph"
-        times = state.times
-        reach = self.parameterization.jump(state.schedule, times.t, times.r).move.abs()
-        scale = self.parameterization.output_scale(times.t, state.schedule, state.g)
+        own, times, schedule = self.parameterization, state.times, state.schedule
+        straight = own.moves_straight(schedule)
+        reach = times.t - times.r if straight else own.jump(schedule, times.t, times.r).move.abs()
+        scale = own.output_scale(times.t, schedule, state.g)
         reach = reach if scale is None else reach * scale.abs()
         distance = self.metric.distance(prediction, aim, group=times.group, reach=reach)
         assert distance.shape == times.t.shape, f"a distance is (B,), got {tuple(distance.shape)}"
@@ -323,8 +324,9 @@ class Objective(BaseModel):
 
 def variance(target: Tensor) -> Tensor:
     """Mean over the entries of a target, (B, *shape), of its variance over the batch: how noisy it is."""
-    lengths: Tensor = torch.linalg.vector_norm((target - target.mean(0)).flatten(1), dim=1)
-    return lengths.square().sum() / target.numel()
+    centred = torch.sub(target, target.sum(0), alpha=1 / len(target)).flatten(1)
+    length: Tensor = torch.linalg.vector_norm(torch.linalg.vector_norm(centred, dim=1))  # of all at once it is rough
+    return length.square() / target.numel()
 
 
 def _merged(row: Any, override: Any) -> Any:

@@ -56,6 +56,7 @@ class Draws:
         self.step = step
         self.device = device
         self.dtype = dtype
+        self._generator = torch.Generator(device=device)
 
     def normal(self, name: str, *shape: int) -> Tensor:
         """Standard normal numbers of `shape`."""
@@ -70,4 +71,5 @@ class Draws:
         return torch.randint(high, shape, generator=self._stream(name), device=self.device)
 
     def _stream(self, name: str) -> torch.Generator:
-        return generator(self.seed, name, self.step, device=self.device)
+        """The one generator there is, sent to the beginning of the stream: a new one costs as much as a small draw."""
+        return self._generator.manual_seed(stream_seed(self.seed, name, self.step))

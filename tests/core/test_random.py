@@ -37,6 +37,14 @@ def test_draws_repeat_for_equal_addresses_and_differ_between_steps_and_names() -
     assert int(first.integers("time.index", 3, 100).max()) == 2
 
 
+def test_a_draw_is_that_of_a_new_generator_whatever_was_drawn_before() -> None:
+    draws = Draws(3, 7)
+    for name, count in (("noise", 3), ("time.t", 1), ("time.r", 17), ("noise", 3)):  # odd counts leave a number behind
+        assert torch.equal(draws.normal(name, count), torch.randn(count, generator=generator(3, name, 7)))
+        assert torch.equal(draws.uniform(name, count), torch.rand(count, generator=generator(3, name, 7)))
+    assert torch.equal(draws.integers("time.k", 9, 5), torch.randint(9, (5,), generator=generator(3, "time.k", 7)))
+
+
 def test_a_generator_is_seeded_by_its_stream() -> None:
     a, b = generator(0, "data", 3), torch.Generator().manual_seed(stream_seed(0, "data", 3))
     assert torch.equal(torch.randperm(10, generator=a), torch.randperm(10, generator=b))

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from ablate_core.schedules import Schedule
+from ablate_core.schedules.base import with_rates
 from ablate_core.schedules.ve import Ve
 from ablate_core.testing import schedules as contract
 from ablate_core.testing.schedules import times
@@ -60,6 +61,31 @@ def test_closed_jump_coefficients_equal_the_general_ones(path: Schedule) -> None
 @pytest.mark.proves("schedule:{path}")
 def test_the_rates_of_jump_coefficients_are_their_central_differences(path: Schedule) -> None:
     contract.has_its_rates(path)
+
+
+@pytest.mark.oracle("O1")
+@pytest.mark.proves("schedule:{path}")
+def test_states_velocities_and_ratios_are_the_coefficients_of_the_path(path: Schedule) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x0, noise = (torch.randn(9, 2, 3, generator=generator) for _ in range(2))
+    t = torch.linspace(0, path.end, 9)
+    for own, general in zip(path.interpolate(x0, noise, t), Schedule.interpolate(path, x0, noise, t), strict=True):
+        assert torch.equal(own, general)
+    assert torch.equal(path.ratio(t), Schedule.ratio(path, t))
+    assert torch.equal(path.time_of_ratio(torch.tensor([torch.inf])), torch.tensor([path.end]))
+
+
+@pytest.mark.oracle("O2")
+def test_rates_are_those_of_forward_differentiation_and_there_is_none_of_a_constant(path: Schedule) -> None:
+    t = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
+    with torch.no_grad():
+        pairs = with_rates(lambda time: [path.at(time).sigma ** 2, torch.full_like(time, 2.0), None], t)
+    value, rate = torch.func.jvp(lambda time: path.at(time).sigma ** 2, (t,), (torch.ones_like(t),))
+    assert_close(pairs[0], (value, rate), rtol=1e-14, atol=1e-15)
+    assert pairs[0][0] is not None
+    assert not pairs[0][0].requires_grad
+    assert pairs[1][1] is None
+    assert pairs[2] == (None, None)
 
 
 @pytest.mark.oracle("O1")

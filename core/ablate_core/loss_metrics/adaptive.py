@@ -37,5 +37,5 @@ class Adaptive(LossMetric):
     def distance(self, prediction: Tensor, target: Tensor, *, group: int, reach: Tensor) -> Tensor:
         loss = squared(prediction, target)
         if self.reduce == "mean":
-            loss = loss / prediction[0].numel()
+            loss = loss / prediction.shape[1:].numel()
         return loss / (loss.detach() + self.c) ** self.p

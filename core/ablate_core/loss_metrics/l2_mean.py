@@ -15,4 +15,4 @@ class L2Mean(LossMetric):
     name: Literal["l2_mean"] = "l2_mean"
 
     def distance(self, prediction: Tensor, target: Tensor, *, group: int, reach: Tensor) -> Tensor:
-        return squared(prediction, target) / prediction[0].numel()
+        return squared(prediction, target) / prediction.shape[1:].numel()

@@ -27,13 +27,14 @@ class MmdLaplace(LossMetric):
     needs_groups: ClassVar[bool] = True
 
     def kernel(self, a: Tensor, b: Tensor, w: Tensor) -> Tensor:
-        """Gram matrices of (G, M, D) against (G, M, D) with bandwidths (G,): (G, M, M)."""
+        """Gram matrices of (G, M, D) against (G, N, D) with bandwidths (G,): (G, M, N)."""
         square = (a[:, :, None] - b[:, None]).square().sum(-1)
         distance = square.clamp(min=self.floor**2).sqrt()
         return torch.exp(-w[:, None, None] * distance / a.shape[-1])
 
     def distance(self, prediction: Tensor, target: Tensor, *, group: int, reach: Tensor) -> Tensor:
-        y, aim = (x.reshape(-1, group, x[0].numel()) for x in (prediction, target))
+        y, aim = (x.reshape(-1, group, x.shape[1:].numel()) for x in (prediction, target))
         w = 1 / (reach[::group] + self.eps)
-        gram = self.kernel(y, y, w) + self.kernel(aim, aim, w) - 2 * self.kernel(y, aim, w)
+        both = self.kernel(y, torch.cat([y, aim], 1), w)
+        gram = both[:, :, :group] + self.kernel(aim, aim, w) - 2 * both[:, :, group:]
         return gram.mean((1, 2)).repeat_interleave(group)

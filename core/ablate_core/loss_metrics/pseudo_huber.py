@@ -18,5 +18,5 @@ class PseudoHuber(LossMetric):
     factor: float = Field(0.00054, gt=0, description="c / sqrt(D)")
 
     def distance(self, prediction: Tensor, target: Tensor, *, group: int, reach: Tensor) -> Tensor:
-        loss, c = squared(prediction, target), self.factor * math.sqrt(prediction[0].numel())
+        loss, c = squared(prediction, target), self.factor * math.sqrt(prediction.shape[1:].numel())
         return loss / ((loss + c**2).sqrt() + c)  # equals sqrt(L + c^2) - c without the cancellation

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ablate_core.schedules.base import Jump, PathPoint, Schedule
+from ablate_core.schedules.base import Jump, PathPoint, Schedule, expand
 
 
 class Linear(Schedule):
@@ -20,8 +20,14 @@ class Linear(Schedule):
         one = torch.ones_like(t)
         return PathPoint(1 - t, t, -one, one)
 
+    def interpolate(self, x0: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return expand(1 - t, x0) * x0 + expand(t, x0) * noise, noise - x0
+
+    def ratio(self, t: Tensor) -> Tensor:
+        return t / (1 - t)
+
     def time_of_ratio(self, ratio: Tensor) -> Tensor:
-        return torch.where(torch.isinf(ratio), torch.ones_like(ratio), ratio / (1 + ratio))
+        return (ratio / (1 + ratio)).masked_fill(torch.isinf(ratio), 1.0)
 
     def jump(self, t: Tensor, r: Tensor) -> Jump:
         return Jump(torch.ones_like(t), r - t)

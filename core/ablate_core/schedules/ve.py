@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ablate_core.schedules.base import Jump, PathPoint, Schedule
+from ablate_core.schedules.base import Jump, PathPoint, Schedule, expand
 
 
 class Ve(Schedule):
@@ -41,6 +41,9 @@ class Ve(Schedule):
     def at(self, t: Tensor) -> PathPoint:
         one = torch.ones_like(t)
         return PathPoint(one, t, torch.zeros_like(t), one)
+
+    def interpolate(self, x0: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return x0 + expand(t, x0) * noise, noise
 
     def time_of_ratio(self, ratio: Tensor) -> Tensor:
         return ratio.clamp(max=self.sigma_max)

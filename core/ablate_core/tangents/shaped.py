@@ -78,5 +78,5 @@ class Shaped(Tangent):
             return slope.raw + g.clamp(-1, 1)
         length = torch.linalg.vector_norm(g.flatten(1), dim=1)
         if self.normalize == "rms":
-            length = length / g[0].numel() ** 0.5
+            length = length / g.shape[1:].numel() ** 0.5
         return slope.raw + g / expand(length + self.c, g)

@@ -54,7 +54,7 @@ class Annealed(Limit):
         index = torch.nonzero(near).squeeze(1)
         head, found = None, None
         if len(index) and self.shares_prediction and same_outputs(online, target):
-            raw, found, rows = beside_tangent(online, state, ~near, index)
+            raw, found, rows = beside_tangent(online, state, near, index)
         else:
             rows = rows_at(state, index)
             raw, head = raw_outputs(online, state, times.r, times.t)

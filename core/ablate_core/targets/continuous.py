@@ -57,7 +57,7 @@ class Continuous(Limit):
         index = jump_index(state)
         head, found = None, None
         if len(index) and self.shares_prediction and same_outputs(online, target):
-            raw, found, rows = beside_tangent(online, state, times.fm, index)
+            raw, found, rows = beside_tangent(online, state, ~times.fm, index)
         else:
             rows = rows_at(state, index)
             raw, head = raw_outputs(online, state, times.r, times.t)
@@ -116,18 +116,17 @@ class Continuous(Limit):
 
 
 def beside_tangent(
-    online: FlowMap, state: State, others: Tensor, index: Tensor
+    online: FlowMap, state: State, chosen: Tensor, index: Tensor
 ) -> tuple[Tensor, tuple[Tensor, Tensor], Rows]:
     """F of a batch with a graph, V and dV/dt of the rows at `index` without one, from one pass, and those rows.
 
-    The network gets these rows last, so that their tangents meet their values in slices; `others` is True on the rest,
-    (B,).
+    The network gets these rows last, so that their tangents meet their values in slices; `chosen` (B,) is True on them.
     """
-    if len(index) == len(others):
+    if len(index) == len(chosen):
         rows = all_rows(state)
         raw, found = online.raw_beside_tangent(rows.x, rows.r, rows.t, rows.y, rows.along, rows.g)
         return raw, found, rows
-    order = torch.cat([torch.nonzero(others).squeeze(1), index])
+    order = chosen.argsort(stable=True)
     ordered = rows_at(state, order)
     rows = ordered.last(len(index))
     raw, found = online.raw_beside_tangent(ordered.x, ordered.r, ordered.t, ordered.y, rows.along, ordered.g)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from ablate_core.random import Draws
 from ablate_core.schedules.base import Schedule
@@ -50,8 +52,15 @@ class CtProgressive(TimeSampler):
     ) -> TimeSample:
         levels = self.levels(step, total_steps)
         index = draws.integers("time.index", levels - 1, n)
-        like = torch.empty(0, device=index.device, dtype=draws.dtype)
-        sigma = karras_grid(levels, self.sigma_min, self.sigma_max, self.rho, like)
-        grid = schedule.time_of_ratio(sigma / noise_std)
+        grid = time_grid(self, levels, schedule, noise_std, index.device, draws.dtype)
         t, s = grid[index], grid[index + 1]
         return TimeSample(r=torch.zeros_like(t), s=s, t=t, fm=torch.zeros_like(t, dtype=torch.bool))
+
+
+@lru_cache(maxsize=64)
+def time_grid(
+    own: CtProgressive, levels: int, schedule: Schedule, noise_std: float, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Times of the noise levels, (levels,), descending; kept, since many steps have the same."""
+    sigma = karras_grid(levels, own.sigma_min, own.sigma_max, own.rho, torch.empty(0, device=device, dtype=dtype))
+    return schedule.time_of_ratio(sigma / noise_std)

@@ -6,6 +6,7 @@ kvfrans/shortcut-models targets_shortcut.py:9-33; EDAPINENUT/ExplicitShortCut lo
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 import torch
@@ -76,8 +77,7 @@ class Dyadic(TimeSampler):
         self, n: int, draws: Draws, *, schedule: Schedule, noise_std: float, step: int, total_steps: int
     ) -> TimeSample:
         u = draws.uniform("time.t", self.bootstrap_rows(n))
-        k = self.exponents(n, u.device)
-        d = torch.exp2(-k.to(u.dtype))
+        d, bottom, fm = ladder(self, n, u.device, u.dtype)
         if self.grid == "any":
             t_jump = d + torch.floor(u * (self.M * (1 - d) + 1)) / self.M
         else:
@@ -85,6 +85,17 @@ class Dyadic(TimeSampler):
         count = n - len(u)
         t_fm = (draws.integers("time.fm", self.M, count) + 1).to(u.dtype) / self.M
         t, s = torch.cat([t_jump, t_fm]), torch.cat([t_jump - d / 2, t_fm - 1 / self.M])
-        bottom = torch.cat([k == self.M.bit_length() - 2, torch.zeros_like(t_fm, dtype=torch.bool)])
-        fm = torch.cat([torch.zeros_like(t_jump, dtype=torch.bool), torch.ones_like(t_fm, dtype=torch.bool)])
         return TimeSample(r=torch.cat([t_jump - d, t_fm - 1 / self.M]), s=s, t=t, fm=fm, ladder_bottom=bottom)
+
+
+@lru_cache(maxsize=64)
+def ladder(own: Dyadic, n: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """What is the same in every batch of `n` rows: the jumps of its first rows, (bootstrap_rows,), and two masks, (n,).
+
+    The masks are `TimeSample.ladder_bottom` and `TimeSample.fm`.
+    """
+    k = own.exponents(n, device)
+    fm = torch.arange(n, device=device) >= len(k)
+    bottom = torch.zeros_like(fm)
+    bottom[: len(k)] = k == own.M.bit_length() - 2
+    return torch.exp2(-k.to(dtype)), bottom, fm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -58,8 +59,20 @@ class Ict(TimeSampler):
         self, n: int, draws: Draws, *, schedule: Schedule, noise_std: float, step: int, total_steps: int
     ) -> TimeSample:
         u = draws.uniform("time.index", n)
-        sigma = karras_grid(self.levels(step, total_steps), self.sigma_min, self.sigma_max, self.rho, u).flip(0)
-        index = torch.searchsorted(self.pdf(sigma).cumsum(0), u).clamp(max=len(sigma) - 2)
-        grid = schedule.time_of_ratio(sigma / noise_std)
+        grid, cdf = time_grid(self, self.levels(step, total_steps), schedule, noise_std, u.device, u.dtype)
+        index = torch.searchsorted(cdf, u).clamp(max=len(grid) - 2)
         s, t = grid[index], grid[index + 1]
         return TimeSample(r=torch.zeros_like(t), s=s, t=t, fm=torch.zeros_like(t, dtype=torch.bool))
+
+
+@lru_cache(maxsize=64)
+def time_grid(
+    own: Ict, levels: int, schedule: Schedule, noise_std: float, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Times of the noise levels, (levels,), ascending, and the distribution function of the intervals, (levels - 1,).
+
+    Kept, since many steps have the same.
+    """
+    like = torch.empty(0, device=device, dtype=dtype)
+    sigma = karras_grid(levels, own.sigma_min, own.sigma_max, own.rho, like).flip(0)
+    return schedule.time_of_ratio(sigma / noise_std), own.pdf(sigma).cumsum(0)

@@ -6,6 +6,7 @@ s = max(s, r) (defect D8), which put 12 % of the rows at r > s.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -53,8 +54,7 @@ class ImmEta(TimeSampler):
 
     def intermediate_time(self, r: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
         """s = max(r, min(t - gap, eta^-1(eta_t - decrement))), (G,)."""
-        ends = schedule.ratio(torch.tensor([self.t_min, self.t_max], device=t.device, dtype=t.dtype))
-        lower = schedule.ratio(t) - (ends[1] - ends[0]) / 2**self.k
+        lower = schedule.ratio(t) - decrement(self, schedule, t.dtype)
         s = schedule.time_of_ratio(lower.clamp(min=0))
         return torch.maximum(r, torch.minimum(t - self.gap, s))
 
@@ -65,5 +65,12 @@ class ImmEta(TimeSampler):
         t = self.t_min + (self.t_max - self.t_min) * draws.uniform("time.t", groups)
         r = self.t_min + (t - self.t_min) * draws.uniform("time.r", groups)
         s = self.intermediate_time(r, t, schedule)
-        r, s, t = (time.repeat_interleave(self.group) for time in (r, s, t))
+        r, s, t = torch.stack([r, s, t]).repeat_interleave(self.group, 1)
         return TimeSample(r=r, s=s, t=t, fm=torch.zeros_like(t, dtype=torch.bool), group=self.group)
+
+
+@lru_cache(maxsize=64)
+def decrement(own: ImmEta, schedule: Schedule, dtype: torch.dtype) -> float:
+    """(eta_max - eta_min) / 2^k, computed in `dtype`."""
+    low, high = schedule.ratio(torch.tensor([own.t_min, own.t_max], dtype=dtype))
+    return float((high - low) / 2**own.k)

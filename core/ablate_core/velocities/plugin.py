@@ -13,8 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ablate_core.random import Draws
-from ablate_core.schedules.base import expand
-from ablate_core.state import State
+from ablate_core.state import State, put_rows
 from ablate_core.velocities.base import Velocity
 from ablate_core.velocities.conditional import Conditional
 
@@ -37,14 +36,14 @@ class Plugin(Velocity):
         return self if self.prob > 0 else Conditional()
 
     def estimate(self, state: State, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        chosen = draws.uniform("dropout.plugin", len(state.x)) < self.prob
+        n = len(state.x)
+        chosen = draws.uniform("dropout.plugin", n) < self.prob
         chosen &= state.schedule.ratio(state.times.t) > self.eps
         rows = torch.nonzero(chosen).squeeze(1)
-        v = state.v.clone()
         velocity, weights = plugin_velocity(state, rows, same_class=self.same_class)
-        v[rows] = velocity
-        ess = 1 / weights.square().sum(1)
-        return v, {"plugin_share": chosen.float().mean(), "plugin_ess": ess.mean() if len(rows) else ess.new_ones(())}
+        share, ess = weights.new_tensor(len(rows) / n), 1 / weights.square().sum(1)
+        scalars = {"plugin_share": share, "plugin_ess": ess.mean() if len(rows) else ess.new_ones(())}
+        return put_rows(state.v, rows, velocity), scalars
 
 
 def plugin_velocity(state: State, rows: Tensor, *, same_class: bool = False) -> tuple[Tensor, Tensor]:
@@ -62,21 +61,26 @@ def plugin_velocity(state: State, rows: Tensor, *, same_class: bool = False) -> 
     Returns:
         The velocity (R, *shape) and the weights (R, B), whose rows sum to 1.
     """
-    data, noise = state.x0.flatten(1), state.noise.flatten(1)[rows]
+    data, times, whole = state.x0.flatten(1), state.times.t.index_select(0, rows), state.noise_std
+    own, unit = data.index_select(0, rows), state.noise.flatten(1).index_select(0, rows)
+    if whole != 1:
+        unit = unit / whole
+    point = state.schedule.at(times)
     with torch.autocast(data.device.type, enabled=False):  # a half-precision logit would decide the weights by rounding
-        ratio = state.schedule.ratio(state.times.t[rows])[:, None] * state.noise_std
-        unit = noise / state.noise_std
-        own = data[rows]
+        ratio = (point.sigma / point.alpha)[:, None]
+        if whole != 1:
+            ratio = ratio * whole
         square = data.square().sum(1)
-        apart = (square[rows, None] + square[None] - 2 * own @ data.T).clamp(min=0)
+        apart = (square.index_select(0, rows)[:, None] + square).sub_((2 * own) @ data.T).clamp_(min=0)
         along = (own * unit).sum(1, keepdim=True) - unit @ data.T
-        logits = -(apart / (2 * ratio**2) + along / ratio)
+        logits = (apart / (2 * ratio**2)).add_(along / ratio).neg_()
         if same_class and state.labels is not None:
             assert state.y is not None
-            other = (state.labels[rows, None] != state.labels[None]) & (state.y[rows, None] != state.null)
-            logits = logits.masked_fill(other, -torch.inf)
+            known = state.y.index_select(0, rows) != state.null
+            other = (state.labels.index_select(0, rows)[:, None] != state.labels) & known[:, None]
+            logits = logits.masked_fill_(other, -torch.inf)
         weights = torch.softmax(logits, dim=1)
-        mean = (weights @ data).reshape(state.x[rows].shape)
-    point = state.schedule.at(state.times.t[rows])
-    pull = expand(point.wronskian / point.sigma, mean)
-    return state.v[rows] - pull * (mean - state.x0[rows]), weights
+        mean = weights @ data
+    v = state.v.index_select(0, rows)
+    pull = point.wronskian / point.sigma
+    return v - (pull[:, None] * (mean - own)).view_as(v), weights
