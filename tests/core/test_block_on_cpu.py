@@ -97,7 +97,7 @@ def _node(value: Tensor) -> Any:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if node.name() == "_BlockBackward":
+        if node.name() in ("_BlockBackward", "_NodeBackward"):
             return node
         todo += [before for before, _ in node.next_functions]
     return None

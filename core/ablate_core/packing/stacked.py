@@ -138,7 +138,7 @@ class Stacked:
         return torch.mul(self, other)  # type: ignore[arg-type]
 
     def weight(self) -> StackedWeight:
-        """As it is now, as `architectures.block_at_once` wants it."""
+        """As it is now, as `architectures.native` wants it."""
         return StackedWeight(self.whole, self.slot)
 
     def products(self, bias: Stacked | None) -> StackedProducts:
@@ -248,7 +248,7 @@ def _write_gradients(
 
 
 class StackedWeight:
-    """`architectures.block_at_once.Weight` of N networks, as the stack is at the time of the call."""
+    """`architectures.native.Weight` of N networks, as the stack is at the time of the call."""
 
     def __init__(self, whole: Tensor, slot: Slot | None) -> None:
         self.tensor, self.stride, self._slot = whole, whole.stride(0), slot

@@ -1,0 +1,137 @@
+"""Calls of C for a part of one network or, one network after another, of a stack (`packing.stacked`).
+
+The part is a node of the graph: `Native.apply` makes the call, with a graph where torch wants one. What it computes is
+the subclass' affair; whose weights it needs, where they lie and where their gradients go is this module's.
+"""
+
+from __future__ import annotations
+
+import abc
+import ctypes
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ablate_core.flat import in_place_gradients
+
+
+class Weight(Protocol):
+    """A weight as it is at one call, of one network or of several.
+
+    Attributes:
+        tensor: what gradients belong to: the weight, (*shape), or those of several networks, (N, *shape).
+        stride: numbers from one network's weight to the next.
+    """
+
+    tensor: Tensor
+    stride: int
+
+    def gradient(self) -> tuple[Tensor, bool, bool]:
+        """Where its gradient is to be written, like `tensor`; whether it is added to what is there; whether that is
+        where it is wanted, so that the backward pass need not return it."""
+
+
+class Networks(NamedTuple):
+    """Whose rows a batch holds: for each network its place among the weights, samples, and tangents."""
+
+    places: Sequence[int]
+    batches: Sequence[int]
+    counts: Sequence[int]
+
+
+class OneWeight:
+    """The weight of one network."""
+
+    stride = 0
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    def gradient(self) -> tuple[Tensor, bool, bool]:
+        if in_place_gradients() and self.tensor.grad is not None:
+            torch.autograd.graph.increment_version(self.tensor.grad)  # torch does not see what C writes
+            return self.tensor.grad, True, True
+        return torch.empty_like(self.tensor), False, False
+
+
+class Native(abc.ABC):
+    """One call: of which networks, with which weights.
+
+    Attributes:
+        networks: whose rows are given.
+        strides: numbers from the weights of one network to those of the next, as C takes them.
+    """
+
+    def __init__(self, given: Sequence[Any], rows: int, tangents: int) -> None:
+        """`given`: the weights, each a parameter, one of a stack, or None where there is none; the first is one."""
+        if isinstance(given[0], Tensor):
+            self.networks = Networks([0], [rows], [tangents])
+            self.weights: list[Weight | None] = [None if x is None else OneWeight(x) for x in given]
+        else:
+            self.networks = Networks(*given[0].rows.divided(rows, tangents))
+            self.weights = [None if x is None else x.weight() for x in given]
+        self.strides = longs([0 if weight is None else weight.stride for weight in self.weights])
+        self.places, self.batches = longs(self.networks.places), longs(self.networks.batches)
+
+    @abc.abstractmethod
+    def forward(self, *given: Tensor | None) -> tuple[Tensor, Tensor | None, Sequence[Tensor]]:
+        """Value, tangent, and what the backward pass needs."""
+
+    @abc.abstractmethod
+    def backward(self, slope: Tensor, written: Written, *kept: Tensor) -> Sequence[Tensor | None]:
+        """The gradients of what `forward` was given; those of the weights go where `written` says."""
+
+    def apply(self, *given: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Value and tangent; what is given is contiguous. No gradient comes through the tangent."""
+        if not torch.is_grad_enabled():
+            return self.forward(*given)[:2]
+        tensors = (None if weight is None else weight.tensor for weight in self.weights)
+        out: tuple[Tensor, Tensor | None] = _Node.apply(self, len(given), *given, *tensors)
+        return out
+
+    def where(self) -> tuple[Any, Any, Any, Any]:
+        """Where the weights lie now (a stack may have moved them between the two passes), and whose rows are given."""
+        tensors = [None if weight is None else weight.tensor for weight in self.weights]
+        return pointers(tensors), self.strides, self.places, self.batches
+
+
+class Written(NamedTuple):
+    """Where C writes the gradients of the weights: pointers, strides, and whether they are added to what is there."""
+
+    to: Any
+    strides: Any
+    keep: Any
+
+
+class _Node(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, call: Native, count: int, *tensors: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        value, tangent, kept = call.forward(*tensors[:count])
+        ctx.call = call
+        ctx.save_for_backward(*kept)
+        if tangent is not None:
+            ctx.mark_non_differentiable(tangent)
+        return value, tangent
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Any, ...]:
+        call: Native = ctx.call
+        found = [None if weight is None else weight.gradient() for weight in call.weights]
+        tensors = [None if own is None else own[0] for own in found]
+        several = not isinstance(call.weights[0], OneWeight)
+        strides = longs([x.stride(0) if several and x is not None else 0 for x in tensors])
+        keep = (ctypes.c_int * len(found))(*(own is not None and own[1] for own in found))
+        own = call.backward(slopes[0].contiguous(), Written(pointers(tensors), strides, keep), *ctx.saved_tensors)
+        return None, None, *own, *(None if x is None or x[2] else x[0] for x in found)
+
+
+def pointers(tensors: Sequence[Tensor | None]) -> Any:
+    return (ctypes.c_void_p * len(tensors))(*(None if x is None else x.data_ptr() for x in tensors))
+
+
+def longs(numbers: Sequence[int]) -> Any:
+    return (ctypes.c_long * len(numbers))(*numbers)
