@@ -24,7 +24,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ablate_core.architectures.block_on_cpu import written_out
+from ablate_core.architectures.native import written_out
 from ablate_core.config import TrialConfig
 from ablate_core.datasets.base import Dataset, Samples
 from ablate_core.memory import keep_memory

@@ -35,7 +35,7 @@ from launches import Watch
 from torch import Tensor
 
 from ablate_core.architectures.base import Network
-from ablate_core.architectures.block_on_cpu import written_out
+from ablate_core.architectures.native import written_out
 from ablate_core.architectures.sit import SiT
 from ablate_core.compiled import CompiledCompute
 from ablate_core.compute import ALONE, Compute

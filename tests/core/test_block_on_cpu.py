@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ablate_core import cpu_kernels
-from ablate_core.architectures import block_at_once, block_on_cpu
+from ablate_core.architectures import native
 from ablate_core.architectures.base import Network
+from ablate_core.architectures.embeddings import TimeEmbedder
 from ablate_core.architectures.products import products
 from ablate_core.architectures.sit import SiT
 from ablate_core.cpu_kernels import kernels
@@ -65,7 +66,7 @@ def everything(
     for p in net.parameters():
         p.grad = torch.zeros_like(p) if in_place else None
     out = []
-    with block_on_cpu.written_out(written_out):
+    with native.written_out(written_out):
         if tangents is None:
             value = net(**given)
         else:
@@ -123,7 +124,7 @@ FIELDS: list[dict[str, Any]] = [
 def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of few rows are one call; those of many are made of many, and are tested with few rows too."""
     if request.param == "call by call":
-        monkeypatch.setattr(block_at_once, "MOST_ROWS", 0)
+        monkeypatch.setattr(native, "MOST_ROWS", 0)
 
 
 @needs_compiler
@@ -374,3 +375,16 @@ def test_without_loops_torch_does_it(why: str, tmp_path: Path, monkeypatch: pyte
         out.sum().backward()
     finally:
         kernels.cache_clear()
+
+
+@needs_compiler
+@pytest.mark.parametrize("scale", [1, 1000])
+def test_an_embedded_time_is_as_close_to_the_truth_as_torch_has_it(scale: int) -> None:
+    torch.manual_seed(0)
+    embedder, t = TimeEmbedder(16, scale), torch.rand(600)
+    with torch.no_grad():
+        ours = embedder(t)
+        with native.written_out(False):
+            theirs = embedder(t)
+            truth = embedder.double()(t.double())
+    assert 0 < error([ours.double()], [truth]) < max(2 * error([theirs.double()], [truth]), 1e-6)

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ablate_core.architectures import native
 from ablate_core.architectures.native import Native, Written, longs
 from ablate_core.cpu_kernels import MOST_CHANNELS, MOST_TOKENS, whole_blocks
 
 if TYPE_CHECKING:
     from ablate_core.architectures.sit_blocks import ModulatedBlock
-
-MOST_ROWS = 1024
-"""Tokens of a network's batch up to which its block is one call; above, oneDNN's products make up for the calls."""
 
 Tangents = tuple[Tensor, Tensor, Tensor]
 """dh (K, tokens, width), dc (K, width), and the K samples they belong to, int64."""
@@ -26,15 +24,9 @@ Tangents = tuple[Tensor, Tensor, Tensor]
 
 def suits(block: ModulatedBlock, h: Tensor) -> bool:
     """Whether `run` computes this block, for which `block_on_cpu.suits` is true."""
-    (batch, tokens, width), weight = h.shape, block.qkv.weight
-    networks: int = 1 if isinstance(weight, Tensor) else weight.rows.number
-    return (
-        batch * tokens <= MOST_ROWS * networks
-        and tokens <= MOST_TOKENS
-        and width // block.heads <= MOST_CHANNELS
-        and weight.dtype == h.dtype
-        and whole_blocks(h.dtype) is not None
-    )
+    batch, tokens, width = h.shape
+    short = tokens <= MOST_TOKENS and width // block.heads <= MOST_CHANNELS
+    return short and native.suits(block.qkv.weight, h, batch * tokens)
 
 
 def run(block: ModulatedBlock, h: Tensor, c: Tensor, tangents: Tangents | None) -> tuple[Tensor, Tensor | None]:

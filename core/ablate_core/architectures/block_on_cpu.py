@@ -8,9 +8,7 @@ operation by operation. Notation is as there; a slope is a gradient.
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from ablate_core.architectures import block_at_once
 from ablate_core.architectures.mix_on_cpu import Mix, mix
+from ablate_core.architectures.native import available, samples_of
 from ablate_core.architectures.pairs import Pair, rows_at
 from ablate_core.architectures.products import Products, products
 from ablate_core.cpu_kernels import kernels, pointer
@@ -28,45 +27,16 @@ if TYPE_CHECKING:
 
 FACTORS = 6
 """What adaLN gives a block: shift, scale and gate of the attention, then of the MLP."""
-_enabled = True
-
-
-@contextlib.contextmanager
-def written_out(on: bool) -> Iterator[None]:
-    """Within, blocks are computed here (as always where they can be), or operation by operation."""
-    global _enabled
-    before, _enabled = _enabled, on
-    try:
-        yield
-    finally:
-        _enabled = before
 
 
 def suits(block: ModulatedBlock, h: Pair, c: Pair) -> bool:
-    """Whether `run` computes this block: that of DiT, on one thread of a CPU, no transform, cast or compiler around.
-
-    Tangents must be those of some rows, which carry no graph, and reach the block through both h and c.
-    """
-    x = h.value
-    return (
-        not torch.compiler.is_compiling()  # first: a compiler that reads on meets what it cannot compile
-        and _enabled
-        and block.plain
-        and x.device.type == "cpu"
-        and (h.tangent is None or (h.rows is not None and c.tangent is not None))
-        and torch.get_num_threads() == 1
-        and not torch.is_autocast_enabled("cpu")
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and torch.autograd.forward_ad._current_level < 0
-        and kernels(x.dtype) is not None
-    )
+    """Whether `run` computes this block: that of DiT, where C is `native.available`."""
+    return block.plain and available(h, c)
 
 
 def run(block: ModulatedBlock, h: Pair, c: Pair, rotation: Rotation | None) -> Pair:
     """Tokens h (B, tokens, width) to the same shape; c (B, width) after its SiLU."""
-    rows = None
-    if h.tangent is not None:
-        rows = h.rows if isinstance(h.rows, Tensor) else _last(len(h.value), len(h.tangent))
+    rows = None if h.tangent is None else samples_of(h)
     if rotation is None and block_at_once.suits(block, h.value):
         tangents = None
         if h.tangent is not None and c.tangent is not None and rows is not None:
@@ -255,8 +225,3 @@ class _Back:
 
 def _kernels(like: Tensor) -> Any:
     return kernels(like.dtype)
-
-
-@functools.lru_cache(maxsize=512)
-def _last(batch: int, count: int) -> Tensor:
-    return torch.arange(batch - count, batch)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ablate_core.architectures import ends_on_cpu
 from ablate_core.architectures.pairs import Pair, linear, silu
 
 TIME_FEATURES = 256
@@ -80,6 +81,8 @@ class TimeEmbedder(nn.Module):
         self.outer = nn.Linear(width, width)
 
     def forward(self, t: Tensor) -> Tensor:
+        if ends_on_cpu.suits_embedding(self, Pair(t)):
+            return ends_on_cpu.embed(self, Pair(t), TIME_FEATURES).value
         features = sinusoid(t * self.time_scale).to(self.inner.weight.dtype)
         out: Tensor = self.outer(F.silu(self.inner(features)))
         return out
@@ -88,6 +91,8 @@ class TimeEmbedder(nn.Module):
         """The embedding and its derivative along the tangent of `t`."""
         if t.tangent is None:
             return Pair(self(t.value))
+        if ends_on_cpu.suits_embedding(self, t):
+            return ends_on_cpu.embed(self, t, TIME_FEATURES)
         scaled = t.map(lambda time: time * self.time_scale).to(torch.promote_types(t.value.dtype, torch.float32))
         features = waves(scaled, frequencies(TIME_FEATURES, 10_000.0, scaled.value))
         inner = linear(self.inner, features.to(self.inner.weight.dtype))

@@ -7,15 +7,70 @@ the subclass' affair; whose weights it needs, where they lie and where their gra
 from __future__ import annotations
 
 import abc
+import contextlib
 import ctypes
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ablate_core.architectures.pairs import Pair
+from ablate_core.cpu_kernels import kernels, whole_blocks
 from ablate_core.flat import in_place_gradients
+
+_enabled = True
+MOST_ROWS = 1024
+"""Rows of a network's batch up to which its parts are calls of C; above, oneDNN's products make up for more calls."""
+
+
+@contextlib.contextmanager
+def written_out(on: bool) -> Iterator[None]:
+    """Within, networks are computed by what is written out for CPUs (as always where that can be), or by operations."""
+    global _enabled
+    before, _enabled = _enabled, on
+    try:
+        yield
+    finally:
+        _enabled = before
+
+
+def available(*given: Pair) -> bool:
+    """Whether C may compute with these: on one thread of a CPU, with no transform, cast or compiler around.
+
+    Tangents must be those of some rows, which carry no graph, and all of these have one or none.
+    """
+    x = given[0].value
+    if not _enabled or torch.compiler.is_compiling() or x.device.type != "cpu":
+        return False
+    followed = [pair.tangent is not None for pair in given]
+    return (
+        (not any(followed) or (all(followed) and given[0].rows is not None))
+        and torch.get_num_threads() == 1
+        and not torch.is_autocast_enabled("cpu")
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch.autograd.forward_ad._current_level < 0
+        and kernels(x.dtype) is not None
+    )
+
+
+def suits(weight: Any, x: Tensor, rows: int) -> bool:
+    """Whether a part with such a weight, of as many rows, is to be a call of C, where that is `available`."""
+    networks: int = 1 if isinstance(weight, Tensor) else weight.rows.number
+    return rows <= MOST_ROWS * networks and weight.dtype == x.dtype and whole_blocks(x.dtype) is not None
+
+
+def samples_of(x: Pair) -> Tensor:
+    """Which samples have a tangent, (K,) int64."""
+    assert x.tangent is not None
+    return x.rows if isinstance(x.rows, Tensor) else _last(len(x.value), len(x.tangent))
+
+
+@functools.lru_cache(maxsize=512)
+def _last(batch: int, count: int) -> Tensor:
+    return torch.arange(batch - count, batch)
 
 
 class Weight(Protocol):

@@ -35,6 +35,7 @@ class Norm(nn.Module):
     def __init__(self, width: int, kind: str, affine: bool) -> None:
         super().__init__()
         self.normalise = NORMS[kind]
+        self.plain = kind == "layer" and not affine
         self.weight = nn.Parameter(torch.ones(width)) if affine else None
         self.bias = nn.Parameter(torch.zeros(width)) if affine and kind == "layer" else None
 

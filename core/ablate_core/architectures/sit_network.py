@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ablate_core.architectures import ends_on_cpu
 from ablate_core.architectures.base import Network
 from ablate_core.architectures.embeddings import (
     TIME_FEATURES,
@@ -284,6 +285,9 @@ class SiTNetwork(Network):
 
     def _finish(self, h: Pair, c: Pair | None, head: Head | SiTNetwork) -> Pair:
         """Output of a head, (B, C, H, W)."""
+        if head.norm.plain and not self.prefix and head.modulation is not None and c is not None:
+            if ends_on_cpu.suits_finish(head.modulation, h, c):
+                return ends_on_cpu.finish(head.modulation, head.output, h, c).map(self._unpatchify)
         h = head.norm(h.map(lambda tokens: tokens[:, self.prefix :]) if self.prefix else h)
         if head.modulation is not None and c is not None:
             shift, scale = head.modulation.factors(c)

@@ -27,7 +27,7 @@ from torch import Tensor
 from ablate_core.compile_cache import processor
 from ablate_core.fid.files import LOCK_TIMEOUT, cache_dir
 
-SOURCES = [Path(__file__).parent / name for name in ("block.c", "update.c")]
+SOURCES = [Path(__file__).parent / name for name in ("common.h", "block.c", "ends.c", "update.c")]
 FLAGS = [
     *("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros", "-freciprocal-math"),
@@ -44,6 +44,8 @@ SIGNATURES = {
     "attention": "pppNNNN", "attention_tangent": "pppppNNNN", "attention_back": "ppppNNNN",
     "blocks_forward": "pppppppNpppppppNNNN",
     "blocks_back": "ppppppNpppppppNNNN",
+    "embed_forward": "pppppppNppppppNN", "embed_back": "pppppNpppppNN",
+    "finish_forward": "pppppppNpppppppNNN", "finish_back": "ppppppNpppppppNNN",
     "split_heads": "ppNNNNN", "join_heads": "ppNNNNN", "softmax": "pdNN", "softmax_slope": "ppdNN",
     "norm": "ppN", "adam": "ppppddddddNddN",
 }  # fmt: skip
@@ -53,7 +55,7 @@ KINDS = {"p": ctypes.c_void_p, "N": ctypes.c_long, "d": ctypes.c_double}
 
 @functools.cache
 def kernels(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The functions of block.c and update.c for tensors of `dtype`; None where there is no compiler or no such dtype.
+    """The functions of the sources for tensors of `dtype`; None where there is no compiler or no such dtype.
 
     A compiler that fails is reported by one warning. The first call on a machine takes two seconds.
     """
@@ -114,7 +116,7 @@ def _library(compiler: str, real: str) -> ctypes.CDLL:
         if not path.exists():
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:
                 made = Path(folder) / path.name
-                command = [compiler, *FLAGS, f"-DREAL={real}", *map(str, SOURCES), "-o", str(made), "-lm"]
+                command = [compiler, *FLAGS, f"-DREAL={real}", *map(str, SOURCES[1:]), "-o", str(made), "-lm"]
                 subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
                 made.replace(path)
     return ctypes.CDLL(str(path))

@@ -4,35 +4,7 @@
  * (shift, scale, gate) of a tensor of which each sample has `stride` numbers; a pointer to a factor points at that of
  * the first sample. Built once for float and once for double (REAL). Loops are written so that compilers vectorise them;
  * sums may be taken in any order, NaN and infinity are kept. */
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
-
-#ifndef REAL
-#define REAL float
-#endif
-typedef REAL real;
-#define INLINE static inline __attribute__((always_inline))
-#define MOST_TOKENS 32
-#define MOST_CHANNELS 256
-
-/* e^x. In float a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes expf.c), exact to 1e-7; x is cut to where it is finite. */
-INLINE real exponential(real x) {
-    if (sizeof(real) == 8) return exp(x);
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 88.0f ? 88.0f : x;
-    float whole = floorf(x * 1.44269504088896341f + 0.5f);
-    float rest = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
-    float sum = 1.9875691500e-4f;
-    sum = sum * rest + 1.3981999507e-3f;
-    sum = sum * rest + 8.3334519073e-3f;
-    sum = sum * rest + 4.1665795894e-2f;
-    sum = sum * rest + 1.6666665459e-1f;
-    sum = sum * rest + 5.0000001201e-1f;
-    sum = sum * rest * rest + rest + 1.0f;
-    union { int32_t bits; float power; } two = {((int32_t)whole + 127) << 23};
-    return sum * two.power;
-}
+#include "common.h"
 
 /* normal = (h - mean) / sqrt(variance + eps) of each row, modulated = normal (1 + scale) + shift. */
 INLINE void norm_row(const real *h, const real *shift, const real *scale, real *restrict normal, real *restrict rstd, real *restrict modulated,
@@ -126,7 +98,7 @@ void gelu_back(real *restrict slope, const real *derivative, real *restrict sums
     }
 }
 
-/* Gradient of `begin` from `inner`, that of modulated, added to `slope`, that of h from elsewhere. */
+/* Gradient of `begin` from `inner`, that of modulated, added to `slope`, that of h from elsewhere, or NULL. */
 void begin_back(const real *slope, const real *inner, const real *normal, const real *rstd, const real *scale,
                 long stride, real *restrict of_h, real *restrict of_shift, real *restrict of_scale, long B, long T, long W) {
     for (long b = 0; b < B; b++) {
@@ -146,7 +118,7 @@ void begin_back(const real *slope, const real *inner, const real *normal, const 
             }
             mean /= W, along /= W;
             for (long w = 0; w < W; w++)
-                of_h[row * W + w] = s[w] + rstd[row] * (in[w] * (1 + by[w]) - mean - n[w] * along);
+                of_h[row * W + w] = (slope ? s[w] : 0) + rstd[row] * (in[w] * (1 + by[w]) - mean - n[w] * along);
         }
     }
 }
@@ -366,41 +338,10 @@ void softmax_slope(real *restrict x, const real *p, double factor, long rows, lo
     }
 }
 
-/* The whole block, for few rows, where calling what is above one by one would take longer than computing it. Products
- * are those of the library that torch uses; weights are those of modulation, qkv, project, expand and contract, each a
- * matrix (out, in) and a bias or NULL. */
-typedef void product_t(const char *, const char *, const int *, const int *, const int *, const real *, const real *,
-                       const int *, const real *, const int *, const real *, real *, const int *);
-static product_t *product;
+/* The whole block, for few rows, where calling what is above one by one would take longer than computing it. Weights are
+ * those of modulation, qkv, project, expand and contract, each a matrix (out, in) and a bias or NULL. */
+product_t *product;
 void use_product(product_t *given) { product = given; }
-
-/* C (m, n), rows one after another, = or += op(A) op(B). */
-INLINE void multiply(char a_op, const real *a, char b_op, const real *b, real *c, long m, long n, long k, real keep) {
-    int M = m, N = n, K = k, lda = a_op == 'T' ? m : k, ldb = b_op == 'T' ? k : n;
-    real one = 1;
-    product(&b_op, &a_op, &N, &M, &K, &one, b, &ldb, a, &lda, &keep, c, &N);
-}
-
-static void linear(const real *x, const real *const *layer, real *restrict y, long rows, long in, long out) {
-    const real *bias = layer[1];
-    if (bias)
-        for (long r = 0; r < rows; r++) memcpy(y + r * out, bias, out * sizeof(real));
-    multiply('N', x, 'T', layer[0], y, rows, out, in, bias ? 1 : 0);
-}
-
-/* Gradients of weight and bias, added to what is there where `keep`; `sums` are those of slope over `parts` equal parts
- * of its rows, or NULL. */
-static void linear_back(const real *slope, const real *x, const real *const *layer, real *const *of_layer,
-                        const int *keep, const real *sums, long parts, real *of_x, long rows, long in, long out) {
-    multiply('T', slope, 'N', x, of_layer[0], out, in, rows, keep[0]);
-    real *restrict total = of_layer[1];
-    if (total && !sums) sums = slope, parts = rows;
-    if (total && !keep[1]) memset(total, 0, out * sizeof(real));
-    if (total)
-        for (long r = 0; r < parts; r++)
-            for (long o = 0; o < out; o++) total[o] += sums[r * out + o];
-    multiply('N', slope, 'N', layer[0], of_x, rows, in, out, 0);
-}
 
 /* Where things lie in the memory of one forward pass, in numbers; the last is how many there are. */
 typedef struct {

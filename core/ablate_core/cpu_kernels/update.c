@@ -1,10 +1,5 @@
 /* What follows a backward pass, on all weights as one tensor; see update.py and torch.optim.Adam. */
-#include <math.h>
-
-#ifndef REAL
-#define REAL float
-#endif
-typedef REAL real;
+#include "common.h"
 
 /* The norm of g, whose squares are summed in double. */
 void norm(const real *g, real *out, long count) {

@@ -1,0 +1,70 @@
+/* What the sources have in common: numbers, e^x, and products of matrices. REAL is float or double. Loops are written so
+ * that compilers vectorise them; sums may be taken in any order, NaN and infinity are kept. */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifndef REAL
+#define REAL float
+#endif
+typedef REAL real;
+#define INLINE static inline __attribute__((always_inline))
+#define MOST_TOKENS 32
+#define MOST_CHANNELS 256
+
+/* e^x. In float a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes expf.c), exact to 1e-7; x is cut to where it is finite. */
+INLINE real exponential(real x) {
+    if (sizeof(real) == 8) return exp(x);
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 88.0f ? 88.0f : x;
+    float whole = floorf(x * 1.44269504088896341f + 0.5f);
+    float rest = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
+    float sum = 1.9875691500e-4f;
+    sum = sum * rest + 1.3981999507e-3f;
+    sum = sum * rest + 8.3334519073e-3f;
+    sum = sum * rest + 4.1665795894e-2f;
+    sum = sum * rest + 1.6666665459e-1f;
+    sum = sum * rest + 5.0000001201e-1f;
+    sum = sum * rest * rest + rest + 1.0f;
+    union { int32_t bits; float power; } two = {((int32_t)whole + 127) << 23};
+    return sum * two.power;
+}
+
+/* Products are those of the library that torch uses, in Fortran's calling convention. */
+typedef void product_t(const char *, const char *, const int *, const int *, const int *, const real *, const real *,
+                       const int *, const real *, const int *, const real *, real *, const int *);
+extern product_t *product;
+
+/* C (m, n), rows one after another, = or += op(A) op(B). */
+INLINE void multiply(char a_op, const real *a, char b_op, const real *b, real *c, long m, long n, long k, real keep) {
+    int M = m, N = n, K = k, lda = a_op == 'T' ? m : k, ldb = b_op == 'T' ? k : n;
+    real one = 1;
+    product(&b_op, &a_op, &N, &M, &K, &one, b, &ldb, a, &lda, &keep, c, &N);
+}
+
+INLINE void linear(const real *x, const real *const *layer, real *restrict y, long rows, long in, long out) {
+    const real *bias = layer[1];
+    if (bias)
+        for (long r = 0; r < rows; r++) memcpy(y + r * out, bias, out * sizeof(real));
+    multiply('N', x, 'T', layer[0], y, rows, out, in, bias ? 1 : 0);
+}
+
+/* Gradients of weight and bias, added to what is there where `keep`; `sums` are those of slope over `parts` equal parts
+ * of its rows, or NULL; the gradient of x is not computed where `of_x` is NULL. */
+INLINE void linear_back(const real *slope, const real *x, const real *const *layer, real *const *of_layer,
+                        const int *keep, const real *sums, long parts, real *of_x, long rows, long in, long out) {
+    multiply('T', slope, 'N', x, of_layer[0], out, in, rows, keep[0]);
+    real *restrict total = of_layer[1];
+    if (total && !sums) sums = slope, parts = rows;
+    if (total && !keep[1]) memset(total, 0, out * sizeof(real));
+    if (total)
+        for (long r = 0; r < parts; r++)
+            for (long o = 0; o < out; o++) total[o] += sums[r * out + o];
+    if (of_x) multiply('N', slope, 'N', layer[0], of_x, rows, in, out, 0);
+}
+
+/* The derivative of SiLU. */
+INLINE real silu_slope(real x) {
+    real gate = 1 / (1 + exponential(-x));
+    return gate * (1 + x * (1 - gate));
+}
