@@ -113,7 +113,7 @@ FIELDS: list[dict[str, Any]] = [
     {},  # 16 tokens of 2 heads of 16 channels: the compiler knows these sizes
     {"size": "tiny/4", "width": 64, "heads": 4},
     {"size": "tiny/2", "width": 24, "heads": 2},  # no multiple of a vector
-    {"size": "tiny/1", "width": 16, "heads": 2},  # 64 tokens: attention by products
+    {"size": "tiny/1", "width": 16, "heads": 2},  # 64 tokens: the library multiplies in attention too
     {"rope": "2d", "width": 16, "heads": 2},
     {"attention_bias": False},
     {"conditioning": "decoupled"},

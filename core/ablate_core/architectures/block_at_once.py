@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ablate_core.architectures import native
 from ablate_core.architectures.native import Native, Written, longs
-from ablate_core.cpu_kernels import MOST_CHANNELS, MOST_TOKENS, whole_blocks
+from ablate_core.cpu_kernels import MOST_TOKENS, whole_blocks
 
 if TYPE_CHECKING:
     from ablate_core.architectures.sit_blocks import ModulatedBlock
@@ -24,9 +24,7 @@ Tangents = tuple[Tensor, Tensor, Tensor]
 
 def suits(block: ModulatedBlock, h: Tensor) -> bool:
     """Whether `run` computes this block, for which `block_on_cpu.suits` is true."""
-    batch, tokens, width = h.shape
-    short = tokens <= MOST_TOKENS and width // block.heads <= MOST_CHANNELS
-    return short and native.suits(block.qkv.weight, h, batch * tokens)
+    return h.shape[1] <= MOST_TOKENS and native.suits(block.qkv.weight, h, h.shape[0] * h.shape[1])
 
 
 def run(block: ModulatedBlock, h: Tensor, c: Tensor, tangents: Tangents | None) -> tuple[Tensor, Tensor | None]:

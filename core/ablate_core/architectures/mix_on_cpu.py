@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from ablate_core.architectures.pairs import Pair, rows_at
-from ablate_core.cpu_kernels import MOST_CHANNELS, MOST_TOKENS, kernels
+from ablate_core.architectures.pairs import Pair
+from ablate_core.cpu_kernels import MOST_TOKENS, whole_blocks
 
 if TYPE_CHECKING:
     from ablate_core.architectures.sit_blocks import Block, Rotation
-
-MOST_WEIGHTS = 128
-"""Tokens up to which the weights of attention, (tokens, tokens) of each head and sample, are kept for the gradient."""
 
 
 class Mix(Protocol):
@@ -33,22 +30,20 @@ class Mix(Protocol):
 
 
 def mix(block: Block, qkv: Pair, rotation: Rotation | None, graph: bool) -> Mix:
-    """By the number of tokens: few, all of it in C; more, products of matrices; many, or turned ones, torch's own."""
-    tokens, width = qkv.value.shape[1], qkv.value.shape[2] // 3
-    if rotation is not None or tokens > MOST_WEIGHTS:
+    """In C where tokens are not too many, nor turned; else torch's own."""
+    if rotation is not None or qkv.value.shape[1] > MOST_TOKENS or whole_blocks(qkv.value.dtype) is None:
         return OwnGraph(block, qkv, rotation, graph)
-    if tokens <= MOST_TOKENS and width // block.heads <= MOST_CHANNELS:
-        return InLoops(qkv, block.heads)
-    return ByProducts(qkv, block.heads)
+    return InLoops(qkv, block.heads)
 
 
 class InLoops:
-    """Attention over few tokens, in C."""
+    """Attention in C, of one head and sample after another."""
 
     def __init__(self, qkv: Pair, heads: int) -> None:
         given, d_given, rows = qkv
         batch, tokens, width = given.shape[0], given.shape[1], given.shape[2] // 3
-        self._given, self._sizes, self._c = given, (tokens, heads, width // heads), _kernels(given)
+        self._given, self._sizes = given, (tokens, heads, width // heads)
+        self._c: Any = whole_blocks(given.dtype)
         self._weights, self.out = given.new_empty(batch, heads, tokens, tokens), given.new_empty(batch, tokens, width)
         self.d_out: Tensor | None = None
         at, weights = given.data_ptr(), self._weights.data_ptr()
@@ -65,61 +60,6 @@ class InLoops:
         return out
 
 
-class ByProducts:
-    """Attention by products of matrices, whose weights are kept: the gradient need not compute them again."""
-
-    def __init__(self, qkv: Pair, heads: int) -> None:
-        given, d_given, rows = qkv
-        self._heads, self._c = heads, _kernels(given)
-        self._q, self._k, self._v = q, k, v = self._split(given, 3)
-        self._factor: float = q.shape[-1] ** -0.5
-        self._weights = torch.bmm(q, k.transpose(1, 2))
-        self._c.softmax(self._weights.data_ptr(), self._factor, *self._rows(self._weights))
-        self.out = self._joined(torch.bmm(self._weights, v)[None])
-        self.d_out: Tensor | None = None
-        if d_given is not None and rows is not None:
-            q, k, v, p = (self._of_rows(x, rows) for x in (q, k, v, self._weights))
-            dq, dk, dv = self._split(d_given, 3)
-            slope = torch.bmm(dq, k.transpose(1, 2)).baddbmm_(q, dk.transpose(1, 2))
-            self._differentiate(slope, p)
-            self.d_out = self._joined(torch.bmm(slope, v).baddbmm_(p, dv)[None])
-
-    def pull_back(self, slope: Tensor) -> Tensor:
-        (slope,) = self._split(slope, 1)
-        scores = torch.bmm(slope, self._v.transpose(1, 2))
-        self._differentiate(scores, self._weights)
-        out = slope.new_empty(3, *slope.shape)
-        torch.bmm(scores, self._k, out=out[0])
-        torch.bmm(scores.transpose(1, 2), self._q, out=out[1])
-        torch.bmm(self._weights.transpose(1, 2), slope, out=out[2])
-        return self._joined(out)
-
-    def _differentiate(self, scores: Tensor, weights: Tensor) -> None:
-        """The derivative of the softmax at `weights` along `scores`, in the place of these."""
-        self._c.softmax_slope(scores.data_ptr(), weights.data_ptr(), self._factor, *self._rows(scores))
-
-    def _rows(self, x: Tensor) -> tuple[int, int]:
-        return x.shape[0] * x.shape[1], x.shape[2]
-
-    def _of_rows(self, x: Tensor, rows: int | Tensor) -> Tensor:
-        """Those of the samples at `rows`, of (B heads, *)."""
-        return rows_at(x.view(-1, self._heads, *x.shape[1:]), rows).flatten(0, 1)
-
-    def _split(self, x: Tensor, parts: int) -> Tensor:
-        """(B, tokens, parts width) -> (parts, B heads, tokens, d)."""
-        (batch, tokens, _), d = x.shape, x.shape[2] // (parts * self._heads)
-        out = x.new_empty(parts, batch * self._heads, tokens, d)
-        self._c.split_heads(x.data_ptr(), out.data_ptr(), batch, tokens, parts, self._heads, d)
-        return out
-
-    def _joined(self, x: Tensor) -> Tensor:
-        """The opposite."""
-        parts, batch, tokens, d = x.shape[0], x.shape[1] // self._heads, x.shape[2], x.shape[3]
-        out = x.new_empty(batch, tokens, parts * self._heads * d)
-        self._c.join_heads(x.data_ptr(), out.data_ptr(), batch, tokens, parts, self._heads, d)
-        return out
-
-
 class OwnGraph:
     """Attention as the block has it, with a graph of its own."""
 
@@ -132,7 +72,3 @@ class OwnGraph:
     def pull_back(self, slope: Tensor) -> Tensor:
         (out,) = torch.autograd.grad(self._mixed, self._given, slope, retain_graph=True)
         return out.contiguous()
-
-
-def _kernels(like: Tensor) -> Any:
-    return kernels(like.dtype)

@@ -34,8 +34,8 @@ FLAGS = [
 ]
 """Not -ffast-math: NaN must stay NaN, and it would round denormals to 0 in the whole process."""
 REAL = {torch.float32: "float", torch.float64: "double"}
-MOST_TOKENS, MOST_CHANNELS = 32, 256
-"""Tokens, and channels of a head, of the largest `attention` that block.c computes whole; it has the same numbers."""
+MOST_TOKENS = 128
+"""The most tokens whose attention C computes: its weights are kept for the gradient. common.h has the same number."""
 
 SIGNATURES = {
     "begin": "pppNpppNNN", "add": "pppNpNNN", "begin_tangent": "ppppNppppNNN",
@@ -46,7 +46,6 @@ SIGNATURES = {
     "blocks_back": "ppppppNpppppppNNNN",
     "embed_forward": "pppppppNppppppNN", "embed_back": "pppppNpppppNN",
     "finish_forward": "pppppppNpppppppNNN", "finish_back": "ppppppNpppppppNNN",
-    "split_heads": "ppNNNNN", "join_heads": "ppNNNNN", "softmax": "pdNN", "softmax_slope": "ppdNN",
     "norm": "ppN", "adam": "ppppddddddNddN",
 }  # fmt: skip
 """What a function takes: p a pointer, N a whole number, d a number."""

@@ -240,6 +240,44 @@ INLINE void mix_back(const real *q, const real *k, const real *v, long step, con
     times(weights, 1, T, slope, slope_step, of_v, step, T, d, T);
 }
 
+/* The same for more tokens, where the library multiplies matrices: those of one head at a time, which stay in the cache,
+ * from where they are to where they are wanted. */
+static void long_mix(const real *q, const real *k, const real *v, long step, real *restrict weights, real *restrict out,
+                     long out_step, long T, long d, real factor) {
+    spread('N', q, step, 'T', k, step, weights, T, T, T, d, factor, 0);
+    for (long i = 0; i < T; i++) {
+        real *row = weights + i * T, top = row[0], sum = 0;
+        for (long j = 1; j < T; j++) top = row[j] > top ? row[j] : top;
+        for (long j = 0; j < T; j++) row[j] = exponential(row[j] - top);
+        for (long j = 0; j < T; j++) sum += row[j];
+        real by = 1 / sum;
+        for (long j = 0; j < T; j++) row[j] *= by;
+    }
+    spread('N', weights, T, 'N', v, step, out, out_step, T, d, T, 1, 0);
+}
+
+static void long_mix_tangent(const real *q, const real *k, const real *v, const real *dq, const real *dk,
+                             const real *dv, long step, const real *weights, real *restrict d_out, long out_step,
+                             long T, long d, real factor) {
+    real scores[LONG_TOKENS * LONG_TOKENS];
+    spread('N', dq, step, 'T', k, step, scores, T, T, T, d, factor, 0);
+    spread('N', q, step, 'T', dk, step, scores, T, T, T, d, factor, 1);
+    for (long i = 0; i < T; i++) softmax_row(scores + i * T, weights + i * T, T, 1);
+    spread('N', scores, T, 'N', v, step, d_out, out_step, T, d, T, 1, 0);
+    spread('N', weights, T, 'N', dv, step, d_out, out_step, T, d, T, 1, 1);
+}
+
+static void long_mix_back(const real *q, const real *k, const real *v, long step, const real *weights,
+                          const real *slope, long slope_step, real *restrict of_q, real *restrict of_k,
+                          real *restrict of_v, long T, long d, real factor) {
+    real scores[LONG_TOKENS * LONG_TOKENS];
+    spread('N', slope, slope_step, 'T', v, step, scores, T, T, T, d, 1, 0);
+    for (long i = 0; i < T; i++) softmax_row(scores + i * T, weights + i * T, T, factor);
+    spread('N', scores, T, 'N', k, step, of_q, step, T, d, T, 1, 0);
+    spread('T', scores, T, 'N', q, step, of_k, step, T, d, T, 1, 0);
+    spread('T', weights, T, 'N', slope, slope_step, of_v, step, T, d, T, 1, 0);
+}
+
 /* Sizes that are known to the compiler become straight vector code. */
 #define BY_SIZE(CALL)                                   \
     if (T == 4 && d == 16) CALL(4, 16);                 \
@@ -247,7 +285,8 @@ INLINE void mix_back(const real *q, const real *k, const real *v, long step, con
     else if (T == 16 && d == 16) CALL(16, 16);          \
     else if (T == 16 && d == 32) CALL(16, 32);          \
     else if (T == 16 && d == 64) CALL(16, 64);          \
-    else CALL(T, d);
+    else if (T <= MOST_TOKENS && d <= MOST_CHANNELS) CALL(T, d); \
+    else LONG(T, d);
 
 /* qkv (B, T, 3, H, d) -> weights (B, H, T, T), out (B, T, H, d). */
 void attention(const real *qkv, real *restrict weights, real *restrict out, long B, long T, long H, long d) {
@@ -256,9 +295,13 @@ void attention(const real *qkv, real *restrict weights, real *restrict out, long
     for (long b = 0; b < B; b++)
         for (long h = 0; h < H; h++) {
             const real *q = qkv + b * T * step + h * d;
-#define CALL(T, d) mix(q, q + width, q + 2 * width, step, weights + (b * H + h) * T * T, out + b * T * width + h * d, width, T, d, factor)
+#define ARGUMENTS(T, d) (q, q + width, q + 2 * width, step, weights + (b * H + h) * T * T, out + b * T * width + h * d, width, T, d, factor)
+#define CALL(T, d) mix ARGUMENTS(T, d)
+#define LONG(T, d) long_mix ARGUMENTS(T, d)
             BY_SIZE(CALL)
+#undef ARGUMENTS
 #undef CALL
+#undef LONG
         }
 }
 
@@ -271,9 +314,13 @@ void attention_tangent(const real *qkv, const real *weights, const real *d_qkv, 
         for (long h = 0; h < H; h++) {
             long b = samples[n];
             const real *q = qkv + b * T * step + h * d, *dq = d_qkv + n * T * step + h * d;
-#define CALL(T, d) mix_tangent(q, q + width, q + 2 * width, dq, dq + width, dq + 2 * width, step, weights + (b * H + h) * T * T, d_out + n * T * width + h * d, width, T, d, factor)
+#define ARGUMENTS(T, d) (q, q + width, q + 2 * width, dq, dq + width, dq + 2 * width, step, weights + (b * H + h) * T * T, d_out + n * T * width + h * d, width, T, d, factor)
+#define CALL(T, d) mix_tangent ARGUMENTS(T, d)
+#define LONG(T, d) long_mix_tangent ARGUMENTS(T, d)
             BY_SIZE(CALL)
+#undef ARGUMENTS
 #undef CALL
+#undef LONG
         }
 }
 
@@ -286,56 +333,14 @@ void attention_back(const real *qkv, const real *weights, const real *slope, rea
         for (long h = 0; h < H; h++) {
             const real *q = qkv + b * T * step + h * d;
             real *to = of_qkv + b * T * step + h * d;
-#define CALL(T, d) mix_back(q, q + width, q + 2 * width, step, weights + (b * H + h) * T * T, slope + b * T * width + h * d, width, to, to + width, to + 2 * width, T, d, factor)
+#define ARGUMENTS(T, d) (q, q + width, q + 2 * width, step, weights + (b * H + h) * T * T, slope + b * T * width + h * d, width, to, to + width, to + 2 * width, T, d, factor)
+#define CALL(T, d) mix_back ARGUMENTS(T, d)
+#define LONG(T, d) long_mix_back ARGUMENTS(T, d)
             BY_SIZE(CALL)
+#undef ARGUMENTS
 #undef CALL
+#undef LONG
         }
-}
-
-/* x (B, T, N, H, d) -> out (N, B, H, T, d). */
-void split_heads(const real *x, real *restrict out, long B, long T, long N, long H, long d) {
-    for (long b = 0; b < B; b++)
-        for (long t = 0; t < T; t++)
-            for (long n = 0; n < N; n++)
-                for (long h = 0; h < H; h++) {
-                    const real *from = x + (((b * T + t) * N + n) * H + h) * d;
-                    real *restrict to = out + (((n * B + b) * H + h) * T + t) * d;
-                    for (long c = 0; c < d; c++) to[c] = from[c];
-                }
-}
-
-/* The opposite: x (N, B, H, T, d) -> out (B, T, N, H, d). */
-void join_heads(const real *x, real *restrict out, long B, long T, long N, long H, long d) {
-    for (long b = 0; b < B; b++)
-        for (long t = 0; t < T; t++)
-            for (long n = 0; n < N; n++)
-                for (long h = 0; h < H; h++) {
-                    const real *from = x + (((n * B + b) * H + h) * T + t) * d;
-                    real *restrict to = out + (((b * T + t) * N + n) * H + h) * d;
-                    for (long c = 0; c < d; c++) to[c] = from[c];
-                }
-}
-
-/* Softmax of factor x over rows of T, in place. */
-void softmax(real *x, double factor, long rows, long T) {
-    for (long i = 0; i < rows; i++) {
-        real *row = x + i * T, top = row[0], sum = 0;
-        for (long j = 1; j < T; j++) top = row[j] > top ? row[j] : top;
-        for (long j = 0; j < T; j++) row[j] = exponential((row[j] - top) * (real)factor);
-        for (long j = 0; j < T; j++) sum += row[j];
-        real by = 1 / sum;
-        for (long j = 0; j < T; j++) row[j] *= by;
-    }
-}
-
-/* Its derivative along x at the weights p, in place; symmetric, so the gradient too. */
-void softmax_slope(real *restrict x, const real *p, double factor, long rows, long T) {
-    for (long i = 0; i < rows; i++) {
-        real *restrict row = x + i * T, mean = 0;
-        const real *at = p + i * T;
-        for (long j = 0; j < T; j++) mean += at[j] * row[j];
-        for (long j = 0; j < T; j++) row[j] = at[j] * (row[j] - mean) * (real)factor;
-    }
 }
 
 /* The whole block, for few rows, where calling what is above one by one would take longer than computing it. Weights are

@@ -11,6 +11,7 @@ typedef REAL real;
 #define INLINE static inline __attribute__((always_inline))
 #define MOST_TOKENS 32
 #define MOST_CHANNELS 256
+#define LONG_TOKENS 128
 
 /* e^x. In float a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes expf.c), exact to 1e-7; x is cut to where it is finite. */
 INLINE real exponential(real x) {
@@ -35,11 +36,16 @@ typedef void product_t(const char *, const char *, const int *, const int *, con
                        const int *, const real *, const int *, const real *, real *, const int *);
 extern product_t *product;
 
-/* C (m, n), rows one after another, = or += op(A) op(B). */
+/* C (m, n) = by op(A) op(B) + keep C, with rows as far apart as the numbers after them say. */
+INLINE void spread(char a_op, const real *a, long a_step, char b_op, const real *b, long b_step, real *c, long c_step,
+                   long m, long n, long k, real by, real keep) {
+    int M = m, N = n, K = k, lda = a_step, ldb = b_step, ldc = c_step;
+    product(&b_op, &a_op, &N, &M, &K, &by, b, &ldb, a, &lda, &keep, c, &ldc);
+}
+
+/* The same for rows one after another; A is (k, m) where it is transposed, B (n, k). */
 INLINE void multiply(char a_op, const real *a, char b_op, const real *b, real *c, long m, long n, long k, real keep) {
-    int M = m, N = n, K = k, lda = a_op == 'T' ? m : k, ldb = b_op == 'T' ? k : n;
-    real one = 1;
-    product(&b_op, &a_op, &N, &M, &K, &one, b, &ldb, a, &lda, &keep, c, &N);
+    spread(a_op, a, a_op == 'T' ? m : k, b_op, b, b_op == 'T' ? k : n, c, n, m, n, k, 1, keep);
 }
 
 INLINE void linear(const real *x, const real *const *layer, real *restrict y, long rows, long in, long out) {
