@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ class InLoops:
         given, d_given, rows = qkv
         batch, tokens, width = given.shape[0], given.shape[1], given.shape[2] // 3
         self._given, self._sizes = given, (tokens, heads, width // heads)
-        self._c: Any = whole_blocks(given.dtype)
+        self._c = cast(Any, whole_blocks(given.dtype))
         self._weights, self.out = given.new_empty(batch, heads, tokens, tokens), given.new_empty(batch, tokens, width)
         self.d_out: Tensor | None = None
         at, weights = given.data_ptr(), self._weights.data_ptr()
