@@ -364,6 +364,7 @@ def _widen_holm(found: list[Contrast], index: list[int], alpha: float, share: fl
         c = found[i]
         assert c.p is not None
         assert c.se is not None
+        assert c.df is not None
         level = stopped if stopped is not None else alpha * share / (m - k)
         if c.p > level:
             stopped = level
