@@ -58,6 +58,14 @@ class Backwards(Linear):
         return PathPoint(1 - t, -t, -torch.ones_like(t), -torch.ones_like(t))
 
 
+class Drifts(Linear):
+    shared: Shared = True
+
+    def interpolate(self, x0: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        x, v = super().interpolate(x0, noise, t)
+        return x, 1.01 * v
+
+
 class Overshoots(Linear):
     shared: Shared = True
 
@@ -285,6 +293,8 @@ class Drifting(Gaussians):
 DEFECTS: list[tuple[Any, Callable[[Any], None], str]] = [
     (Ends(), schedules.goes_from_data_to_noise, r"sigma / alpha is 9 at the end"),
     (Backwards(), schedules.goes_from_data_to_noise, r"sigma / alpha is -inf at the end"),
+    (Ends(), schedules.has_its_states, r"ratio"),
+    (Drifts(), schedules.has_its_states, r"v of interpolate"),
     (Circular(), schedules.declares_what_it_is, "declares circular True, it is False"),
     (WrongSlope(), schedules.has_its_derivatives, "d_sigma"),
     (NoShape(), schedules.has_its_derivatives, "has not t's shape"),

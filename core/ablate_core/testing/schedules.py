@@ -27,9 +27,9 @@ def goes_from_data_to_noise(path: Schedule) -> None:
     start = path.at(torch.zeros(1, dtype=torch.float64))
     close(start.alpha, torch.ones(1, dtype=torch.float64), f"{path.name}: alpha(0)")
     close(start.sigma, torch.zeros(1, dtype=torch.float64), f"{path.name}: sigma(0)")
-    end = torch.full((1,), path.end, dtype=torch.float64)
-    holds(path.ratio(end) >= LEAST_END_RATIO, f"{path.name}: sigma / alpha is {float(path.ratio(end)):g} at the end")
-    ratios = path.ratio(torch.linspace(0, path.end, 257, dtype=torch.float64))
+    points = path.at(torch.linspace(0, path.end, 257, dtype=torch.float64))
+    ratios = points.sigma / points.alpha
+    holds(ratios[-1] >= LEAST_END_RATIO, f"{path.name}: sigma / alpha is {float(ratios[-1]):g} at the end")
     holds((ratios.diff() > 0).all(), f"{path.name}: sigma / alpha does not grow with t")
 
 
@@ -64,6 +64,17 @@ def has_its_derivatives(path: Schedule) -> None:
         close(getattr(here, f"d_{name}"), slope, f"{path.name}: d_{name}", rtol=1e-7, atol=1e-8)
     wronskian = path.at(torch.linspace(0, path.end, 257, dtype=torch.float64)[:-1]).wronskian
     holds((wronskian > 0).all(), f"{path.name}: its wronskian falls to {float(wronskian.min()):g}")
+
+
+def has_its_states(path: Schedule) -> None:
+    """`ratio` and `interpolate` in closed forms are the general ones, which follow `at`."""
+    t, _ = times(path)
+    close(path.ratio(t), Schedule.ratio(path, t), f"{path.name}: ratio")
+    generator = torch.Generator().manual_seed(3)
+    pair = [torch.randn(64, 3, generator=generator, dtype=torch.float64) for _ in range(2)]
+    both = zip(("x", "v"), path.interpolate(*pair, t), Schedule.interpolate(path, *pair, t), strict=True)
+    for name, own, general in both:
+        close(own, general, f"{path.name}: {name} of interpolate")
 
 
 def has_its_jumps(path: Schedule) -> None:
@@ -138,6 +149,7 @@ CHECKS: tuple[Callable[[Any], None], ...] = (
     goes_from_data_to_noise,
     declares_what_it_is,
     has_its_derivatives,
+    has_its_states,
     has_its_jumps,
     has_its_rates,
     jumps_along_itself,
