@@ -87,6 +87,6 @@ def test_seeds_rates_and_constants_share_a_kind_and_other_graphs_do_not() -> Non
     assert one != other
     assert sorter.small(Task("k", "e", plan.trials[0].config.resolved()))
     large = {**plan.trials[0].config.resolved(), "architecture": {"name": "sit", "size": "S/2"}}
-    wide = {**plan.trials[0].config.resolved(), "train": {"batch_size": 64}}
+    wide = {**plan.trials[0].config.resolved(), "train": {"batch_size": 128}}
     assert not sorter.small(Task("k", "e", wide))
     assert not sorter.small(Task("k", "e", large))
