@@ -129,9 +129,9 @@ void gelu(const real *x, real *restrict out, real *derivative, long count) {
 #pragma GCC ivdep
     for (long i = 0; i < count; i++) {
         real v = x[i], square = v * v, z = a * v * (1 + c * square);
-        real gate = 1 / (1 + exponential(-z));
+        real e = exponential(-z), gate = 1 / (1 + e);
         out[i] = v * gate;
-        derivative[i] = gate + a * v * (1 + 3 * c * square) * gate * (1 - gate);
+        derivative[i] = gate + a * v * (1 + 3 * c * square) * gate * (e * gate); /* e gate is 1 - gate, exactly */
     }
 }
 

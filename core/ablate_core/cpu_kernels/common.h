@@ -15,7 +15,7 @@ typedef REAL real;
 
 /* e^x. In float a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes expf.c), exact to 1e-7; x is cut to where it is finite. */
 INLINE real exponential(real x) {
-    if (sizeof(real) == 8) return exp(x);
+    if (sizeof(real) == 8) return exp(x > 700 ? 700 : x);
     x = x < -87.0f ? -87.0f : x;
     x = x > 88.0f ? 88.0f : x;
     float whole = floorf(x * 1.44269504088896341f + 0.5f);

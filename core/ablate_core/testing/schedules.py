@@ -71,9 +71,9 @@ def has_its_states(path: Schedule) -> None:
     t, _ = times(path)
     close(path.ratio(t), Schedule.ratio(path, t), f"{path.name}: ratio")
     generator = torch.Generator().manual_seed(3)
-    pair = [torch.randn(64, 3, generator=generator, dtype=torch.float64) for _ in range(2)]
-    both = zip(("x", "v"), path.interpolate(*pair, t), Schedule.interpolate(path, *pair, t), strict=True)
-    for name, own, general in both:
+    x0, noise = (torch.randn(64, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    both = path.interpolate(x0, noise, t), Schedule.interpolate(path, x0, noise, t)
+    for name, own, general in zip(("x", "v"), *both, strict=True):
         close(own, general, f"{path.name}: {name} of interpolate")
 
 
