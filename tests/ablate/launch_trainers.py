@@ -57,6 +57,12 @@ def slow(config: Any, folder: Path, *, device: str = "cpu", report: Any = None, 
     return train(config, folder, device=device, report=report, should_stop=stop_slowly)
 
 
+def broken_later(config: Any, folder: Path, **more: Any) -> Any:
+    """As `broken`, but not before the driver may have heard of the one before."""
+    time.sleep(0.15)
+    return broken(config, folder, **more)
+
+
 def broken(config: Any, folder: Path, *, device: str = "cpu", report: Any = None, should_stop: Any = None) -> Any:
     raise RuntimeError("nothing works")
 

@@ -245,7 +245,9 @@ def test_asking_for_more_gpus_than_there_are_names_both_numbers(tmp_path: Path) 
 def test_too_many_failures_abort_the_run(tmp_path: Path) -> None:
     seeds = ", ".join(map(str, range(40)))
     options = asked(max_failures="5%", isolation="actor")
-    summary = run_plan(plan(seeds=seeds), StorePaths(tmp_path), options, Watch(), trainer="launch_trainers:broken")
+    summary = run_plan(
+        plan(seeds=seeds), StorePaths(tmp_path), options, Watch(), trainer="launch_trainers:broken_later"
+    )
     assert summary.exit_code is ExitCode.TOO_MANY_FAILURES
     assert summary.failed >= 3
     assert summary.waiting > 10
