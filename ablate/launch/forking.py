@@ -62,9 +62,7 @@ def main(setup: dict[str, Any]) -> None:
         ready = [key.fileobj for key, _ in selector.select()]
         if control in ready:  # nothing is ever sent: the starter has hung up
             shutil.rmtree(os.path.dirname(setup["address"]), ignore_errors=True)
-            os._exit(
-                0
-            )  # no interpreter shutdown: extension modules complain about leaks then, in the driver's terminal
+            os._exit(0)  # no interpreter shutdown: extension modules complain about leaks then, in a terminal
         connection, _ = listener.accept()
         if os.fork() == 0:
             die_with_parent(parent)

@@ -25,9 +25,6 @@ from ablate_core.cpu_kernels import kernels, pointer
 if TYPE_CHECKING:
     from ablate_core.architectures.sit_blocks import ModulatedBlock, Rotation
 
-FACTORS = 6
-"""What adaLN gives a block: shift, scale and gate of the attention, then of the MLP."""
-
 
 def suits(block: ModulatedBlock, h: Pair, c: Pair) -> bool:
     """Whether `run` computes this block: that of DiT, where C is `native.available`."""

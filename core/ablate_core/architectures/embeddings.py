@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -82,7 +83,7 @@ class TimeEmbedder(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         if ends_on_cpu.suits_embedding(self, Pair(t)):
-            return ends_on_cpu.embed(self, Pair(t), TIME_FEATURES).value
+            return ends_on_cpu.embed(self, Pair(t), _time_frequencies(t.dtype)).value
         features = sinusoid(t * self.time_scale).to(self.inner.weight.dtype)
         out: Tensor = self.outer(F.silu(self.inner(features)))
         return out
@@ -92,11 +93,17 @@ class TimeEmbedder(nn.Module):
         if t.tangent is None:
             return Pair(self(t.value))
         if ends_on_cpu.suits_embedding(self, t):
-            return ends_on_cpu.embed(self, t, TIME_FEATURES)
+            return ends_on_cpu.embed(self, t, _time_frequencies(t.value.dtype))
         scaled = t.map(lambda time: time * self.time_scale).to(torch.promote_types(t.value.dtype, torch.float32))
         features = waves(scaled, frequencies(TIME_FEATURES, 10_000.0, scaled.value))
         inner = linear(self.inner, features.to(self.inner.weight.dtype))
         return linear(self.outer, silu(inner))
+
+
+@functools.cache
+def _time_frequencies(dtype: torch.dtype) -> Tensor:
+    """Those of `TimeEmbedder`, on a CPU."""
+    return frequencies(TIME_FEATURES, 10_000.0, torch.empty(0, dtype=dtype))
 
 
 class LogVariance(nn.Module):

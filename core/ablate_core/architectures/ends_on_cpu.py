@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +25,11 @@ def suits_embedding(embedder: TimeEmbedder, t: Pair) -> bool:
     )
 
 
-def embed(embedder: TimeEmbedder, t: Pair, features: int) -> Pair:
-    """A number (B,) -> (B, width), and its tangent, as `TimeEmbedder.embed` has it."""
+def embed(embedder: TimeEmbedder, t: Pair, frequencies: Tensor) -> Pair:
+    """A number (B,) -> (B, width) by waves of `frequencies` (n,), and its tangent, as `TimeEmbedder.embed` has it."""
     scale = embedder.time_scale
     value, dt = t.value * scale, None if t.tangent is None else t.tangent * scale
-    out, tangent = _Embedding(embedder, t, features // 2).apply(value, dt, None if dt is None else samples_of(t))
+    out, tangent = _Embedding(embedder, t, frequencies).apply(value, dt, None if dt is None else samples_of(t))
     return Pair(out, tangent, None if tangent is None else t.rows)
 
 
@@ -50,11 +49,11 @@ def finish(modulation: Modulation, output: torch.nn.Linear, h: Pair, c: Pair) ->
 
 
 class _Embedding(Native):
-    def __init__(self, embedder: TimeEmbedder, t: Pair, frequencies: int) -> None:
+    def __init__(self, embedder: TimeEmbedder, t: Pair, frequencies: Tensor) -> None:
         inner, outer = embedder.inner, embedder.outer
         weights = [inner.weight, inner.bias, outer.weight, outer.bias]
         super().__init__(weights, len(t.value), 0 if t.tangent is None else len(t.tangent))
-        self.sizes = frequencies, outer.weight.shape[0]
+        self.frequencies, self.sizes = frequencies, (len(frequencies), outer.weight.shape[0])
 
     def forward(self, *given: Tensor | None) -> tuple[Tensor, Tensor | None, Sequence[Tensor]]:
         t, dt, samples = given
@@ -62,7 +61,7 @@ class _Embedding(Native):
         library: Any = whole_blocks(t.dtype)
         (count, width), networks = self.sizes, self.networks
         kept, out = t.new_empty(len(t) * 2 * (count + width)), t.new_empty(len(t), width)
-        start = t.data_ptr(), _frequencies(2 * count, t.dtype).data_ptr(), *self.where()
+        start = t.data_ptr(), self.frequencies.data_ptr(), *self.where()
         own = len(networks.places), kept.data_ptr(), out.data_ptr()
         if dt is None or samples is None:
             library.embed_forward(*start, None, *own, None, None, None, None, *self.sizes)
@@ -120,10 +119,3 @@ class _Finish(Native):
             scratch.data_ptr(), of_h.data_ptr(), of_c.data_ptr(), *self.sizes,
         )  # fmt: skip
         return of_h, of_c, None, None, None
-
-
-@functools.cache
-def _frequencies(features: int, dtype: torch.dtype) -> Tensor:
-    from ablate_core.architectures.embeddings import frequencies
-
-    return frequencies(features, 10_000.0, torch.empty(0, dtype=dtype))

@@ -188,12 +188,8 @@ INLINE void softmax_row(real *restrict row, const real *p, long T, real factor) 
     for (long j = 0; j < T; j++) row[j] = p[j] * (row[j] - mean) * factor;
 }
 
-/* Attention of one head and sample. Rows of q, k, v are `step` apart; weights (T, T); out's rows `out_step` apart. */
-INLINE void mix(const real *q, const real *k, const real *v, long step, real *restrict weights, real *restrict out,
-                long out_step, long T, long d, real factor) {
-    real keys[MOST_CHANNELS * MOST_TOKENS];
-    transpose(k, step, keys, T, d, factor);
-    times(q, step, 1, keys, T, weights, T, T, T, d);
+/* The softmax of each row of (T, T), in place. */
+INLINE void softmax_rows(real *restrict weights, long T) {
     for (long i = 0; i < T; i++) {
         real *row = weights + i * T, top = row[0];
         for (long j = 1; j < T; j++) top = row[j] > top ? row[j] : top;
@@ -206,6 +202,15 @@ INLINE void mix(const real *q, const real *k, const real *v, long step, real *re
         real by = 1 / sum;
         for (long j = 0; j < T; j++) row[j] *= by;
     }
+}
+
+/* Attention of one head and sample. Rows of q, k, v are `step` apart; weights (T, T); out's rows `out_step` apart. */
+INLINE void mix(const real *q, const real *k, const real *v, long step, real *restrict weights, real *restrict out,
+                long out_step, long T, long d, real factor) {
+    real keys[MOST_CHANNELS * MOST_TOKENS];
+    transpose(k, step, keys, T, d, factor);
+    times(q, step, 1, keys, T, weights, T, T, T, d);
+    softmax_rows(weights, T);
     times(weights, T, 1, v, step, out, out_step, T, d, T);
 }
 
@@ -245,14 +250,7 @@ INLINE void mix_back(const real *q, const real *k, const real *v, long step, con
 static void long_mix(const real *q, const real *k, const real *v, long step, real *restrict weights, real *restrict out,
                      long out_step, long T, long d, real factor) {
     spread('N', q, step, 'T', k, step, weights, T, T, T, d, factor, 0);
-    for (long i = 0; i < T; i++) {
-        real *row = weights + i * T, top = row[0], sum = 0;
-        for (long j = 1; j < T; j++) top = row[j] > top ? row[j] : top;
-        for (long j = 0; j < T; j++) row[j] = exponential(row[j] - top);
-        for (long j = 0; j < T; j++) sum += row[j];
-        real by = 1 / sum;
-        for (long j = 0; j < T; j++) row[j] *= by;
-    }
+    softmax_rows(weights, T);
     spread('N', weights, T, 'N', v, step, out, out_step, T, d, T, 1, 0);
 }
 
