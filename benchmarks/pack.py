@@ -1,6 +1,7 @@
 """A pack of small trials against the same trials one after another; run ``python benchmarks/pack.py``.
 
-CPU seconds of one optimiser step, per member, on one thread: of the pack; of `trainer.train` alone; and of the
+Time of one optimiser step, per member (CPU seconds of one thread; on CUDA seconds from an idle device to an idle
+device): of the pack; of `trainer.train` alone; and of the
 straightforward formulation that public code uses (a separate forward pass, ``torch.func.jvp`` on a copy of the
 network for all rows, gradients on, averages in a Python loop, numbers fetched at every step). MeanFlow on a small SiT
 (depth 4, width 64, 8x8x3 images, patches of 2). Interleaved; medians over the repeats. All three keep the memory that
@@ -66,58 +67,72 @@ def config(seed: int, batch: int, steps: int) -> TrialConfig:
 
 
 class Watch:
-    """A `should_stop` that notes the CPU time before every step, and ends the trial after `steps`."""
+    """A `should_stop` that ends the trial after `steps`, and notes the time of those after the first `WARM`.
 
-    def __init__(self, steps: int, timed: bool = True) -> None:
-        self.steps, self.timed, self.seen = steps, timed, [0.0] * 0
+    CPU seconds; on CUDA, seconds from an idle device to an idle device.
+    """
+
+    WARM = 3
+
+    def __init__(self, steps: int, device: str = "cpu") -> None:
+        self.steps, self.device, self.asked = steps, device, 0
+        self.began = self.ended = 0.0
 
     def __call__(self) -> bool:
-        self.seen.append(time.process_time() if self.timed else 0.0)
-        return len(self.seen) > self.steps
+        if self.asked == self.WARM:
+            self.began = self._now()
+        if self.asked == self.steps:
+            self.ended = self._now()
+        self.asked += 1
+        return self.asked > self.steps
 
-    def per_step(self, warm: int = 3) -> float:
-        return (self.seen[-1] - self.seen[warm]) / (len(self.seen) - 1 - warm)
+    def per_step(self) -> float:
+        return (self.ended - self.began) / (self.steps - self.WARM)
+
+    def _now(self) -> float:
+        if self.device == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()  # between the steps that are timed nothing waits
+        return time.perf_counter()
 
 
-def packed(members: int, batch: int, steps: int) -> float:
-    """CPU seconds of a step of one member in a pack."""
-    watch = Watch(steps)
+def packed(members: int, batch: int, steps: int, device: str = "cpu") -> float:
+    """Seconds of a step of one member in a pack."""
+    watches = [Watch(steps, device)] + [Watch(steps) for _ in range(members - 1)]
     with tempfile.TemporaryDirectory() as folder:
         group = [
-            Member(
-                config(i, batch, steps + 9), Path(folder, str(i)), should_stop=watch if i == 0 else Watch(steps, False)
-            )
-            for i in range(members)
+            Member(config(i, batch, steps + 9), Path(folder, str(i)), should_stop=watch)
+            for i, watch in enumerate(watches)
         ]
-        ends = train_pack(group)
+        ends = train_pack(group, device=device)
     assert all(not isinstance(end, Exception) and end.status == "interrupted" for end in ends), ends
-    return watch.per_step() / members
+    return watches[0].per_step() / members
 
 
-def alone(batch: int, steps: int) -> float:
-    """CPU seconds of a step of one trial of ours."""
-    watch = Watch(steps)
+def alone(batch: int, steps: int, device: str = "cpu") -> float:
+    """Seconds of a step of one trial of ours."""
+    watch = Watch(steps, device)
     with tempfile.TemporaryDirectory() as folder:
-        train(config(0, batch, steps + 9), Path(folder), should_stop=watch)
+        train(config(0, batch, steps + 9), Path(folder), should_stop=watch, device=device)
     return watch.per_step()
 
 
 @written_out(False)
-def straightforward(batch: int, steps: int) -> float:
-    """CPU seconds of a step as public code writes it (EDAPINENUT/ExplicitShortCut loss/meanflow_loss.py, train.py).
+def straightforward(batch: int, steps: int, device: str = "cpu") -> float:
+    """Seconds of a step as public code writes it (EDAPINENUT/ExplicitShortCut loss/meanflow_loss.py, train.py).
 
     Its network is computed operation by operation.
     """
     trial = config(0, batch, steps)
     data = trial.data.load()
-    net = build_network(trial, data, "cpu")
+    net = build_network(trial, data, device)
     target, average = copy.deepcopy(net), copy.deepcopy(net).requires_grad_(False)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, betas=(0.9, 0.95), foreach=True)
-    watch = Watch(steps)
+    watch = Watch(steps, device)
     for step in range(steps + 1):
         watch()
-        given = load_batch(trial, data, torch.randint(len(data.x), (batch,)), step, "cpu")
-        draws = Draws(0, step)
+        given = load_batch(trial, data, torch.randint(len(data.x), (batch,)), step, device)
+        draws = Draws(0, step, device=device)
         times = trial.objective.time_sampler.sample(
             batch, draws, schedule=trial.schedule, noise_std=1.0, step=step, total_steps=steps
         )
@@ -174,6 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--members", type=int, default=16)
     parser.add_argument("--batches", type=int, nargs="+", default=[8, 32])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--sweep", type=int, default=0, metavar="N", help="whole lives of N trials instead of steps")
@@ -187,13 +203,14 @@ def main() -> None:
         for name, seconds in medians.items():
             print(f"{name:<34}{seconds:>8.1f}{seconds / medians['one pack']:>8.1f}")
         return
-    print(f"CPU ms of one step of one member, median of {wanted.repeats}; {wanted.members} members")
+    kind = "CPU ms" if wanted.device == "cpu" else f"ms on {torch.cuda.get_device_name()}"
+    print(f"{kind} of one step of one member, median of {wanted.repeats}; {wanted.members} members")
     print(f"{'batch':>5}{'straightforward':>17}{'alone':>8}{'packed':>8}{'ratio':>8}{'to alone':>10}")
     for batch in wanted.batches:
         ways = {
-            "straightforward": lambda batch=batch: straightforward(batch, wanted.steps),
-            "alone": lambda batch=batch: alone(batch, wanted.steps),
-            "packed": lambda batch=batch: packed(wanted.members, batch, wanted.steps),
+            "straightforward": lambda batch=batch: straightforward(batch, wanted.steps, wanted.device),
+            "alone": lambda batch=batch: alone(batch, wanted.steps, wanted.device),
+            "packed": lambda batch=batch: packed(wanted.members, batch, wanted.steps, wanted.device),
         }
         found: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(wanted.repeats):

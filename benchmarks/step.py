@@ -259,6 +259,22 @@ def watched(run: Run) -> tuple[float, int]:
     return peak / 2**20, passes.launches + tail.launches
 
 
+def operations(run: Run) -> float:
+    """Floating-point operations of the matrix products and of fused attention of a step."""
+    from torch.utils.flop_counter import FlopCounterMode  # warns of something of its own where it is imported
+
+    with FlopCounterMode(display=False) as counted:
+        run.step()
+    return float(counted.get_total_flops())
+
+
+def product_rate(dtype: str, n: int = 8192) -> float:
+    """Operations per second of a large matrix product on the CUDA device: what a step could reach at most."""
+    a, b = (torch.randn(n, n, device="cuda", dtype=torch.bfloat16 if dtype == "bf16" else None) for _ in range(2))
+    a @ b
+    return 2 * n**3 / statistics.median(seconds(lambda: a @ b, "cuda") for _ in range(5))
+
+
 def seconds(step: Callable[[], object], device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
@@ -278,6 +294,7 @@ class Side:
     Attributes:
         ours: our step, else the straightforward one.
         method: a key of `METHODS`; likewise `size` of `SIZES`.
+        batch: rows; 0: those of the size.
         kept: the process keeps the memory that a step frees.
         compiled: the networks run compiled.
     """
@@ -289,6 +306,7 @@ class Side:
     dtype: str
     kept: bool
     compiled: bool = False
+    batch: int = 0
 
     def start(self) -> Connection:
         """A process of its own that does what it is told; see `answer`."""
@@ -299,6 +317,7 @@ class Side:
 
     def build(self) -> Run:
         size = SIZES[self.size]
+        size = replace(size, batch=self.batch or size.batch)
         if self.compiled:
             Ours.compute = CompiledCompute(size.architecture.model_dump(mode="json"))
         return (Ours if self.ours else Straightforward)(METHODS[self.method], size, self.device, self.dtype)
@@ -314,6 +333,8 @@ def answer(side: Side, pipe: Connection) -> None:
         "gradient": lambda: run.gradient().cpu().numpy(),
         "space": lambda: (0.0, 0) if run.compiled else watched(run),
         "step": lambda: seconds(run.step, side.device),
+        "flops": lambda: operations(run),
+        "rate": lambda: product_rate(side.dtype),
     }
     while True:
         try:
@@ -328,10 +349,10 @@ def asked(pipe: Connection, what: str) -> Any:
     return pipe.recv()
 
 
-def compare(name: str, size: str, device: str, dtype: str, rounds: int, compiled: bool) -> str:
+def compare(name: str, size: str, device: str, dtype: str, rounds: int, compiled: bool, batch: int) -> str:
     """A line of the table."""
-    own = Side(True, name, size, device, dtype, kept=True, compiled=compiled)
-    straight = Side(False, name, size, device, dtype, kept=False)
+    own = Side(True, name, size, device, dtype, kept=True, compiled=compiled, batch=batch)
+    straight = Side(False, name, size, device, dtype, kept=False, batch=batch)
     sides = {
         "ours": own,
         "straight": straight,
@@ -351,6 +372,11 @@ def compare(name: str, size: str, device: str, dtype: str, rounds: int, compiled
     for _ in range(rounds):
         for key, pipe in pipes.items():
             times[key].append(asked(pipe, "step"))
+    use = ""
+    if device == "cuda":
+        rate = asked(pipes["floor"], "rate")
+        shares = [asked(pipes[key], "flops") / statistics.median(times[key]) / rate for key in ("ours", "floor")]
+        use = f" {100 * shares[0]:.0f} % | {100 * shares[1]:.0f} % |"
     for pipe in pipes.values():
         pipe.close()
     ms = {key: 1000 * statistics.median(found) for key, found in times.items()}
@@ -370,7 +396,7 @@ def compare(name: str, size: str, device: str, dtype: str, rounds: int, compiled
         f"| {name} | {ms['straight']:.1f} | {ms['kept']:.1f} | {ms['ours']:.1f} "
         f"| {over['gain']:.2f}x ({over['most']:.2f}x) | {over['kept']:.2f}x "
         f"| {over['floor']:.3f} | {peaks['straight']:.0f} | {peaks['ours']:.0f} | {more:.3f} "
-        f"| {space['straight'][1]} | {space['ours'][1]} | {space['floor'][1]} | {error:.0e} |"
+        f"| {space['straight'][1]} | {space['ours'][1]} | {space['floor'][1]} | {error:.0e} |{use}"
     )
 
 
@@ -380,18 +406,21 @@ def main() -> None:
     parser.add_argument("--method", choices=[*METHODS], nargs="+", default=[*METHODS])
     parser.add_argument("--dtype", choices=["fp32", "bf16"], nargs="+", default=["fp32"])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch", type=int, default=0, help="rows; 0: those of the size")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="ours and the floor run compiled, as train.compile does")
     given = parser.parse_args()
     for size in given.size:
         for dtype in given.dtype:
-            print(f"\n{size}, {dtype}, {given.device}, batch {SIZES[size].batch}, median of {given.rounds}\n")
+            rows = given.batch or SIZES[size].batch
+            print(f"\n{size}, {dtype}, {given.device}, batch {rows}, median of {given.rounds}\n")
+            more = "| of a product's rate | flow matching " if given.device == "cuda" else ""
             print("| method | straightforward ms | memory kept | ours ms | gain (at most) | gain, memory kept "
                   "| over flow matching | peak MiB | ours | over flow matching | launches | ours | flow matching "
-                  "| gradients differ |")  # fmt: skip
-            print("|---" * 14 + "|")
+                  "| gradients differ " + more + "|")  # fmt: skip
+            print("|---" * (16 if more else 14) + "|")
             for name in given.method:
-                print(compare(name, size, given.device, dtype, given.rounds, given.compile), flush=True)
+                print(compare(name, size, given.device, dtype, given.rounds, given.compile, given.batch), flush=True)
 
 
 if __name__ == "__main__":
