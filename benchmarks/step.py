@@ -202,7 +202,7 @@ class Straightforward(Run):
                 null = target.velocity(x, times.t, times.t, torch.full_like(y, state.null))
                 class_ = target.velocity(x, times.t, times.t, y)
             v = own.omega * state.v + own.kappa * class_ + (1 - own.omega - own.kappa) * null
-            state = replace(state, v=torch.where(expand(state.kept, v), v, state.v))
+            state = replace(state, v=torch.where(expand(state.y != state.null, v), v, state.v))
         raw = online.raw(x, times.r, times.t, y)
         aim = online.comparable(state.v, x, times.t)
         if objective.limit.learns_jumps:

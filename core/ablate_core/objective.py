@@ -24,6 +24,7 @@ from ablate_core.component import Component, unknown_name
 from ablate_core.first_steps import FirstStep
 from ablate_core.flow_map import FlowMap
 from ablate_core.guidance import Guidance
+from ablate_core.host import on_host, sent
 from ablate_core.loss_metrics import LossMetric
 from ablate_core.methods import method
 from ablate_core.parameterizations import Parameterization
@@ -236,26 +237,29 @@ class Objective(BaseModel):
     def state(self, schedule: Schedule, batch: Batch, draws: Draws, step: int, total_steps: int) -> State:
         """Times, noise, noisy states, conditional velocities and dropped labels of a batch."""
         n = len(batch.x0)
-        times = self.time_sampler.sample(
-            n, draws, schedule=schedule, noise_std=self.noise_std, step=step, total_steps=total_steps
+        # Everything that is one number per row is drawn and decided on the host (`ablate_core.host`).
+        here, device = draws.on_host(), batch.x0.device
+        known = self.time_sampler.sample(
+            n, here, schedule=schedule, noise_std=self.noise_std, step=step, total_steps=total_steps
         )
         if schedule.unit_time and schedule.end < 1:
-            times = times.up_to(schedule.end)
+            known = known.up_to(schedule.end)
+        times = known.sent(device)
         noise = draws.normal("noise", *batch.x0.shape)
         if self.noise_std != 1:
             noise = self.noise_std * noise
         x, v = schedule.interpolate(batch.x0, noise, times.t)
         y = batch.y
         if y is not None and self.label_dropout:  # the labels reach the network also with dropout 0 (defect D19)
-            dropped = draws.uniform("dropout.label", n) < self.label_dropout
+            dropped = here.uniform("dropout.label", n) < self.label_dropout
             if self.time_sampler.label_rows == "fm":
-                dropped &= times.fm
-            y = y.masked_fill(dropped, batch.num_classes)
+                dropped &= known.fm
+            y = sent(on_host(y).masked_fill(dropped, batch.num_classes), device)
         g = None
         if self.guidance.inputs:
             if y is None:
                 raise ValueError("guidance needs labelled data; set objective.guidance: none for this data set")
-            g = self.guidance.draw(y != batch.num_classes, times.fm, draws)
+            g = self._told(on_host(y) != batch.num_classes, known.fm, here, device)
         return State(
             schedule=schedule,
             noise_std=self.noise_std,
@@ -270,6 +274,11 @@ class Objective(BaseModel):
             g=g,
         )
 
+    def _told(self, kept: Tensor, fm: Tensor, draws: Draws, device: torch.device) -> Tensor | None:
+        """The guidance inputs of a batch, drawn on the host."""
+        g = self.guidance.draw(kept, fm, draws)
+        return None if g is None else sent(g, device)
+
     def estimated(self, state: State, draws: Draws) -> tuple[State, dict[str, Tensor]]:
         """The state with the velocity estimate that targets use, in the form that the parameterization can reach."""
         v, scalars = self.velocity.estimate(state, draws)
@@ -279,7 +288,8 @@ class Objective(BaseModel):
         """The state with the velocity after guidance, without what the prediction of its own rows will give."""
         if not (self.guidance.needs_velocity and self.limit.shares_prediction and same_outputs(online, target)):
             return state.with_velocity(self.guidance.guide(target, state))
-        own = state.times.fm & (state.times.r == state.times.t)
+        fm, r, t = (on_host(of) for of in (state.times.fm, state.times.r, state.times.t))
+        own = fm & (r == t)
         v, lacking = self.guidance.guide_beside(target, state, own)
         return replace(state, v=v, own=lacking)
 
@@ -303,8 +313,9 @@ class Objective(BaseModel):
         t = state.times.velocity_t
         assert t is not None
         x, v = state.schedule.interpolate(state.x0, state.noise, t)
-        times = TimeSample(r=t, s=t, t=t, fm=torch.ones_like(state.times.fm))
-        g = self.guidance.draw(state.kept, times.fm, draws) if self.guidance.inputs else None
+        everywhere = torch.ones_like(on_host(state.times.fm))
+        times = TimeSample(r=t, s=t, t=t, fm=sent(everywhere, t.device))
+        g = self._told(state.kept, everywhere, draws.on_host(), t.device) if self.guidance.inputs else None
         second, _ = self.estimated(replace(state, times=times, x=x, v=v, g=g, direction=None, own=None), draws)
         second = self.guided(online, target, second)
         return NoLimit().regress(self, online, target, second, step), second

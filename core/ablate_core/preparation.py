@@ -16,6 +16,7 @@ from ablate_core.architectures.base import Network
 from ablate_core.config import TrialConfig
 from ablate_core.datasets.base import Dataset, Samples
 from ablate_core.fid.metrics import load_metric_ahead
+from ablate_core.host import sent
 from ablate_core.identity import canonical_json
 from ablate_core.legality import check, check_data_std
 from ablate_core.random import generator, stream_seed
@@ -101,5 +102,5 @@ def build_network(config: TrialConfig, data: Samples, device: str | torch.device
 def load_batch(config: TrialConfig, data: Samples, index: torch.Tensor, step: int, device: str | torch.device) -> Batch:
     """The samples at `index` (B,) on `device`, augmented with the random numbers of `step`."""
     x0 = config.data.batch(data, index, generator(config.seed, "data.augment", step))
-    y = None if data.y is None else data.y[index].to(device, non_blocking=True)
-    return Batch(x0.to(device, non_blocking=True), y, data.num_classes)
+    y = None if data.y is None else sent(data.y[index], device)
+    return Batch(sent(x0, device), y, data.num_classes)

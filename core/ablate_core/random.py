@@ -7,6 +7,7 @@ same noise and, where they draw the same quantity, the same times.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 
 import torch
@@ -69,6 +70,14 @@ class Draws:
     def integers(self, name: str, high: int, *shape: int) -> Tensor:
         """Uniform int64 numbers in 0 .. high - 1 of `shape`."""
         return torch.randint(high, shape, generator=self._stream(name), device=self.device)
+
+    def on_host(self) -> Draws:
+        """The same streams drawn on the CPU, for what the host has to know."""
+        if torch.device(self.device).type == "cpu":
+            return self
+        here = copy.copy(self)
+        here.device, here._generator = "cpu", torch.Generator()
+        return here
 
     def _stream(self, name: str) -> torch.Generator:
         """The one generator there is, sent to the beginning of the stream: a new one costs as much as a small draw."""

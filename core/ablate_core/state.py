@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ablate_core.host import on_host, picked, rows_where
 from ablate_core.schedules.base import Schedule
 from ablate_core.time_samplers.base import TimeSample
 
@@ -69,10 +69,14 @@ class State:
 
     @property
     def kept(self) -> Tensor:
-        """True where the network is told the class, (B,) bool; raises ValueError for unlabelled data."""
+        """True where the network is told the class, (B,) bool on the host (`ablate_core.host`).
+
+        Raises:
+            ValueError: the data are unlabelled.
+        """
         if self.y is None:
             raise ValueError("guidance needs labelled data; set objective.guidance: none for this data set")
-        return self.y != self.null
+        return on_host(self.y) != self.null
 
     def with_velocity(self, v: Tensor) -> State:
         assert v.shape == self.x.shape
@@ -110,7 +114,7 @@ class Rows:
 
 def jump_index(state: State) -> Tensor:
     """Indices of the rows that are not flow matching, (R,) int64, in order."""
-    return torch.nonzero(~state.times.fm).squeeze(1)
+    return rows_where(~on_host(state.times.fm), state.x.device)
 
 
 def jump_rows(state: State) -> tuple[Tensor, Rows]:
@@ -126,7 +130,7 @@ def all_rows(state: State) -> Rows:
 
 def rows_at(state: State, index: Tensor) -> Rows:
     """The rows at `index`, (R,) int64."""
-    return _rows(state, lambda x: x.index_select(0, index))
+    return _rows(state, lambda x: picked(x, index))
 
 
 def put_rows(into: Tensor, index: Tensor, rows: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ablate_core.component import Component
 from ablate_core.flow_map import FlowMap
+from ablate_core.host import sent
 from ablate_core.random import Draws
 from ablate_core.schedules.base import expand
 from ablate_core.state import Rows, State
@@ -53,7 +54,7 @@ class Guidance(Component):
         Args:
             kept: True where the network is told the class, (B,) bool.
             fm: True on flow matching rows, (B,) bool.
-            draws: random numbers of this step.
+            draws: random numbers of this step. All three are the host's, and so is the result.
         """
         return None
 
@@ -75,7 +76,8 @@ class Guidance(Component):
         Args:
             target: the map whose velocity guides.
             state: the batch.
-            own: True on rows whose prediction is the velocity of `target` that guides them, (B,) bool.
+            own: True on rows whose prediction is the velocity of `target` that guides them, (B,) bool, on the host
+                as `State.kept` is.
 
         Returns:
             The velocity, (B, *shape), and the share of the prediction's velocity that is still to be added, (B,), 0
@@ -109,12 +111,13 @@ def mixed_in(
 ) -> Tensor:
     """`v` with the network's velocities of nobody and of the row's class added, from one call without a graph.
 
-    `without` and `within` are each the rows that get theirs, (B,) bool, and its share: a number, or (B,). Told to the
+    `without` and `within` are each the rows that get theirs, (B,) bool, on the host where that is known, and its
+    share: a number, or (B,). Told to the
     network are the guidance inputs of the batch, with 0 as the first, the scale, where the class is left out.
     """
     assert state.y is not None
     nobody, class_ = (torch.nonzero(rows).squeeze(1) for rows in (without[0], within[0]))
-    asked, n = torch.cat([nobody, class_]), len(nobody)
+    asked, n = sent(torch.cat([nobody, class_]), v.device), len(nobody)
     if len(asked) == 0:  # defect D2 of the reference: this case called the network with foreign arguments
         return v
     y, g = state.y[asked], None if state.g is None else state.g[asked]
@@ -123,7 +126,7 @@ def mixed_in(
         g[:n, 0] = 0
     with torch.no_grad():
         velocity = target.marginal(state.x[asked], state.times.t[asked], y, g)
-    for rows, part, share in ((nobody, velocity[:n], without[1]), (class_, velocity[n:], within[1])):
+    for rows, part, share in ((asked[:n], velocity[:n], without[1]), (asked[n:], velocity[n:], within[1])):
         if isinstance(share, Tensor):
             v = v.index_add(0, rows, expand(share[rows], part) * part)
         else:

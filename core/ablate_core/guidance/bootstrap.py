@@ -12,6 +12,7 @@ from torch import Tensor
 from ablate_core.flow_map import FlowMap
 from ablate_core.guidance.base import Guidance
 from ablate_core.guidance.none import NoGuidance
+from ablate_core.host import on_host, rows_where
 from ablate_core.state import Rows
 
 
@@ -36,7 +37,7 @@ class Bootstrap(Guidance):
         if rows.y is None:
             raise ValueError("guidance needs labelled data; set objective.guidance: none for this data set")
         assert rows.ladder_bottom is not None, "checked by legality: needs_ladder"
-        guided = torch.nonzero(rows.ladder_bottom).squeeze(1)
+        guided = rows_where(on_host(rows.ladder_bottom), rows.x.device)
         return GuidedMap(target.net, target.parameterization, target.schedule, guided, rows.null, self.scale)
 
 

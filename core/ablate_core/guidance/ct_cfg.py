@@ -12,6 +12,7 @@ from torch import Tensor
 from ablate_core.flow_map import FlowMap
 from ablate_core.guidance.base import Guidance, null_labels
 from ablate_core.guidance.none import NoGuidance
+from ablate_core.host import on_host, rows_where
 from ablate_core.state import Rows, State
 
 
@@ -53,7 +54,7 @@ class BothMaps(FlowMap):
     def raw(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
         if y is None:
             raise ValueError("guidance needs labelled data; set objective.guidance: none for this data set")
-        kept = torch.nonzero(y != self.null).squeeze(1)
+        kept = rows_where(on_host(y) != self.null, y.device)
         if len(kept) == 0:
             return FlowMap.raw(self, x, r, t, y)
         x2, r2, t2 = (torch.cat([part, part[kept]]) for part in (x, r, t))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ablate_core.flow_map import FlowMap
 from ablate_core.guidance.base import Guidance, mixed_in
+from ablate_core.host import on_host, sent
 from ablate_core.random import Draws
 from ablate_core.state import State
 
@@ -54,12 +55,12 @@ class OmegaConditioned(Guidance):
         return torch.tensor([1 - 1 / scale, *window]).expand(count, 3)
 
     def guide(self, target: FlowMap, state: State) -> Tensor:
-        return self.guide_beside(target, state, torch.zeros_like(state.times.fm))[0]
+        return self.guide_beside(target, state, torch.zeros_like(state.kept))[0]
 
     def guide_beside(self, target: FlowMap, state: State, own: Tensor) -> tuple[Tensor, Tensor | None]:
-        t, g = state.times.t, state.g
-        assert g is not None
-        share, first, last = g.unbind(1)
+        assert state.g is not None
+        t, (share, first, last) = on_host(state.times.t), on_host(state.g).unbind(1)
         guided = state.kept & (share > 0) & (t >= first) & (t <= last)
-        v = mixed_in(state.v, target, state, (guided, -share), (guided & ~own, share))
-        return v, (guided & own) * share
+        scale = state.g[:, 0]
+        v = mixed_in(state.v, target, state, (guided, -scale), (guided & ~own, scale))
+        return v, sent((guided & own) * share, v.device)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ablate_core.flow_map import FlowMap
 from ablate_core.guidance.base import Guidance, mixed_in
 from ablate_core.guidance.none import NoGuidance
+from ablate_core.host import on_host, sent
 from ablate_core.schedules.base import expand
 from ablate_core.state import State
 
@@ -41,13 +42,15 @@ class OmegaKappa(Guidance):
         return NoGuidance() if never or (self.omega == 1 and self.kappa == 0) else self
 
     def guide(self, target: FlowMap, state: State) -> Tensor:
-        return self.guide_beside(target, state, torch.zeros_like(state.times.fm))[0]
+        return self.guide_beside(target, state, torch.zeros_like(state.kept))[0]
 
     def guide_beside(self, target: FlowMap, state: State, own: Tensor) -> tuple[Tensor, Tensor | None]:
-        t, rest = state.times.t, 1 - self.omega - self.kappa
+        t, rest = on_host(state.times.t), 1 - self.omega - self.kappa
         guided = state.kept & (t >= self.t_min) & (t <= self.t_max)
         never = torch.zeros_like(guided)
         without, within = guided if abs(rest) > 1e-12 else never, guided & ~own if self.kappa else never
-        v = state.v if self.omega == 1 else torch.where(expand(guided, state.v), self.omega * state.v, state.v)
+        v, device = state.v, state.v.device
+        if self.omega != 1:
+            v = torch.where(expand(sent(guided, device), v), self.omega * v, v)
         v = mixed_in(v, target, state, (without, rest), (within, self.kappa))
-        return v, self.kappa * (guided & own).to(v.dtype) if self.kappa else None
+        return v, sent(self.kappa * (guided & own).to(v.dtype), device) if self.kappa else None

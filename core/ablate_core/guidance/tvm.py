@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ablate_core.flow_map import FlowMap
 from ablate_core.guidance.base import Guidance, null_labels, replaced
+from ablate_core.host import on_host, rows_where
 from ablate_core.random import Draws
 from ablate_core.state import State
 
@@ -46,7 +47,7 @@ class Tvm(Guidance):
     def guide(self, target: FlowMap, state: State) -> Tensor:
         assert state.g is not None
         beta = state.g[:, 0]
-        rows = torch.nonzero(state.kept & (beta < 1)).squeeze(1)
+        rows = rows_where(state.kept & (on_host(state.g)[:, 0] < 1), state.x.device)
         if len(rows) == 0:
             return state.v
         assert state.y is not None

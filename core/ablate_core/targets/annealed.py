@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ablate_core.flow_map import FlowMap
+from ablate_core.host import on_host, rows_where
 from ablate_core.state import Rows, State, put_rows, rows_at
 from ablate_core.targets.base import Limit, Regression, raw_outputs, same_outputs, velocity_aim
 from ablate_core.targets.continuous import BACKEND, Continuous, JvpBackend, beside_tangent
@@ -50,8 +51,9 @@ class Annealed(Limit):
 
     def regress(self, slots: Objective, online: FlowMap, target: FlowMap, state: State, step: int) -> Regression:
         times, x = state.times, state.x
-        apart, near = (where & ~times.fm for where in (times.s < times.t, times.s >= times.t))
-        index = torch.nonzero(near).squeeze(1)
+        fm, s, t = (on_host(of) for of in (times.fm, times.s, times.t))
+        apart, near = (where & ~fm for where in (s < t, s >= t))
+        index = rows_where(near, x.device)
         head, found = None, None
         if len(index) and self.shares_prediction and same_outputs(online, target):
             raw, found, rows = beside_tangent(online, state, near, index)
@@ -65,7 +67,7 @@ class Annealed(Limit):
             with torch.no_grad():
                 aim = self._limit(slots, target, rows, step, found)
             regressand = put_rows(regressand, index, aim)
-        index = torch.nonzero(apart).squeeze(1)
+        index = rows_where(apart, x.device)
         if len(index):
             with torch.no_grad():
                 aim = self._two_steps(slots, target, rows_at(state, index), step)

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ablate_core.flow_map import FlowMap
+from ablate_core.host import on_host, sent
 from ablate_core.schedules.base import expand
 from ablate_core.state import Rows, State, all_rows, jump_index, put_rows, rows_at
 from ablate_core.tangents.base import Slope
@@ -57,7 +58,7 @@ class Continuous(Limit):
         index = jump_index(state)
         head, found = None, None
         if len(index) and self.shares_prediction and same_outputs(online, target):
-            raw, found, rows = beside_tangent(online, state, ~times.fm, index)
+            raw, found, rows = beside_tangent(online, state, ~on_host(times.fm), index)
         else:
             rows = rows_at(state, index)
             raw, head = raw_outputs(online, state, times.r, times.t)
@@ -127,7 +128,8 @@ def beside_tangent(
         raw, found = online.raw_beside_tangent(rows.x, rows.r, rows.t, rows.y, rows.along, rows.g)
         return raw, found, rows
     order = chosen.argsort(stable=True)
-    ordered = rows_at(state, order)
+    back = order.argsort()
+    ordered = rows_at(state, sent(order, state.x.device))
     rows = ordered.last(len(index))
     raw, found = online.raw_beside_tangent(ordered.x, ordered.r, ordered.t, ordered.y, rows.along, ordered.g)
-    return raw.index_select(0, order.argsort()), found, rows
+    return raw.index_select(0, sent(back, raw.device)), found, rows

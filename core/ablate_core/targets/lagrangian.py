@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ablate_core.flow_map import FlowMap
+from ablate_core.host import on_host, rows_where
 from ablate_core.schedules.base import expand
 from ablate_core.state import Rows, State, jump_rows, put_rows
 from ablate_core.targets.base import Limit, Regression
@@ -34,7 +35,7 @@ class Lagrangian(Limit):
         times = state.times
         prediction = torch.zeros_like(state.v)
         aim = torch.zeros_like(state.v)
-        velocity = torch.nonzero(times.fm).squeeze(1)
+        velocity = rows_where(on_host(times.fm), state.x.device)
         if len(velocity):
             x, t, y, g = state.x[velocity], times.t[velocity], _at(state.y, velocity), _at(state.g, velocity)
             output = online.compared(online.raw(x, t, t, y, g), x, t, g)

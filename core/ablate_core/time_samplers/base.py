@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ablate_core.component import Component
+from ablate_core.host import sent
 from ablate_core.random import Draws
 from ablate_core.schedules.base import Schedule
 
@@ -39,6 +40,13 @@ class TimeSample:
     def __post_init__(self) -> None:
         assert self.r.shape == self.s.shape == self.t.shape == self.fm.shape
         assert self.t.ndim == 1
+
+    def sent(self, device: torch.device | str) -> TimeSample:
+        """The same times on `device`, where what is one tensor here is one."""
+        if torch.device(device).type == "cpu":
+            return self
+        there = {id(x): sent(x, device) for x in vars(self).values() if isinstance(x, Tensor)}
+        return TimeSample(**{name: there.get(id(x), x) for name, x in vars(self).items()})
 
     def up_to(self, end: float) -> TimeSample:
         """The same times, none beyond `end`; for paths that are singular at t = 1."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ablate_core.flow_map import FlowMap
 from ablate_core.random import Draws
-from ablate_core.state import State
+from ablate_core.state import State, jump_index
 from ablate_core.velocities.base import Velocity
 
 
@@ -23,7 +23,7 @@ class NetworkVelocity(Velocity):
     uses_network: ClassVar[bool] = True
 
     def direction(self, target: FlowMap, state: State) -> Tensor:
-        rows = torch.nonzero(~state.times.fm).squeeze(1)
+        rows = jump_index(state)
         if len(rows) == 0:
             return state.v
         y = None if state.y is None else state.y[rows]

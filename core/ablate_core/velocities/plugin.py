@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ablate_core.host import on_host, rows_where
 from ablate_core.random import Draws
 from ablate_core.state import State, put_rows
 from ablate_core.velocities.base import Velocity
@@ -37,11 +38,11 @@ class Plugin(Velocity):
 
     def estimate(self, state: State, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         n = len(state.x)
-        chosen = draws.uniform("dropout.plugin", n) < self.prob
-        chosen &= state.schedule.ratio(state.times.t) > self.eps
-        rows = torch.nonzero(chosen).squeeze(1)
+        chosen = draws.on_host().uniform("dropout.plugin", n) < self.prob
+        chosen &= state.schedule.ratio(on_host(state.times.t)) > self.eps
+        rows = rows_where(chosen, state.x.device)
         velocity, weights = plugin_velocity(state, rows, same_class=self.same_class)
-        share, ess = weights.new_tensor(len(rows) / n), 1 / weights.square().sum(1)
+        share, ess = weights.new_full((), len(rows) / n), 1 / weights.square().sum(1)
         scalars = {"plugin_share": share, "plugin_ess": ess.mean() if len(rows) else ess.new_ones(())}
         return put_rows(state.v, rows, velocity), scalars
 
