@@ -1,4 +1,4 @@
-"""Nothing in a step asks a device which rows are which: on torch's meta device, where no number exists, asking fails."""
+"""No step asks a device which rows are which: on torch's meta device, where no number exists, asking fails."""
 
 from __future__ import annotations
 

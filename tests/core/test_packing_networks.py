@@ -13,7 +13,7 @@ from ablate_core.architectures.mlp import MLP
 from ablate_core.architectures.sit import SiT
 from ablate_core.flat import Flat
 from ablate_core.packing.calls import Call, Kind, called
-from ablate_core.packing.rendezvous import made_as_one
+from ablate_core.packing.rendezvous import evened, made_as_one
 from ablate_core.packing.stack import Stack, require_alike
 from ablate_core.packing.stacked import UnstackableError
 
@@ -86,9 +86,13 @@ def test_a_stack_is_its_networks_side_by_side(name: str, graph: bool) -> None:
                 _same_gradients(stack, members, ours, theirs)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_stack_carries_other_tangents_for_each_of_its_networks(name: str) -> None:
-    """One call of all, or of two of them with unequal rows: some want a tangent of their last rows, one none."""
+def test_a_stack_carries_other_tangents_for_each_of_its_networks(name: str, device: str) -> None:
+    """One call of all, or of two of them with unequal rows: some want a tangent of their last rows, one none.
+
+    As a CPU does it, and as other devices do: as many tangents of each as of the one that wants most.
+    """
     nets, heads = networks(name), NETWORKS[name][1]
     stack = Stack([Flat(net) for net in nets])
     for members, counts, tangents in [
@@ -103,7 +107,9 @@ def test_a_stack_carries_other_tangents_for_each_of_its_networks(name: str) -> N
             kind = Kind("net", "forward", (), True, None)
             calls.append(Call(stack.flats[place], kind, given, rows, beside))
             theirs.append(called(nets[place], "forward", given, beside))
-        ours = made_as_one(stack.module(members, tangents=tangents), calls, max(counts))
+        carried = evened(tangents, min(counts), torch.device(device))
+        assert (len(set(carried)) == 1) == (device == "cuda" or len(set(tangents)) == 1)
+        ours = made_as_one(stack.module(members, tangents=carried), calls, max(counts), carried)
         torch.testing.assert_close(list(ours), theirs, rtol=1e-10, atol=1e-10)
         values = [
             [one if wanted == 0 else one[0] for one, wanted in zip(outs, tangents, strict=True)]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ablate_core.architectures.base import Network
 from ablate_core.flat import Flat
+from ablate_core.host import sent
 from ablate_core.packing.calls import BY_YOURSELF, Backward, Call, Kind, called
 from ablate_core.packing.lockstep import Player
 from ablate_core.packing.stack import Stack
@@ -64,9 +65,9 @@ class Rendezvous:
         kind = calls[0].kind
         if kind.graph:
             self._owed.add(stack)
-        tangents = [call.tangents for call in calls]
+        tangents = evened([call.tangents for call in calls], min(counts), calls[0].inputs["t"].device)
         if min(counts) == max(counts) or kind.graph or kind.autocast is not None or any(tangents):
-            return made_as_one(stack.module(places, tangents=tangents), calls, max(counts))
+            return made_as_one(stack.module(places, tangents=tangents), calls, max(counts), tangents)
         return made_as_one(stack.module(places, counts), calls, None)
 
     def _stack(self, calls: Sequence[Call], living: Set[int]) -> Stack:
@@ -104,10 +105,26 @@ class Rendezvous:
             player.answer = failed or constant
 
 
-def made_as_one(net: Network, calls: Sequence[Call], rows: int | None) -> Sequence[Any]:
+def evened(tangents: Sequence[int], most: int, device: torch.device) -> Sequence[int]:
+    """How many rows of each network carry a tangent: on a CPU those that want one, elsewhere all networks as many.
+
+    A product for networks that differ in it is one for each of them. That is cheapest where the arithmetic counts, and
+    where launches count tangents that nobody wants are. `most` is how many rows the smallest has.
+    """
+    largest = max(tangents)
+    return tangents if device.type == "cpu" or largest > most else [largest] * len(tangents)
+
+
+def made_as_one(
+    net: Network, calls: Sequence[Call], rows: int | None, tangents: Sequence[int] | None = None
+) -> Sequence[Any]:
     """The results of `calls`, which are of one kind, from one call of their networks' stack.
 
-    `rows`: how many each is filled up to; None: they stay as many as they are.
+    Args:
+        net: the stack.
+        calls: those of its networks.
+        rows: how many each is filled up to; None: they stay as many as they are.
+        tangents: how many rows of each carry a tangent, at least as many as it wants; None: just as many.
     """
     kind = calls[0].kind
     inputs = {name: _joined([call.inputs[name] for call in calls], rows) for name in calls[0].inputs}
@@ -117,21 +134,36 @@ def made_as_one(net: Network, calls: Sequence[Call], rows: int | None) -> Sequen
         torch.autocast(device, kind.autocast, enabled=kind.autocast is not None, cache_enabled=False),
     ):
         if rows is not None and any(call.tangents for call in calls):
-            return _beside_tangents(net, calls, inputs, rows)
+            return _beside_tangents(net, calls, inputs, rows, tangents or [call.tangents for call in calls])
         out = called(net, kind.method, inputs)
         parts = [_divided(whole, calls, rows) for whole in (out if isinstance(out, tuple) else (out,))]
     return list(zip(*parts, strict=True)) if isinstance(out, tuple) else parts[0]
 
 
-def _beside_tangents(net: Network, calls: Sequence[Call], inputs: Mapping[str, Tensor], rows: int) -> Sequence[Any]:
-    """What `forward` gives each, and beside it to those who want one the tangent of their last rows."""
-    wanted = [call.beside for call in calls if call.beside is not None]
+def _beside_tangents(
+    net: Network, calls: Sequence[Call], inputs: Mapping[str, Tensor], rows: int, tangents: Sequence[int]
+) -> Sequence[Any]:
+    """What `forward` gives each, and beside it to those who want one the tangent of their last rows.
+
+    The rows before those, where `tangents` says more, carry some tangent that is thrown away.
+    """
     ends = [i * rows + call.rows for i, call in enumerate(calls)]
-    index = [at for end, call in zip(ends, calls, strict=True) for at in range(end - call.tangents, end)]
-    directions = torch.cat([dx for dx, _ in wanted]), torch.cat([dt for _, dt in wanted])
-    value, tangent = called(net, "forward", inputs, directions, torch.tensor(index, device=directions[0].device))
-    values, tangents = _divided(value, calls, rows), torch.split(tangent, [call.tangents for call in calls])
-    return [one if call.beside is None else (one, its) for call, one, its in zip(calls, values, tangents, strict=True)]
+    index = [at for end, count in zip(ends, tangents, strict=True) for at in range(end - count, end)]
+    some = next(call.beside for call in calls if call.beside is not None)
+    parts: list[list[Tensor]] = [[], []]
+    for call, count in zip(calls, tangents, strict=True):
+        for direction, any_row, joined in zip(call.beside or (None, None), some, parts, strict=True):
+            if count > call.tangents:
+                joined.append(any_row[:1].expand(count - call.tangents, *any_row.shape[1:]))
+            if direction is not None:
+                joined.append(direction)
+    directions = torch.cat(parts[0]), torch.cat(parts[1])
+    value, tangent = called(net, "forward", inputs, directions, sent(torch.tensor(index), directions[0].device))
+    values, found = _divided(value, calls, rows), torch.split(tangent, list(tangents))
+    return [
+        one if call.beside is None else (one, its[len(its) - call.tangents :])
+        for call, one, its in zip(calls, values, found, strict=True)
+    ]
 
 
 def _joined(tensors: Sequence[Tensor], rows: int | None) -> Tensor:

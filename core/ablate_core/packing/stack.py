@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ablate_core.architectures.base import Network
 from ablate_core.flat import Flat
+from ablate_core.host import sent
 from ablate_core.packing.stacked import Rows, Slot, Stacked, UnstackableError
 
 
@@ -54,7 +55,7 @@ class Stack:
         every = len(members) == len(self.flats)
         whole = every or counts is not None
         rows = Rows(len(members), members if whole and not every else None, counts, tangents)
-        index = None if whole else torch.tensor(members, device=self.weights.device)
+        index = None if whole else sent(torch.tensor(members), self.weights.device)
         for stacked, slot in zip(self._stacked, self.slots, strict=True):
             stacked.rows, stacked.slot = rows, slot if whole else None
             stacked.whole = slot.leaf if index is None else slot.leaf.index_select(0, index)

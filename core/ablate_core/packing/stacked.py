@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from ablate_core.host import sent
+
 
 class UnstackableError(Exception):
     """These networks cannot be called as one; they work one after another."""
@@ -157,8 +159,7 @@ class Stacked:
 
     def owners(self, counts: Sequence[int]) -> Tensor:
         """Which of `whole` each row belongs to, (rows,), where the networks have different numbers of rows."""
-        places = torch.tensor(self.rows.places, device=self.whole.device)
-        return places.repeat_interleave(torch.tensor(counts, device=self.whole.device))
+        return sent(torch.tensor(self.rows.places).repeat_interleave(torch.tensor(counts)), self.whole.device)
 
     def per_row(self, counts: Sequence[int]) -> Tensor:
         """The parameter of each row, (rows, *shape), likewise."""
