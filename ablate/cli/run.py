@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -64,27 +66,25 @@ def run(
 ) -> None:
     """Train and measure every trial of SPACE that the store does not hold yet."""
     from ablate.cli import plan as planning
-    from ablate.launch import RunOptions, choose_view, run_plan
+    from ablate.launch import RunOptions, choose_view, run_plan, warming
     from ablate.store import StorePaths
 
-    expanded = planning.expanded(space, fidelity, seed_list(seeds), plan, only, set_, plugin)
-    packed = pack_size(setting("pack", pack, expanded.resources.get("pack")))
-    expanded.resources["pack"] = packed
-    paths = StorePaths(store_root(store))
-    if dry_run:
-        return planning.show(expanded, paths, json)
-    options = RunOptions(
-        **launch_settings(gpus, gpus_per_trial, cpus_per_trial, isolation, time_limit),
-        max_concurrent=max_concurrent,
-        pack=packed,
-        max_failures=max_failures,
-        retry=retry,
-        address=address,
+    settings = launch_settings(gpus, gpus_per_trial, cpus_per_trial, isolation, time_limit)
+    asked = RunOptions(
+        **settings, max_concurrent=max_concurrent, max_failures=max_failures, retry=retry, address=address
     )
-    if not json:
-        planning.summary(expanded, paths)
-    ask_to_start(yes or json)
-    result = run_plan(expanded, paths, options, choose_view(as_json=json))
+    with contextlib.nullcontext() if dry_run else warming(asked) as begun:
+        expanded = planning.expanded(space, fidelity, seed_list(seeds), plan, only, set_, plugin)
+        packed = pack_size(setting("pack", pack, expanded.resources.get("pack")))
+        expanded.resources["pack"] = packed
+        paths = StorePaths(store_root(store))
+        if dry_run:
+            return planning.show(expanded, paths, json)
+        if not json:
+            planning.summary(expanded, paths)
+        ask_to_start(yes or json)
+        options = replace(asked, pack=packed)
+        result = run_plan(expanded, paths, options, choose_view(as_json=json), begun=begun)
     if not json and result.exit_code == 0:
         from ablate.cli import present
 

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,17 +18,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ablate.errors import ExitCode
 from ablate.launch import agenda as agendas
-from ablate.launch import groups
+from ablate.launch import groups, here
 from ablate.launch.agenda import Agenda
 from ablate.launch.attempt import TRAINER, Context, Outcome, Task
-from ablate.launch.forkserver import warm_process
-from ablate.launch.options import Placement, RunOptions, RunSummary, elsewhere, place
+from ablate.launch.forkserver import WarmProcess, warm_process
+from ablate.launch.options import Placement, RunOptions, RunSummary, elsewhere, place, sent
 from ablate.launch.view import Running, RunState, RunView
 from ablate.store.journal import Journal
 from ablate.store.record import end_attempt
 from ablate_core import plugins
 
 if TYPE_CHECKING:
+    from ablate.launch.runners import SlotSettings
     from ablate.store.ingest import Ingester
     from ablate.store.paths import StorePaths
 
@@ -66,13 +67,20 @@ class Driver:
     """Told of everything while Tune runs (see `tuning.Monitor`); keeps the counts, decides when to stop."""
 
     def __init__(
-        self, job: Job, paths: StorePaths, options: RunOptions, view: RunView, ingester: Ingester, journal: Journal
+        self,
+        job: Job,
+        paths: StorePaths,
+        options: RunOptions,
+        view: RunView,
+        ingester: Ingester,
+        journal: Journal,
+        begun: WarmProcess | None = None,
     ) -> None:
         self.job, self.paths, self.options, self.view = job, paths, options, view
         self.state = state = RunState(job.name, job.planned, len(job.todo.skipped), failed=len(job.todo.failed))
         self.order = tasks = list(job.todo.tasks)
         self.tasks = {task.id: task for task in tasks}
-        self.ingester, self.journal = ingester, journal
+        self.ingester, self.journal, self.warming = ingester, journal, begun
         self.scratch = paths.root / ".tune" / uuid.uuid4().hex[:12]
         self.stop_file = self.scratch / "stop"
         self.ended: set[str] = set()
@@ -96,35 +104,51 @@ class Driver:
     # --- the run
 
     def run(self, trainer: str, evaluator: str) -> None:
-        from ablate.launch.cluster import connected
-
         shutil.rmtree(self.scratch.parent, ignore_errors=True)  # of a driver that was killed; we hold the store's lock
         self.scratch.mkdir(parents=True)
         resources = self.job.resources
         wanted = float(resources.get("cpus") or 0), float(resources.get("gpus") or 0)
-        with (
-            self._signals(),
-            self._warm(wanted[0], trainer, evaluator) as self.warm_address,
-            connected(self.options) as cluster,
-        ):
-            self.placement = place(self.options, *wanted, cluster.nodes)
-            state = self.state
-            state.slots, state.cpus_per_trial = self.placement.slots, self.placement.cpus_per_trial
-            state.gpus_per_trial = self.placement.gpus_per_trial
-            self.view.start(state)
-            self._fit(self.placement, trainer, evaluator)
+        with self._signals(), self._warm(wanted[0], trainer, evaluator) as self.warm_address:
+            if here.suffice(self.options):
+                gpus = [] if self.options.gpus == 0 else here.devices(self.options)
+                placement = self._place(*wanted, [here.node(self.options, len(gpus))])
+                places = here.seats(gpus, placement.gpus_per_trial, self.options.gpus)
+                queue, settings, at_once = self._work(placement, trainer, evaluator)
+                here.work(queue, settings, placement, self, at_once, places)
+            else:
+                self._on_ray(wanted, trainer, evaluator)
         shutil.rmtree(self.scratch.parent, ignore_errors=True)
+
+    def _on_ray(self, wanted: tuple[float, float], trainer: str, evaluator: str) -> None:
+        from ablate.launch.cluster import connected
+
+        with connected(self.options) as cluster:
+            placement = self._place(*wanted, cluster.nodes)
+            from ablate.launch.tuning import fit
+
+            queue, settings, at_once = self._work(placement, trainer, evaluator)
+            fit(queue, settings, placement, self, self.scratch / "tune", at_once)
+
+    def _place(self, cpus: float, gpus: float, nodes: Sequence[dict[str, float]]) -> Placement:
+        """How trials are placed on these nodes; the view is told."""
+        placement, state = place(self.options, cpus, gpus, nodes), self.state
+        state.slots, state.cpus_per_trial = placement.slots, placement.cpus_per_trial
+        state.gpus_per_trial = placement.gpus_per_trial
+        self.view.start(state)
+        return placement
 
     @contextmanager
     def _warm(self, wanted_cpus: float, *called: str) -> Iterator[str]:
-        """Import torch while Ray starts: slots on this machine fork from one process; others start their own."""
+        """Slots on this machine fork from one process; others start their own."""
         if elsewhere(self.options) or self.options.isolation != "process":
             yield ""
             return
-        cpus = self.options.cpus_per_trial or wanted_cpus or 1.0
+        threads = max(1, math.floor(self.options.cpus_per_trial or wanted_cpus or 1.0))
+        begun = self.warming if self.warming is not None and self.warming.threads == threads else None
         warm = warm_process(
-            max(1, math.floor(cpus)),
+            threads,
             self.options.plugins,
+            begun=begun,
             many=len(self.order) > MANY,
             ahead=agendas.ahead(self.order),
             modules=[name.partition(":")[0] for name in called],
@@ -134,12 +158,11 @@ class Driver:
         finally:
             warm.close()
 
-    def _fit(self, placement: Placement, trainer: str, evaluator: str) -> None:
+    def _work(self, placement: Placement, trainer: str, evaluator: str) -> tuple[Any, SlotSettings, int]:
+        """Arguments of the run's `Queue`, what slots have to know, and how many of them may be starting at once."""
         import sys
 
-        from ablate.launch.cluster import ships
         from ablate.launch.runners import SlotSettings
-        from ablate.launch.tuning import fit
 
         retries = agendas.retries(self.job.resources)
         process = self.options.isolation == "process"
@@ -160,7 +183,7 @@ class Driver:
             report_seconds=self.options.report_seconds,
             sys_path=tuple(path or os.getcwd() for path in sys.path),
             warm_address=self.warm_address,
-            own_path_first=ships(self.options),
+            own_path_first=sent(self.options),
             ahead=agendas.ahead(self.order),
         )
         pack = self.options.pack or self.job.resources.get("pack") or "auto"
@@ -169,7 +192,7 @@ class Driver:
         deaths = retries["preempt"] if process else retries["crash"]
         queue = [task.to_dict() for task in self.order], works, retries, deaths
         at_once = placement.slots if elsewhere(self.options) else max(os.cpu_count() or 1, 1)
-        fit(queue, settings, placement, self, self.scratch / "tune", at_once)
+        return queue, settings, at_once
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

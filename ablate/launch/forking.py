@@ -30,7 +30,10 @@ REPORT, OVER = b'"report":', b'"exited":'
 
 
 def main(setup: dict[str, Any]) -> None:
-    """Import, then fork a server for each connection until the starter hangs up. Runs in the warm process."""
+    """Import, hear what for, then fork a server for each connection until the starter hangs up.
+
+    Runs in the warm process; `setup` and the line that follows over ``control`` are of `forkserver.WarmProcess`.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # those reach the attempts by way of the driver
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # Ray blocks SIGINT in its workers; attempts start unblocked
@@ -41,6 +44,12 @@ def main(setup: dict[str, Any]) -> None:
         for module in setup["preload"]:
             with contextlib.suppress(ImportError):
                 importlib.import_module(module)
+    with control.makefile("rb") as orders:
+        line = orders.readline()
+    if not line:
+        _leave(setup["address"])
+    setup |= json.loads(line)
+    sys.path[:] = setup["sys_path"]
     if setup["plugins"]:
         with contextlib.suppress(ValueError):
             _load("ablate_core.plugins:load")(setup["plugins"])
@@ -60,9 +69,8 @@ def main(setup: dict[str, Any]) -> None:
     selector.register(listener, selectors.EVENT_READ)
     while True:
         ready = [key.fileobj for key, _ in selector.select()]
-        if control in ready:  # nothing is ever sent: the starter has hung up
-            shutil.rmtree(os.path.dirname(setup["address"]), ignore_errors=True)
-            os._exit(0)  # no interpreter shutdown: extension modules complain about leaks then, in a terminal
+        if control in ready:  # nothing more is ever sent: the starter has hung up
+            _leave(setup["address"])
         connection, _ = listener.accept()
         if os.fork() == 0:
             die_with_parent(parent)
@@ -74,6 +82,11 @@ def main(setup: dict[str, Any]) -> None:
             finally:
                 os._exit(0)
         connection.close()
+
+
+def _leave(address: str) -> NoReturn:
+    shutil.rmtree(os.path.dirname(address), ignore_errors=True)
+    os._exit(0)  # no interpreter shutdown: extension modules complain about leaks then, in a terminal
 
 
 def _load(name: str) -> Callable[..., Any]:

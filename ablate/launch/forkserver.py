@@ -24,8 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 BOOTSTRAP = "import os, sys, json; sys.path[:] = json.loads(os.environ.pop('ABLATE_SYS_PATH')); "
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -45,28 +45,16 @@ WARM = ("ablate.store.provenance:environment", "ablate_core.cpu_kernels:prepare"
 
 
 class WarmProcess:
-    """Starts the warm process and ends it.
+    """Starts the warm process and ends it. It imports at once, and forks once it was told what for (`prepare`).
 
     Args:
-        body: ``module:function`` called in a fork with the task; it takes ``(task, send, should_stop)``.
         preload: modules imported before anything is forked.
-        warm: ``module:function``s and their arguments, called before anything is forked, to fill their caches.
         threads: cores of one attempt, given to every math library.
         sys_path: import path; ``None``: this process' own.
-        many: hundreds of forks are to come: a CPU second is spent once on making each of them cheaper.
-        plugins: loaded after that; one that cannot be loaded says so in each attempt.
     """
 
-    def __init__(
-        self,
-        body: str,
-        preload: list[str],
-        warm: Sequence[tuple[str, Sequence[Any]]] = (),
-        threads: int = 1,
-        sys_path: list[str] | None = None,
-        plugins: Iterable[str] = (),
-        many: bool = False,
-    ) -> None:
+    def __init__(self, preload: Sequence[str] = (), threads: int = 1, sys_path: list[str] | None = None) -> None:
+        self.threads, self._sys_path = threads, sys_path
         self._folder = tempfile.mkdtemp(prefix="ablate-")  # readable by us alone: whoever connects can run code
         self.address = os.path.join(self._folder, "warm")
         control, theirs = socket.socketpair()
@@ -74,13 +62,10 @@ class WarmProcess:
         listener.bind(self.address)
         listener.listen(1024)  # from now on slots may connect; they wait while the imports go on
         passed = {"control": theirs.fileno(), "listener": listener.fileno(), "address": self.address}
-        loads = {"body": body, "preload": preload, "warm": [*warm], "plugins": [*plugins], "many": many}
-        setup = json.dumps({**passed, **loads})
+        setup = json.dumps({**passed, "preload": [*preload]})
         code = f"{BOOTSTRAP}from ablate.launch.forking import main; main(json.loads({setup!r}))"
         variables = dict.fromkeys(THREAD_VARIABLES, str(threads))
-        variables["ABLATE_SYS_PATH"] = json.dumps(
-            [p or os.getcwd() for p in (sys.path if sys_path is None else sys_path)]
-        )
+        variables["ABLATE_SYS_PATH"] = json.dumps(_path(sys_path))
         with theirs, listener:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", code],
@@ -89,6 +74,30 @@ class WarmProcess:
                 stdin=subprocess.DEVNULL,
             )
         self._control: socket.socket | None = control
+
+    def prepare(
+        self,
+        body: str,
+        warm: Sequence[tuple[str, Sequence[Any]]] = (),
+        plugins: Iterable[str] = (),
+        sys_path: list[str] | None = None,
+        many: bool = False,
+    ) -> Self:
+        """Say what is to be done in forks, once; slots that have connected already wait for it.
+
+        Args:
+            body: ``module:function`` called in a fork with the task; it takes ``(task, send, should_stop)``.
+            warm: ``module:function``s and their arguments, called before anything is forked, to fill their caches.
+            plugins: loaded before those; one that cannot be loaded says so in each attempt.
+            sys_path: import path from here on; ``None``: the one given before, or this process' own as it is now.
+            many: hundreds of forks are to come: a CPU second is spent once on making each of them cheaper.
+        """
+        path = _path(self._sys_path if sys_path is None else sys_path)
+        loads = {"body": body, "sys_path": path, "warm": [*warm], "plugins": [*plugins], "many": many}
+        with contextlib.suppress(OSError):  # it is gone: the first slot that wants it will say so
+            if self._control is not None:
+                self._control.sendall(json.dumps(loads).encode() + b"\n")
+        return self
 
     @property
     def pid(self) -> int:
@@ -114,10 +123,11 @@ class ForkServer:
     Args:
         address: of a warm process on this machine.
         threads: torch threads of an attempt.
+        devices: variables that say which GPU an attempt sees; None: those of this process, as they are then.
     """
 
-    def __init__(self, address: str, threads: int = 1) -> None:
-        self._address, self._threads = address, threads
+    def __init__(self, address: str, threads: int = 1, devices: Mapping[str, str] | None = None) -> None:
+        self._address, self._threads, self._devices = address, threads, devices
         self._socket: socket.socket | None = None
         self._buffer = b""
 
@@ -135,8 +145,10 @@ class ForkServer:
                 connection.close()
                 raise
             self._socket, self._buffer = connection, b""
-        devices = {name: os.environ[name] for name in DEVICE_VARIABLES if name in os.environ}
-        self._send({"run": task, "log": log, "threads": self._threads, "env": devices})
+        devices = self._devices
+        if devices is None:
+            devices = {name: os.environ[name] for name in DEVICE_VARIABLES if name in os.environ}
+        self._send({"run": task, "log": log, "threads": self._threads, "env": {**devices}})
 
     def stop(self) -> None:
         """Ask the running attempt to checkpoint and end (SIGTERM)."""
@@ -192,6 +204,11 @@ class ForkServer:
         self._socket = None
 
 
+def _path(given: list[str] | None) -> list[str]:
+    """An import path that means the same in another folder; None: that of this process."""
+    return [part or os.getcwd() for part in (sys.path if given is None else given)]
+
+
 def warm_process(
     threads: int,
     plugins: Iterable[str] = (),
@@ -199,14 +216,23 @@ def warm_process(
     many: bool = False,
     ahead: Sequence[dict[str, Any]] = (),
     modules: Sequence[str] = (),
+    begun: WarmProcess | None = None,
 ) -> WarmProcess:
     """The warm process that attempts at trials are forked from.
 
     Args:
-        threads, plugins, sys_path, many: as `WarmProcess`.
+        threads, plugins, sys_path, many: as `WarmProcess` and its `prepare`.
         ahead: configs of trials whose data and metrics are loaded before anything is forked.
         modules: imported beside `PRELOAD` where that is possible: where a trainer of one's own is.
+        begun: one that was started before any of this was known, by `begin_warm_process`; it is taken over. It must be
+            for as many threads.
     """
     calls: list[tuple[str, Sequence[Any]]] = [("importlib:import_module", (module,)) for module in modules]
     calls += [*((name, ()) for name in WARM), ("ablate_core.preparation:load_ahead", (list(ahead),))]
-    return WarmProcess("ablate.launch.work:forked_work", list(PRELOAD), calls, threads, sys_path, plugins, many)
+    process = begun or begin_warm_process(threads, sys_path)
+    return process.prepare("ablate.launch.work:forked_work", calls, plugins, sys_path, many)
+
+
+def begin_warm_process(threads: int, sys_path: list[str] | None = None) -> WarmProcess:
+    """One that imports what every attempt needs, and waits for `warm_process`."""
+    return WarmProcess(PRELOAD, threads, sys_path)

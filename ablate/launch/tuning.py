@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray import tune
@@ -16,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ablate.errors import ClusterError
 from ablate.launch.options import Placement
+from ablate.launch.pool import Monitor, Pool
 from ablate.launch.queue import Queue
 from ablate.launch.runners import SlotSettings
 from ablate.launch.slots import open_slot
@@ -24,22 +24,6 @@ BRISK_SECONDS = 5.0
 """What a slot costs a core before it does anything."""
 MOST_SLOTS = 10**6
 """Tune wants to know how many trials there will be; how many slots are started is decided as the run goes on."""
-
-
-class Monitor(Protocol):
-    """What the driver wants to know while Tune runs; all calls come from the thread that called `fit`."""
-
-    def begun(self) -> None:
-        """Tune is about to start slots."""
-
-    def report(self, news: dict[str, Any]) -> None:
-        """What has happened since the last call: `Queue.news`."""
-
-    def tick(self) -> None:
-        """Called several times a second."""
-
-    def over(self) -> bool:
-        """True ends the run: nothing new is started."""
 
 
 def fit(
@@ -68,7 +52,7 @@ def fit(
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(num_cpus=0)(Queue).options(scheduling_strategy=here).remote(*queue)
     try:
-        slots = _Slots(actor, placement.slots, at_once, monitor)
+        slots = Pool(_Asked(actor), placement.slots, at_once, BRISK_SECONDS, monitor)
         trainable = tune.with_parameters(TrialSlot, settings=settings.to_dict(), queue=actor)
         resources = {"CPU": placement.cpus_per_trial, "GPU": placement.gpus_per_trial}
         tune.Tuner(
@@ -123,75 +107,19 @@ class _Remote:
         return reply
 
 
-class _Slots:
-    """Which slots there are, and whether one more is wanted."""
+class _Asked:
+    """The queue, seen from the driver."""
 
-    def __init__(self, actor: Any, most: int, at_once: int, monitor: Monitor) -> None:
-        self.actor, self.most, self.at_once, self.monitor = actor, most, at_once, monitor
-        self.live: set[str] = set()
-        self.starting: set[str] = set()
-        self.error = ""
-        self.since = 0.0
-        self.done = 0
-        self.news = self._ask("news")
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
 
-    def _ask(self, method: str, *arguments: Any) -> dict[str, Any]:
+    def __call__(self, method: str, *arguments: Any) -> dict[str, Any]:
         try:
             news: dict[str, Any] = ray.get(getattr(self.actor, method).remote(*arguments))
         except ray.exceptions.RayActorError as error:
             what = "the process that held the run's queue was killed; the same command continues"
             raise ClusterError(what) from error
         return news
-
-    def wanted(self) -> bool:
-        """One more, as long as more work waits than slots are about to come for it."""
-        room = len(self.live) < self.most and len(self.starting) < self.at_once
-        return (
-            room and self.news["ready"] > len(self.starting) and not (len(self.live) >= self.at_once and self.brisk())
-        )
-
-    def brisk(self) -> bool:
-        """Work is done faster than a slot starts: one more would take from the others what it costs to start."""
-        worked = time.monotonic() - self.since if self.since else 0.0
-        return worked < BRISK_SECONDS or worked * len(self.live) < BRISK_SECONDS * self.done
-
-    def finished(self) -> bool:
-        """No slot will be wanted any more."""
-        return self.over() or (not self.live and not self.news["ready"])
-
-    def over(self) -> bool:
-        return self.hopeless() or self.monitor.over()
-
-    def hopeless(self) -> bool:
-        """Every worker dies before it takes anything: there is no point in starting more."""
-        return bool(self.news["idle_deaths"] >= 2 + min(self.most, self.at_once))
-
-    def check(self) -> None:
-        """Raises ClusterError where there was no point in going on."""
-        if self.hopeless():
-            raise ClusterError(f"workers die before they take any work: {self.error}; `ablate doctor` may know why")
-
-    def add(self, name: str) -> None:
-        self.live.add(name)
-        self.starting.add(name)
-
-    def up(self, name: str) -> None:
-        self.since = self.since or time.monotonic()
-        self.starting.discard(name)
-
-    def ended(self, name: str) -> None:
-        self.live.discard(name)
-        self.starting.discard(name)
-
-    def died(self, name: str, error: str) -> None:
-        self.ended(name)
-        self.error = error
-        self.hear(self._ask("release", name, error))
-
-    def hear(self, news: dict[str, Any] | None = None) -> None:
-        self.news = self._ask("news") if news is None else news
-        self.done += len(self.news["ended"])
-        self.monitor.report(self.news)
 
 
 class _Ours:
@@ -207,7 +135,7 @@ class _Ours:
 class _Search(_Ours, Searcher):
     """Tune asks a searcher for trials: this one answers with slots, one after another as work waits for them."""
 
-    def __init__(self, slots: _Slots) -> None:
+    def __init__(self, slots: Pool) -> None:
         super().__init__()
         self._slots = slots
 
@@ -238,7 +166,7 @@ class _Stop(_Ours, tune.Stopper):
 
 
 class _Callback(_Ours, tune.Callback):
-    def __init__(self, slots: _Slots) -> None:
+    def __init__(self, slots: Pool) -> None:
         self._slots = slots
 
     def setup(

@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def warm() -> Iterator[WarmProcess]:
-    process = WarmProcess("launch_trainers:body", ["json"], sys_path=[str(HERE), *sys.path])
+    process = WarmProcess(["json"], sys_path=[str(HERE), *sys.path]).prepare("launch_trainers:body")
     yield process
     process.close()
 
@@ -173,7 +173,7 @@ def test_a_dead_server_is_a_crash_and_the_next_attempt_gets_a_new_one(warm: Warm
 STARTER = """
 import sys, time
 from ablate.launch.forkserver import ForkServer, WarmProcess, warm_process
-warm = WarmProcess("launch_trainers:body", ["json"])
+warm = WarmProcess(["json"]).prepare("launch_trainers:body")
 server = ForkServer(warm.address)
 server.run({"do": "wait"}, sys.argv[1])
 while True:

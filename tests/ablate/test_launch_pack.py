@@ -164,7 +164,7 @@ def slot(paths: StorePaths, warm: WarmProcess, tasks: Sequence[Task]) -> Slot:
 @pytest.fixture(scope="module")
 def warm() -> Iterator[WarmProcess]:
     preload = ["ablate.launch.work", "ablate_core.packing"]  # torch: else every fork imports it
-    process = WarmProcess("ablate.launch.work:forked_work", preload, sys_path=[str(HERE), *sys.path])
+    process = WarmProcess(preload, sys_path=[str(HERE), *sys.path]).prepare("ablate.launch.work:forked_work")
     yield process
     process.close()
 

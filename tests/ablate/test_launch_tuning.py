@@ -11,6 +11,7 @@ from ray.tune.search import Searcher
 from ablate.errors import ClusterError
 from ablate.launch import tuning
 from ablate.launch.attempt import Outcome, Task
+from ablate.launch.pool import Pool
 from ablate.launch.queue import Queue
 
 
@@ -49,8 +50,8 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
     return Queue(tasks, [[n] for n in range(8)], {}, 1)
 
 
-def slots(queue: Queue, most: int = 4, at_once: int = 2) -> tuple[tuning._Slots, tuning._Search]:
-    made = tuning._Slots(Near(queue), most, at_once, Told())
+def slots(queue: Queue, most: int = 4, at_once: int = 2) -> tuple[Pool, tuning._Search]:
+    made = Pool(tuning._Asked(Near(queue)), most, at_once, tuning.BRISK_SECONDS, Told())
     return made, tuning._Search(made)
 
 

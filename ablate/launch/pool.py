@@ -1,0 +1,99 @@
+"""`Pool`: which slots there are and whether one more is wanted, wherever slots are. No Ray here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ablate.errors import ClusterError
+
+
+class Monitor(Protocol):
+    """What the driver wants to know while slots work; all calls come from the thread that started them."""
+
+    def begun(self) -> None:
+        """Slots are about to be started."""
+
+    def report(self, news: dict[str, Any]) -> None:
+        """What has happened since the last call: `Queue.news`."""
+
+    def tick(self) -> None:
+        """Called several times a second."""
+
+    def over(self) -> bool:
+        """True ends the run: nothing new is started."""
+
+
+class Pool:
+    """The slots of a run.
+
+    Args:
+        ask: calls a method of the run's `Queue`, near or far.
+        most: how many slots there may be.
+        at_once: how many may be starting at the same time, and how many there may be whatever work takes.
+        brisk_seconds: what starting a slot costs a core.
+        monitor: told of everything.
+    """
+
+    def __init__(
+        self, ask: Callable[..., dict[str, Any]], most: int, at_once: int, brisk_seconds: float, monitor: Monitor
+    ) -> None:
+        self.ask, self.most, self.at_once, self.brisk_seconds = ask, most, at_once, brisk_seconds
+        self.monitor = monitor
+        self.live: set[str] = set()
+        self.starting: set[str] = set()
+        self.error = ""
+        self.since = 0.0
+        self.done = 0
+        self.news = ask("news")
+
+    def wanted(self) -> bool:
+        """One more, as long as more work waits than slots are about to come for it."""
+        room = len(self.live) < self.most and len(self.starting) < self.at_once
+        return (
+            room and self.news["ready"] > len(self.starting) and not (len(self.live) >= self.at_once and self.brisk())
+        )
+
+    def brisk(self) -> bool:
+        """Work is done faster than a slot starts: one more would take from the others what it costs to start."""
+        worked = time.monotonic() - self.since if self.since else 0.0
+        return worked < self.brisk_seconds or worked * len(self.live) < self.brisk_seconds * self.done
+
+    def finished(self) -> bool:
+        """No slot will be wanted any more."""
+        return self.over() or (not self.live and not self.news["ready"])
+
+    def over(self) -> bool:
+        return self.hopeless() or self.monitor.over()
+
+    def hopeless(self) -> bool:
+        """Every worker dies before it takes anything: there is no point in starting more."""
+        return bool(self.news["idle_deaths"] >= 2 + min(self.most, self.at_once))
+
+    def check(self) -> None:
+        """Raises ClusterError where there was no point in going on."""
+        if self.hopeless():
+            raise ClusterError(f"workers die before they take any work: {self.error}; `ablate doctor` may know why")
+
+    def add(self, name: str) -> None:
+        self.live.add(name)
+        self.starting.add(name)
+
+    def up(self, name: str) -> None:
+        self.since = self.since or time.monotonic()
+        self.starting.discard(name)
+
+    def ended(self, name: str) -> None:
+        self.live.discard(name)
+        self.starting.discard(name)
+
+    def died(self, name: str, error: str) -> None:
+        self.ended(name)
+        self.error = error
+        self.hear(self.ask("release", name, error))
+
+    def hear(self, news: dict[str, Any] | None = None) -> None:
+        self.news = self.ask("news") if news is None else news
+        self.done += len(self.news["ended"])
+        self.monitor.report(self.news)
