@@ -202,7 +202,7 @@ class Straightforward(Run):
                 null = target.velocity(x, times.t, times.t, torch.full_like(y, state.null))
                 class_ = target.velocity(x, times.t, times.t, y)
             v = own.omega * state.v + own.kappa * class_ + (1 - own.omega - own.kappa) * null
-            state = replace(state, v=torch.where(expand(state.y != state.null, v), v, state.v))
+            state = replace(state, v=torch.where(expand(y != state.null, v), v, state.v))
         raw = online.raw(x, times.r, times.t, y)
         aim = online.comparable(state.v, x, times.t)
         if objective.limit.learns_jumps:
@@ -349,6 +349,40 @@ def asked(pipe: Connection, what: str) -> Any:
     return pipe.recv()
 
 
+def in_turn(pipes: dict[str, Connection], rounds: int) -> dict[str, list[float]]:
+    """Seconds of the steps of each side, one after the other, `rounds` times; two rounds before are not counted."""
+    times: dict[str, list[float]] = {key: [] for key in pipes}
+    for _ in range(rounds + 2):
+        for key, pipe in pipes.items():
+            times[key].append(asked(pipe, "step"))
+    return {key: found[2:] for key, found in times.items()}
+
+
+def shares(pipes: dict[str, Connection], times: dict[str, list[float]]) -> list[str]:
+    """Of ours and of the floor: how much of a large product's rate a step reaches, in percent."""
+    rate = asked(pipes["floor"], "rate")
+    done = {key: asked(pipes[key], "flops") / statistics.median(times[key]) for key in ("ours", "floor")}
+    return [f"{100 * done[key] / rate:.0f} %" for key in ("ours", "floor")]
+
+
+def against_floor(name: str, size: str, device: str, dtype: str, rounds: int, compiled: bool, batch: int) -> str:
+    """A line of the short table: ours and flow matching of ours."""
+    own = Side(True, name, size, device, dtype, kept=True, compiled=compiled, batch=batch)
+    pipes = {"ours": own.start(), "floor": replace(own, method="fm").start()}
+    space = {key: asked(pipe, "space") for key, pipe in pipes.items()}
+    times = in_turn(pipes, rounds)
+    use = "".join(f" {share} |" for share in shares(pipes, times)) if device == "cuda" and not compiled else ""
+    for pipe in pipes.values():
+        pipe.close()
+    ms = {key: 1000 * statistics.median(found) for key, found in times.items()}
+    over = statistics.median(a / b for a, b in zip(times["ours"], times["floor"], strict=True))
+    more = space["ours"][0] / (space["floor"][0] or 1)
+    return (
+        f"| {name} | {ms['ours']:.1f} | {ms['floor']:.1f} | {over:.3f} | {space['ours'][0]:.0f} | {more:.3f} "
+        f"| {space['ours'][1]} | {space['floor'][1]} |{use}"
+    )
+
+
 def compare(name: str, size: str, device: str, dtype: str, rounds: int, compiled: bool, batch: int) -> str:
     """A line of the table."""
     own = Side(True, name, size, device, dtype, kept=True, compiled=compiled, batch=batch)
@@ -365,18 +399,8 @@ def compare(name: str, size: str, device: str, dtype: str, rounds: int, compiled
     if dtype == "fp32" and error > 1e-6:
         raise SystemExit(f"{name}: the gradients differ by {error:.1e}; nothing was timed")
     space = {key: asked(pipes[key], "space") for key in ("ours", "straight", "floor")}
-    for _ in range(2):
-        for pipe in pipes.values():
-            asked(pipe, "step")
-    times: dict[str, list[float]] = {key: [] for key in pipes}
-    for _ in range(rounds):
-        for key, pipe in pipes.items():
-            times[key].append(asked(pipe, "step"))
-    use = ""
-    if device == "cuda":
-        rate = asked(pipes["floor"], "rate")
-        shares = [asked(pipes[key], "flops") / statistics.median(times[key]) / rate for key in ("ours", "floor")]
-        use = f" {100 * shares[0]:.0f} % | {100 * shares[1]:.0f} % |"
+    times = in_turn(pipes, rounds)
+    use = "".join(f" {share} |" for share in shares(pipes, times)) if device == "cuda" else ""
     for pipe in pipes.values():
         pipe.close()
     ms = {key: 1000 * statistics.median(found) for key, found in times.items()}
@@ -408,6 +432,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, default=0, help="rows; 0: those of the size")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--floor", action="store_true", help="without the straightforward step: ours and the floor")
     parser.add_argument("--compile", action="store_true", help="ours and the floor run compiled, as train.compile does")
     given = parser.parse_args()
     for size in given.size:
@@ -415,12 +440,19 @@ def main() -> None:
             rows = given.batch or SIZES[size].batch
             print(f"\n{size}, {dtype}, {given.device}, batch {rows}, median of {given.rounds}\n")
             more = "| of a product's rate | flow matching " if given.device == "cuda" else ""
-            print("| method | straightforward ms | memory kept | ours ms | gain (at most) | gain, memory kept "
+            if given.floor:
+                heads = (
+                    "| method | ours ms | flow matching ms | over it | peak MiB | over it | launches | flow matching "
+                )
+            else:
+                heads = ("| method | straightforward ms | memory kept | ours ms | gain (at most) | gain, memory kept "
                   "| over flow matching | peak MiB | ours | over flow matching | launches | ours | flow matching "
-                  "| gradients differ " + more + "|")  # fmt: skip
-            print("|---" * (16 if more else 14) + "|")
+                  "| gradients differ ")  # fmt: skip
+            print(heads + more + "|")
+            print("|---" * (heads + more).count("|") + "|")
+            line = against_floor if given.floor else compare
             for name in given.method:
-                print(compare(name, size, given.device, dtype, given.rounds, given.compile, given.batch), flush=True)
+                print(line(name, size, given.device, dtype, given.rounds, given.compile, given.batch), flush=True)
 
 
 if __name__ == "__main__":
