@@ -27,7 +27,7 @@ from torch import Tensor
 from ablate_core.compile_cache import processor
 from ablate_core.fid.files import LOCK_TIMEOUT, cache_dir
 
-SOURCES = [Path(__file__).parent / name for name in ("common.h", "block.c", "ends.c", "update.c")]
+SOURCES = [Path(__file__).parent / name for name in ("common.h", "block.c", "ends.c", "products.c", "update.c")]
 FLAGS = [
     *("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros", "-freciprocal-math"),

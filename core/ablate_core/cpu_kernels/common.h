@@ -43,30 +43,39 @@ INLINE void spread(char a_op, const real *a, long a_step, char b_op, const real 
     product(&b_op, &a_op, &N, &M, &K, &by, b, &ldb, a, &lda, &keep, c, &ldc);
 }
 
-/* The same for rows one after another; A is (k, m) where it is transposed, B (n, k). */
-INLINE void multiply(char a_op, const real *a, char b_op, const real *b, real *c, long m, long n, long k, real keep) {
-    spread(a_op, a, a_op == 'T' ? m : k, b_op, b, b_op == 'T' ? k : n, c, n, m, n, k, 1, keep);
+/* C = op(A) op(B) + start for rows one after another, of which those of `start` are `start_step` apart: 0 for a bias, n for
+ * what may be C itself; NULL is zero. A is (k, m) where it is transposed, B (n, k). By loops of ours where products.c has
+ * such an n: they take a tenth to a fifth less time than the library. */
+void own_product(char a_op, const real *a, char b_op, const real *b, const real *start, long start_step, real *c, long m,
+                 long n, long k);
+int has_product(long n);
+
+INLINE void multiply(char a_op, const real *a, char b_op, const real *b, const real *start, long start_step, real *c,
+                     long m, long n, long k) {
+    if (has_product(n)) {
+        own_product(a_op, a, b_op, b, start, start_step, c, m, n, k);
+        return;
+    }
+    for (long r = 0; start && start != c && r < m; r++) memcpy(c + r * n, start + r * start_step, n * sizeof(real));
+    spread(a_op, a, a_op == 'T' ? m : k, b_op, b, b_op == 'T' ? k : n, c, n, m, n, k, 1, start ? 1 : 0);
 }
 
 INLINE void linear(const real *x, const real *const *layer, real *restrict y, long rows, long in, long out) {
-    const real *bias = layer[1];
-    if (bias)
-        for (long r = 0; r < rows; r++) memcpy(y + r * out, bias, out * sizeof(real));
-    multiply('N', x, 'T', layer[0], y, rows, out, in, bias ? 1 : 0);
+    multiply('N', x, 'T', layer[0], layer[1], 0, y, rows, out, in);
 }
 
 /* Gradients of weight and bias, added to what is there where `keep`; `sums` are those of slope over `parts` equal parts
  * of its rows, or NULL; the gradient of x is not computed where `of_x` is NULL. */
 INLINE void linear_back(const real *slope, const real *x, const real *const *layer, real *const *of_layer,
                         const int *keep, const real *sums, long parts, real *of_x, long rows, long in, long out) {
-    multiply('T', slope, 'N', x, of_layer[0], out, in, rows, keep[0]);
+    multiply('T', slope, 'N', x, keep[0] ? of_layer[0] : 0, in, of_layer[0], out, in, rows);
     real *restrict total = of_layer[1];
     if (total && !sums) sums = slope, parts = rows;
     if (total && !keep[1]) memset(total, 0, out * sizeof(real));
     if (total)
         for (long r = 0; r < parts; r++)
             for (long o = 0; o < out; o++) total[o] += sums[r * out + o];
-    if (of_x) multiply('N', slope, 'N', layer[0], of_x, rows, in, out, 0);
+    if (of_x) multiply('N', slope, 'N', layer[0], 0, 0, of_x, rows, in, out);
 }
 
 /* The derivative of SiLU. */

@@ -1,0 +1,142 @@
+/* Products of the small matrices of a block: what the library does with them, without its copies of both.
+ *
+ * C is made in tiles of TALL rows and WIDE columns that stay in registers. Only a panel of B, WIDE columns of at most DEEP
+ * rows, is copied: a tile then reads it from one place in the nearest cache, and the numbers of A one by one. */
+#include "common.h"
+
+#ifdef __AVX512F__
+#define BYTES 64
+#define TALL 12
+#else
+#define BYTES 32
+#define TALL 6
+#endif
+#define LANES ((long)(BYTES / sizeof(real)))
+#define WIDE (2 * LANES)
+#define DEEP 256
+typedef real vector __attribute__((vector_size(BYTES), aligned(sizeof(real)), may_alias));
+
+#define EACH(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
+
+/* C (M, WIDE) = A (M, k) panel (k, WIDE) + start, with rows and columns as far apart as said; no `start` is zero. It is
+ * added last: sums of what is small do not lose digits to it. */
+INLINE void tile(const int M, const real *a, long a_row, long a_column, const real *panel, const real *start,
+                 long start_step, real *c, long c_step, long k) {
+#define BEGIN(i) vector s##i = {0}, t##i = {0};
+#define ADD(i)                               \
+    if (i < M) {                             \
+        real x = at[i * a_row];              \
+        s##i += x * left, t##i += x * right; \
+    }
+#define END(i)                                                         \
+    if (i < M && start) {                                              \
+        s##i += *(const vector *)(start + i * start_step);             \
+        t##i += *(const vector *)(start + i * start_step + LANES);     \
+    }                                                                  \
+    if (i < M) *(vector *)(c + i * c_step) = s##i, *(vector *)(c + i * c_step + LANES) = t##i;
+    EACH(BEGIN)
+    for (long j = 0; j < k; j++) {
+        const real *at = a + j * a_column;
+        vector left = *(const vector *)(panel + j * WIDE), right = *(const vector *)(panel + j * WIDE + LANES);
+        EACH(ADD)
+    }
+    EACH(END)
+}
+
+/* The same for m rows. */
+INLINE void strip(const real *a, long a_row, long a_column, const real *panel, const real *start, long start_step,
+                  real *c, long c_step, long m, long k) {
+#define ROWS(M)                                                           \
+    tile(M, a, a_row, a_column, panel, start, start_step, c, c_step, k); \
+    a += M * a_row, c += M * c_step, start = start ? start + M * start_step : 0;
+    for (; m >= TALL; m -= TALL) {
+        ROWS(TALL)
+    }
+    if (TALL > 8 && m & 8) {
+        ROWS(8)
+    }
+    if (m & 4) {
+        ROWS(4)
+    }
+    if (m & 2) {
+        ROWS(2)
+    }
+    if (m & 1) {
+        ROWS(1)
+    }
+}
+
+/* Every second number of two vectors in turn, of their lower halves or of their upper ones. */
+#if __has_builtin(__builtin_shufflevector)
+#define BY_KIND(wide, narrow) (sizeof(real) == 4 ? (vector)__builtin_shufflevector wide : (vector)__builtin_shufflevector narrow)
+typedef float singles __attribute__((vector_size(BYTES)));
+typedef double doubles __attribute__((vector_size(BYTES)));
+#define S (singles) a, (singles)b
+#define D (doubles) a, (doubles)b
+INLINE vector lower(vector a, vector b) {
+#if BYTES == 64
+    return BY_KIND((S, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), (D, 0, 8, 1, 9, 2, 10, 3, 11));
+#else
+    return BY_KIND((S, 0, 8, 1, 9, 2, 10, 3, 11), (D, 0, 4, 1, 5));
+#endif
+}
+INLINE vector upper(vector a, vector b) {
+#if BYTES == 64
+    return BY_KIND((S, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31), (D, 4, 12, 5, 13, 6, 14, 7, 15));
+#else
+    return BY_KIND((S, 4, 12, 5, 13, 6, 14, 7, 15), (D, 2, 6, 3, 7));
+#endif
+}
+
+/* (LANES, LANES), rows `from_step` apart, transposed to rows `to_step` apart: each round moves one bit of a number's row
+ * and column to the other end. */
+INLINE void square(const real *from, long from_step, real *to, long to_step) {
+    vector x[LANES], y[LANES];
+    for (long i = 0; i < LANES; i++) x[i] = *(const vector *)(from + i * from_step);
+    for (long round = 1; round < LANES; round *= 2) {
+        for (long i = 0; i < LANES / 2; i++)
+            y[2 * i] = lower(x[i], x[i + LANES / 2]), y[2 * i + 1] = upper(x[i], x[i + LANES / 2]);
+        for (long i = 0; i < LANES; i++) x[i] = y[i];
+    }
+    for (long i = 0; i < LANES; i++) *(vector *)(to + i * to_step) = x[i];
+}
+#else
+INLINE void square(const real *from, long from_step, real *to, long to_step) {
+    for (long i = 0; i < LANES; i++)
+        for (long j = 0; j < LANES; j++) to[j * to_step + i] = from[i * from_step + j];
+}
+#endif
+
+/* panel (k, WIDE) from b (WIDE, k). */
+INLINE void transposed(const real *b, long step, real *panel, long k) {
+    long j = 0;
+    for (; j + LANES <= k; j += LANES)
+        for (long half = 0; half < WIDE; half += LANES) square(b + half * step + j, step, panel + j * WIDE + half, WIDE);
+    for (; j < k; j++)
+        for (long i = 0; i < WIDE; i++) panel[j * WIDE + i] = b[i * step + j];
+}
+
+/* Whether `own_product` has such an n. */
+int has_product(long n) { return n % WIDE == 0; }
+
+void own_product(char a_op, const real *a, char b_op, const real *b, const real *start, long start_step, real *c, long m,
+                 long n, long k) {
+    real panel[DEEP * WIDE] __attribute__((aligned(64)));
+    long a_step = a_op == 'T' ? m : k, b_step = b_op == 'T' ? k : n;
+    for (long from = 0; from < k; from += DEEP) {
+        long deep = k - from < DEEP ? k - from : DEEP;
+        for (long at = 0; at < n; at += WIDE) {
+            if (b_op == 'T')
+                transposed(b + at * b_step + from, b_step, panel, deep);
+            else
+                for (long j = 0; j < deep; j++)
+                    memcpy(panel + j * WIDE, b + (from + j) * b_step + at, WIDE * sizeof(real));
+            const real *first = from ? c + at : start ? start + at : 0;
+            long step = from ? n : start_step;
+            if (a_op == 'T')
+                strip(a + from * a_step, 1, a_step, panel, first, step, c + at, n, m, deep);
+            else
+                strip(a + from, a_step, 1, panel, first, step, c + at, n, m, deep);
+        }
+    }
+}
