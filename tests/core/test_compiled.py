@@ -15,12 +15,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ablate_core import compiled as compiled_module
 from ablate_core.architectures.base import Network
 from ablate_core.compile_cache import CompileCache
-from ablate_core.compiled import CompiledCompute, CompiledNetwork, _perturbed, chosen
+from ablate_core.compiled import CompiledCompute, CompiledNetwork, _perturbed, chosen, sampling_calls
 from ablate_core.compute import ALONE, Compute
 from ablate_core.config import TrialConfig
+from ablate_core.evaluation import network_samples
 from ablate_core.packing import pack_key
+from ablate_core.preparation import build_network, load_data
 from ablate_core.random import Draws
 from ablate_core.trainer import Result, train
 
@@ -60,6 +63,13 @@ def trial(**train_fields: Any) -> TrialConfig:
             "eval": {"metric": "fd_digits", "samples": 20, "gallery": 0},
         }
     )
+
+
+def samples(count: int, every: int = 0) -> TrialConfig:
+    """A compiled trial that measures so many samples, in batches of 20."""
+    written = trial(compile=True).model_dump(mode="json")
+    written["eval"] |= {"samples": count, "batch_size": 20, "every": every}
+    return TrialConfig.model_validate(written)
 
 
 def run(config: TrialConfig, folder: Path) -> tuple[Result, list[float], dict[str, Tensor]]:
@@ -260,8 +270,54 @@ def test_only_a_trial_that_asks_and_computes_alone_is_compiled() -> None:
     assert chosen(trial(), ALONE) is ALONE
     assert chosen(trial(compile=True), other) is other
     assert isinstance(chosen(trial(compile=True), ALONE), CompiledCompute)
+    seldom, often = (chosen(samples(count), ALONE) for count in (20 * 499, 20 * 499 + 1))
+    assert seldom.network(net := Tiny(), "eval") is net
+    assert isinstance(often.network(net, "eval"), CompiledNetwork)
     assert pack_key(trial()) is not None
     assert pack_key(trial(compile=True)) is None
+
+
+def test_calls_of_all_measurements_count() -> None:
+    assert sampling_calls(samples(100)) == 5
+    assert sampling_calls(samples(101)) == 6
+    assert sampling_calls(samples(100, every=2)) == 10  # 4 steps: at 2, and at the end
+    assert sampling_calls(samples(100, every=3)) == 10
+    assert sampling_calls(samples(100, every=1)) == 20
+
+
+def test_sampling_is_compiled_and_measures_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a compiler that returns the function: what is called, in which mode, and the number."""
+    monkeypatch.setattr(compiled_module, "WORTHWHILE", 2)
+    found: list[list[float]] = []
+    called = compile_as(monkeypatch, lambda out: out)
+    for asked, folder in ((False, "eager"), (True, "compiled")):
+        written = samples(40, every=2).model_dump(mode="json")
+        written["train"]["compile"] = asked
+        events: list[dict[str, Any]] = []
+        train(TrialConfig.model_validate(written), tmp_path / folder, report=events.append)
+        found.append([event["value"] for event in events if event["kind"] == "measurement"])
+        assert ("forward" in called) == asked
+    assert len(found[0]) == 2
+    assert found[0] == found[1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("error:train.compile")
+def test_compiled_sampling_gives_the_samples_and_is_compiled_once() -> None:
+    config = samples(100, every=2)
+    compute = CompiledCompute(config.architecture.model_dump(mode="json"), ("eval",))
+    data = load_data(config)
+    for seed in range(2):  # another network, other weights: the same code
+        torch.manual_seed(seed)
+        net = build_network(config, data, "cpu")
+        for p in net.parameters():
+            p.data += 0.1 * torch.randn_like(p)
+        ours, theirs = (
+            torch.cat(list(network_samples(config, net.state_dict(), data, "cpu", using))) for using in (compute, ALONE)
+        )
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        assert compute.costs().get("compiled_graphs", 0.0) == (0.0 if seed else 1.0)
 
 
 def test_weights_are_moved_back_bit_for_bit_and_graphs_of_the_step_survive() -> None:
