@@ -8,6 +8,7 @@ import time
 from torch import Tensor
 
 from ablate_core.architectures.base import Network
+from ablate_core.fid.extractor import Extractor
 from ablate_core.flat import Flat, writing_gradients
 
 
@@ -45,6 +46,10 @@ class Compute:
         """
         with contextlib.nullcontext() if flat is None else writing_gradients():
             loss.backward()  # type: ignore[no-untyped-call]
+
+    def extract(self, extractor: Extractor, images: Tensor) -> Tensor:
+        """Features (B, dims) of uint8 images (B, C, H, W), on the extractor's device."""
+        return extractor.on_device(images)
 
     def cpu_seconds(self) -> float:
         """CPU seconds this trial has used, counted from any moment."""

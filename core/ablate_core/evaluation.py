@@ -100,6 +100,7 @@ def evaluate(
     data: Samples | None = None,
     device: str | torch.device = "cpu",
     batches: Iterable[Tensor] | None = None,
+    compute: Compute = ALONE,
 ) -> list[Event]:
     """Measure one set of weights, as `config.eval` says.
 
@@ -117,6 +118,7 @@ def evaluate(
         data: what ``config.data.load()`` gives, when the caller has it.
         device: where the network runs.
         batches: samples made elsewhere, to score in place of the network's: (B, *shape) each, `eval.samples` in all.
+        compute: who draws samples and extracts features: the trial alone, or with others.
 
     Returns:
         A ``measurement`` event, one more for each number that ``eval.also`` asks for, and an ``artifact`` event for
@@ -130,9 +132,10 @@ def evaluate(
     began = time.perf_counter()
     data = data_of(config.data) if data is None else data
     metric = build_metric(config.eval, config.data, data, str(device))
+    metric.extract = compute.extract
     how = condition(config, data.num_classes)
     if batches is None:
-        batches = network_samples(config, weights, data, device)
+        batches = network_samples(config, weights, data, device, compute)
     first, reason = _score(metric, batches, config)
     value, reason = _value(metric) if reason is None else (None, reason)
     measurement: Event = {

@@ -36,7 +36,7 @@ from ablate_core.compiled import chosen
 from ablate_core.compute import ALONE, Compute
 from ablate_core.config import PostHocEMA, TrialConfig
 from ablate_core.ema import EMA, follow
-from ablate_core.evaluation import chosen_ema, evaluate, network_samples, post_hoc_weights
+from ablate_core.evaluation import chosen_ema, evaluate, post_hoc_weights
 from ablate_core.fid.metrics import build_metric
 from ablate_core.memory import give_back_memory, keep_memory
 from ablate_core.optim import learning_rate
@@ -142,8 +142,7 @@ def train(
             weights = {**net.state_dict(), **averages}
         else:
             weights = ema.weights(measured)
-        samples = network_samples(config, weights, data, device, compute)
-        for event in evaluate(config, weights, step, folder, data=data, device=device, batches=samples):
+        for event in evaluate(config, weights, step, folder, data=data, device=device, compute=compute):
             tell(event)
         give_back_memory()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,8 @@ class Metric(abc.ABC):
 
     definition: dict[str, Any]
     """Everything that decides what the number means; numbers of different definitions are never compared."""
+    extract: Callable[[Extractor, Tensor], Tensor] = staticmethod(lambda extractor, images: extractor.on_device(images))
+    """Who extracts features: the extractor itself, unless the caller has others to do it with (`Compute.extract`)."""
 
     @abc.abstractmethod
     def update(self, x: Tensor) -> None:
@@ -107,7 +110,7 @@ class FrechetMetric(Metric):
         }
 
     def update(self, x: Tensor) -> None:
-        features = self.extractor.on_device(self.dataset.to_uint8(x))
+        features = self.extract(self.extractor, self.dataset.to_uint8(x))
         if self.others or not (self.running or self.running_there):
             self.kept.append(features)
         if self.running is not None:

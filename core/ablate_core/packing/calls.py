@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ablate_core.architectures.base import Network
 from ablate_core.compute import Compute
+from ablate_core.fid.extractor import Extractor
 from ablate_core.flat import Flat
 from ablate_core.forwarding import ForwardingNetwork
 from ablate_core.packing.lockstep import Player, Shares
@@ -61,6 +62,14 @@ class Backward:
     loss: Tensor
 
 
+@dataclass(frozen=True)
+class Extract:
+    """Images of a measurement, (rows, C, H, W) uint8, whose features a member wants."""
+
+    extractor: Extractor
+    images: Tensor
+
+
 class MemberCompute(Compute):
     """How a member of a pack computes: with the others."""
 
@@ -80,6 +89,10 @@ class MemberCompute(Compute):
 
     def backward(self, loss: Tensor, flat: Flat | None = None) -> None:
         self._player.ask(Backward(self._flats.get("net"), loss))
+
+    def extract(self, extractor: Extractor, images: Tensor) -> Tensor:
+        out: Tensor = self._player.ask(Extract(extractor, images))
+        return out
 
     def cpu_seconds(self) -> float:
         return self._shares.seconds()

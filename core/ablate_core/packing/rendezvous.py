@@ -1,4 +1,7 @@
-"""Where members meet: calls of the same kind are made as one call of the stack, all losses differentiated at once."""
+"""Where members meet: calls of the same kind are made as one call of the stack, all losses differentiated at once.
+
+So are features of their samples extracted, when several measure at a time.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,13 @@ from torch import Tensor
 from ablate_core.architectures.base import Network
 from ablate_core.flat import Flat
 from ablate_core.host import sent
-from ablate_core.packing.calls import BY_YOURSELF, Backward, Call, Kind, called
+from ablate_core.packing.calls import BY_YOURSELF, Backward, Call, Extract, Kind, called
 from ablate_core.packing.lockstep import Player
 from ablate_core.packing.stack import Stack
 from ablate_core.packing.stacked import UnstackableError
+
+MOST_IMAGES = 1024
+"""Images whose features are extracted in one call, where no member alone has more: an extractor's memory grows so."""
 
 
 class Rendezvous:
@@ -31,13 +37,18 @@ class Rendezvous:
         """Answer the members that are furthest from the end of their step, and among these the largest group.
 
         All members wait. A backward pass is made when nothing else is asked for, so that it is one for all; a call
-        without a graph goes before one with a graph (guidance comes before the prediction), so that predictions meet.
+        without a graph goes before one with a graph (guidance comes before the prediction), so that predictions meet;
+        and before features are extracted, so that the samples of all who measure meet.
         """
         groups: dict[Kind, list[Player[Any]]] = {}
         for player in living:
             if isinstance(player.asked, Call):
                 groups.setdefault(player.asked.kind, []).append(player)
                 self._in_use[player.asked.kind.role, player.number] = player.asked.flat
+        measure = [player for player in living if isinstance(player.asked, Extract)]
+        if measure and all(kind.graph for kind in groups):
+            _extract(measure)
+            return measure
         if not groups:
             self._differentiate(living)
             return living
@@ -103,6 +114,32 @@ class Rendezvous:
         for player, question in zip(members, asked, strict=True):
             constant = None if question.loss.requires_grad else RuntimeError("the loss does not depend on the weights")
             player.answer = failed or constant
+
+
+def _extract(members: Sequence[Player[Any]]) -> None:
+    """Answer members that want features: those of one extractor together, no more images at a time than is usual."""
+    waiting = list(members)
+    while waiting:
+        first: Extract = waiting[0].asked
+        most, group, count = max(MOST_IMAGES, len(first.images)), list[Player[Any]](), 0
+        for player in waiting:
+            asked: Extract = player.asked
+            if _alike(asked, first) and count + len(asked.images) <= most:
+                group.append(player)
+                count += len(asked.images)
+        waiting = [player for player in waiting if player not in group]
+        try:
+            features = first.extractor.on_device(torch.cat([player.asked.images for player in group]))
+            answers: Sequence[Any] = torch.split(features, [len(player.asked.images) for player in group])
+        except Exception as error:  # of images that the extractor does not take: they are all alike
+            answers = [error] * len(group)
+        for player, answer in zip(group, answers, strict=True):
+            player.answer = answer
+
+
+def _alike(a: Extract, b: Extract) -> bool:
+    kinds = [(asked.images.shape[1:], asked.images.dtype, asked.images.device) for asked in (a, b)]
+    return a.extractor is b.extractor and kinds[0] == kinds[1]
 
 
 def evened(tangents: Sequence[int], most: int, device: torch.device) -> Sequence[int]:
