@@ -366,23 +366,24 @@ long kept_by_forward(long B, long T, long W, long H, long F) { return layout(B, 
 long used_by_tangent(long K, long T, long W, long F) { return K * 6 * W + K * T * (7 * W + F); }
 long used_by_back(long B, long T, long W, long F) { return B * (7 * W + F) + B * T * (6 * W + F); }
 
-/* h (B, T, W), c (B, W) -> out, and `kept` for the gradient. With K > 0 tangents dh, dc of `samples` -> d_out. */
-static void forward_of_one(const real *h, const real *c, const real *const *w, real *kept, real *out, const real *dh,
-                   const real *dc, const int64_t *samples, real *scratch, real *d_out, long K, long B, long T, long W,
-                   long H, long F) {
+/* h (B, T, W), c (B, W) -> out, and `kept` for the gradient. With K > 0 tangents dh, dc of `samples` -> d_out. The next
+ * network begins with the weights `following`. */
+static void forward_of_one(const real *h, const real *c, const real *const *w, const real *following, real *kept,
+                           real *out, const real *dh, const real *dc, const int64_t *samples, real *scratch, real *d_out,
+                           long K, long B, long T, long W, long H, long F) {
     places p = layout(B, T, W, H, F);
     real *f = kept + p.factors, *between = kept + p.h;
     long R = B * T, S = K * T, stride = 6 * W, d = W / H;
     const real *no_bias[2] = {0, 0};
     real *df = scratch, *d_mod = df + K * 6 * W, *d_qkv = d_mod + S * W, *d_mixed = d_qkv + 3 * S * W;
     real *d_branch = d_mixed + S * W, *d_between = d_branch + S * W, *d_hidden = d_between + S * W;
-#define TANGENT(layer, from, to, rows, in, to_size) (no_bias[0] = w[layer], linear(from, no_bias, to, rows, in, to_size))
+#define TANGENT(layer, from, to, rows, in, to_size) (no_bias[0] = w[layer], linear(from, no_bias, to, rows, in, to_size, NOTHING))
 
-    linear(c, w, f, B, W, 6 * W);
+    linear(c, w, f, B, W, 6 * W, NEXT(w[2], 3 * W * W));
     begin(h, f, f + W, stride, kept + p.normal_a, kept + p.rstd_a, kept + p.modulated_a, B, T, W);
-    linear(kept + p.modulated_a, w + 2, kept + p.qkv, R, W, 3 * W);
+    linear(kept + p.modulated_a, w + 2, kept + p.qkv, R, W, 3 * W, NEXT(w[4], W * W));
     attention(kept + p.qkv, kept + p.weights, kept + p.attended, B, T, H, d);
-    linear(kept + p.attended, w + 4, kept + p.out_a, R, W, W);
+    linear(kept + p.attended, w + 4, kept + p.out_a, R, W, W, NEXT(w[6], W * F));
     add(h, f + 2 * W, kept + p.out_a, stride, between, B, T, W);
     if (K) {
         TANGENT(0, dc, df, K, W, 6 * W);
@@ -394,9 +395,9 @@ static void forward_of_one(const real *h, const real *c, const real *const *w, r
     }
 
     begin(between, f + 3 * W, f + 4 * W, stride, kept + p.normal_m, kept + p.rstd_m, kept + p.modulated_m, B, T, W);
-    linear(kept + p.modulated_m, w + 6, kept + p.derivative, R, W, F);
+    linear(kept + p.modulated_m, w + 6, kept + p.derivative, R, W, F, NEXT(w[8], W * F));
     gelu(kept + p.derivative, kept + p.hidden, kept + p.derivative, R * F);
-    linear(kept + p.hidden, w + 8, kept + p.out_m, R, F, W);
+    linear(kept + p.hidden, w + 8, kept + p.out_m, R, F, W, NEXT(following, 6 * W * W));
     add(between, f + 5 * W, kept + p.out_m, stride, out, B, T, W);
     if (K) {
         begin_tangent(d_between, df + 3 * W, df + 4 * W, f + 4 * W, stride, kept + p.normal_m, kept + p.rstd_m, samples,
@@ -422,18 +423,21 @@ static void back_of_one(const real *slope, const real *c, const real *const *w, 
     real *of_qkv = of_between + R * W, *of_hidden = of_qkv + 3 * R * W;
 
     add_back(slope, f + 5 * W, kept + p.out_m, stride, inner, sums, of_f + 5 * W, B, T, W);
-    linear_back(inner, kept + p.hidden, w + 8, of_w + 8, keep + 8, sums, B, of_hidden, R, F, W);
+    linear_back(inner, kept + p.hidden, w + 8, of_w + 8, keep + 8, sums, B, of_hidden, R, F, W,
+                NEXT(kept + p.derivative, R * F));
     gelu_back(of_hidden, kept + p.derivative, wide_sums, B, T, F);
-    linear_back(of_hidden, kept + p.modulated_m, w + 6, of_w + 6, keep + 6, wide_sums, B, narrow, R, W, F);
+    linear_back(of_hidden, kept + p.modulated_m, w + 6, of_w + 6, keep + 6, wide_sums, B, narrow, R, W, F,
+                NEXT(kept + p.normal_m, R * W));
     begin_back(slope, narrow, kept + p.normal_m, kept + p.rstd_m, f + 4 * W, stride, of_between, of_f + 3 * W,
                of_f + 4 * W, B, T, W);
 
     add_back(of_between, f + 2 * W, kept + p.out_a, stride, inner, sums, of_f + 2 * W, B, T, W);
-    linear_back(inner, kept + p.attended, w + 4, of_w + 4, keep + 4, sums, B, narrow, R, W, W);
+    linear_back(inner, kept + p.attended, w + 4, of_w + 4, keep + 4, sums, B, narrow, R, W, W, NEXT(kept + p.qkv, 4 * R * W));
     attention_back(kept + p.qkv, kept + p.weights, narrow, of_qkv, B, T, H, W / H);
-    linear_back(of_qkv, kept + p.modulated_a, w + 2, of_w + 2, keep + 2, 0, 0, narrow, R, W, 3 * W);
+    linear_back(of_qkv, kept + p.modulated_a, w + 2, of_w + 2, keep + 2, 0, 0, narrow, R, W, 3 * W,
+                NEXT(kept + p.normal_a, R * W));
     begin_back(of_between, narrow, kept + p.normal_a, kept + p.rstd_a, f + W, stride, of_h, of_f, of_f + W, B, T, W);
-    linear_back(of_f, c, w, of_w, keep, 0, 0, of_c, B, W, 6 * W);
+    linear_back(of_f, c, w, of_w, keep, 0, 0, of_c, B, W, 6 * W, NEXT(kept + p.end + p.out_m, R * W));
 }
 
 #define WEIGHTS 10
@@ -450,7 +454,8 @@ void blocks_forward(const real *h, const real *c, real *const *w, const long *st
         for (int i = 0; i < WEIGHTS; i++) own[i] = w[i] ? w[i] + places[n] * strides[i] : 0;
         int64_t local[K + 1];
         for (long k = 0; k < K; k++) local[k] = samples[k] - first;
-        forward_of_one(h, c, own, kept, out, dh, dc, local, scratch, d_out, K, B, T, W, H, F);
+        const real *following = n + 1 < N ? w[0] + places[n + 1] * strides[0] : w[0];
+        forward_of_one(h, c, own, following, kept, out, dh, dc, local, scratch, d_out, K, B, T, W, H, F);
         h += B * T * W, c += B * W, out += B * T * W, kept += layout(B, T, W, H, F).end, first += B;
         if (K) dh += K * T * W, dc += K * W, d_out += K * T * W, samples += K;
     }

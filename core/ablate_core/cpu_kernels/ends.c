@@ -39,9 +39,9 @@ void embed_forward(const real *t, const real *frequencies, real *const *w, const
         for (long b = 0; b < B; b++)
             for (long k = 0; k < n; k++)
                 sine_cosine(t[b] * frequencies[k], waves + b * 2 * n + n + k, waves + b * 2 * n + k);
-        linear(waves, own, inner, B, 2 * n, W);
+        linear(waves, own, inner, B, 2 * n, W, NOTHING);
         for (long i = 0; i < B * W; i++) active[i] = inner[i] / (1 + exponential(-inner[i]));
-        linear(active, own + 2, out, B, W, W);
+        linear(active, own + 2, out, B, W, W, NOTHING);
         if (K) {
             real *d_waves = scratch, *d_inner = d_waves + K * 2 * n;
             const real *no_bias[2] = {own[0], 0};
@@ -53,11 +53,11 @@ void embed_forward(const real *t, const real *frequencies, real *const *w, const
                     d_waves[k * 2 * n + n + f] = cosine[f] * speed;
                 }
             }
-            linear(d_waves, no_bias, d_inner, K, 2 * n, W);
+            linear(d_waves, no_bias, d_inner, K, 2 * n, W, NOTHING);
             for (long k = 0; k < K; k++)
                 for (long c = 0; c < W; c++) d_inner[k * W + c] *= silu_slope(inner[(samples[k] - first) * W + c]);
             no_bias[0] = own[2];
-            linear(d_inner, no_bias, d_out, K, W, W);
+            linear(d_inner, no_bias, d_out, K, W, W, NOTHING);
             dt += K, d_out += K * W, samples += K;
         }
         t += B, out += B * W, kept += B * (2 * n + 2 * W), first += B;
@@ -76,9 +76,9 @@ void embed_back(const real *slope, real *const *w, const long *strides, const lo
             own[i] = w[i] + places[network] * strides[i];
             of_own[i] = of_w[i] + places[network] * of_strides[i];
         }
-        linear_back(slope, active, own + 2, of_own + 2, keep + 2, 0, 0, scratch, B, W, W);
+        linear_back(slope, active, own + 2, of_own + 2, keep + 2, 0, 0, scratch, B, W, W, NOTHING);
         for (long i = 0; i < B * W; i++) scratch[i] *= silu_slope(inner[i]);
-        linear_back(scratch, waves, own, of_own, keep, 0, 0, 0, B, 2 * n, W);
+        linear_back(scratch, waves, own, of_own, keep, 0, 0, 0, B, 2 * n, W, NOTHING);
         slope += B * W, kept += B * (2 * n + 2 * W);
     }
 }
@@ -94,18 +94,18 @@ void finish_forward(const real *h, const real *c, real *const *w, const long *st
         const real *own[4];
         for (int i = 0; i < 4; i++) own[i] = w[i] + places[network] * strides[i];
         real *f = kept, *normal = f + B * 2 * W, *modulated = normal + R * W, *rstd = modulated + R * W;
-        linear(c, own, f, B, W, 2 * W);
+        linear(c, own, f, B, W, 2 * W, NOTHING);
         begin(h, f, f + W, 2 * W, normal, rstd, modulated, B, T, W);
-        linear(modulated, own + 2, out, R, W, P);
+        linear(modulated, own + 2, out, R, W, P, NOTHING);
         if (K) {
             real *df = scratch, *d_modulated = df + K * 2 * W;
             const real *no_bias[2] = {own[0], 0};
             int64_t local[K];
             for (long k = 0; k < K; k++) local[k] = samples[k] - first;
-            linear(dc, no_bias, df, K, W, 2 * W);
+            linear(dc, no_bias, df, K, W, 2 * W, NOTHING);
             begin_tangent(dh, df, df + W, f + W, 2 * W, normal, rstd, local, d_modulated, K, T, W);
             no_bias[0] = own[2];
-            linear(d_modulated, no_bias, d_out, K * T, W, P);
+            linear(d_modulated, no_bias, d_out, K * T, W, P, NOTHING);
             dh += K * T * W, dc += K * W, d_out += K * T * P, samples += K;
         }
         h += R * W, c += B * W, out += R * P, kept += B * 2 * W + R * (2 * W + 1), first += B;
@@ -124,9 +124,9 @@ void finish_back(const real *slope, const real *c, real *const *w, const long *s
             own[i] = w[i] + places[network] * strides[i];
             of_own[i] = of_w[i] + places[network] * of_strides[i];
         }
-        linear_back(slope, modulated, own + 2, of_own + 2, keep + 2, 0, 0, inner, R, W, P);
+        linear_back(slope, modulated, own + 2, of_own + 2, keep + 2, 0, 0, inner, R, W, P, NOTHING);
         begin_back(0, inner, normal, rstd, f + W, 2 * W, of_h, of_f, of_f + W, B, T, W);
-        linear_back(of_f, c, own, of_own, keep, 0, 0, of_c, B, W, 2 * W);
+        linear_back(of_f, c, own, of_own, keep, 0, 0, of_c, B, W, 2 * W, NOTHING);
         slope += R * P, c += B * W, kept += B * 2 * W + R * (2 * W + 1), of_h += R * W, of_c += B * W;
     }
 }

@@ -1,7 +1,8 @@
 /* Products of the small matrices of a block: what the library does with them, without its copies of both.
  *
  * C is made in tiles of TALL rows and WIDE columns that stay in registers. Only a panel of B, WIDE columns of at most DEEP
- * rows, is copied: a tile then reads it from one place in the nearest cache, and the numbers of A one by one. */
+ * rows, is copied: a tile then reads it from one place in the nearest cache, and the numbers of A one by one. The
+ * networks of a pack are more than caches hold, so each product fetches from memory what the next one reads. */
 #include "common.h"
 
 #ifdef __AVX512F__
@@ -19,9 +20,9 @@ typedef real vector __attribute__((vector_size(BYTES), aligned(sizeof(real)), ma
 #define EACH(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
 
 /* C (M, WIDE) = A (M, k) panel (k, WIDE) + start, with rows and columns as far apart as said; no `start` is zero. It is
- * added last: sums of what is small do not lose digits to it. */
+ * added last: sums of what is small do not lose digits to it. In each of the k rounds `by` bytes are fetched from `soon`. */
 INLINE void tile(const int M, const real *a, long a_row, long a_column, const real *panel, const real *start,
-                 long start_step, real *c, long c_step, long k) {
+                 long start_step, real *c, long c_step, long k, const char *soon, long by) {
 #define BEGIN(i) vector s##i = {0}, t##i = {0};
 #define ADD(i)                               \
     if (i < M) {                             \
@@ -39,16 +40,17 @@ INLINE void tile(const int M, const real *a, long a_row, long a_column, const re
         const real *at = a + j * a_column;
         vector left = *(const vector *)(panel + j * WIDE), right = *(const vector *)(panel + j * WIDE + LANES);
         EACH(ADD)
+        __builtin_prefetch(soon + j * by);
     }
     EACH(END)
 }
 
 /* The same for m rows. */
 INLINE void strip(const real *a, long a_row, long a_column, const real *panel, const real *start, long start_step,
-                  real *c, long c_step, long m, long k) {
-#define ROWS(M)                                                           \
-    tile(M, a, a_row, a_column, panel, start, start_step, c, c_step, k); \
-    a += M * a_row, c += M * c_step, start = start ? start + M * start_step : 0;
+                  real *c, long c_step, long m, long k, const char *soon, long by) {
+#define ROWS(M)                                                                     \
+    tile(M, a, a_row, a_column, panel, start, start_step, c, c_step, k, soon, by); \
+    a += M * a_row, c += M * c_step, start = start ? start + M * start_step : 0, soon += k * by;
     for (; m >= TALL; m -= TALL) {
         ROWS(TALL)
     }
@@ -120,12 +122,15 @@ INLINE void transposed(const real *b, long step, real *panel, long k) {
 int has_product(long n) { return n % WIDE == 0; }
 
 void own_product(char a_op, const real *a, char b_op, const real *b, const real *start, long start_step, real *c, long m,
-                 long n, long k) {
+                 long n, long k, ahead next) {
     real panel[DEEP * WIDE] __attribute__((aligned(64)));
     long a_step = a_op == 'T' ? m : k, b_step = b_op == 'T' ? k : n;
+    long bytes = next.count * sizeof(real), rounds = (m + TALL - 1) / TALL * (n / WIDE) * k;
+    long by = bytes < rounds * 64 ? (bytes + rounds - 1) / rounds : 64; /* at most a cache line at a time */
+    const char *soon = (const char *)(bytes ? next.at : c);
     for (long from = 0; from < k; from += DEEP) {
         long deep = k - from < DEEP ? k - from : DEEP;
-        for (long at = 0; at < n; at += WIDE) {
+        for (long at = 0; at < n; at += WIDE, soon += (m + TALL - 1) / TALL * deep * by) {
             if (b_op == 'T')
                 transposed(b + at * b_step + from, b_step, panel, deep);
             else
@@ -134,9 +139,9 @@ void own_product(char a_op, const real *a, char b_op, const real *b, const real 
             const real *first = from ? c + at : start ? start + at : 0;
             long step = from ? n : start_step;
             if (a_op == 'T')
-                strip(a + from * a_step, 1, a_step, panel, first, step, c + at, n, m, deep);
+                strip(a + from * a_step, 1, a_step, panel, first, step, c + at, n, m, deep, soon, by);
             else
-                strip(a + from, a_step, 1, panel, first, step, c + at, n, m, deep);
+                strip(a + from, a_step, 1, panel, first, step, c + at, n, m, deep, soon, by);
         }
     }
 }
