@@ -18,11 +18,13 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ablate_core import legality, trainer
 from ablate_core.config import TrialConfig
+from ablate_core.fid.device_moments import DeviceMoments
 from ablate_core.methods import METHODS
 from ablate_core.packing import Member, train_pack
 from ablate_core.random import Draws
@@ -32,6 +34,7 @@ STEPS = 40
 KERNEL_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 TOLERANCE = 2e-3  # relative, on mean losses of ten steps in float32: reductions differ, and steps amplify it
 AT_ONCE = 8
+COMPILED = ("fm", "meanflow")
 TIMED = ("fm", "meanflow", "esc", "sct", "scd", "imm")
 
 
@@ -107,7 +110,7 @@ def check(method: str) -> tuple[bool, str]:
     vars(trainer)["Draws"] = Draws
     whole, again = run(config(method), "cuda"), run(config(method), "cuda", stop_at=STEPS // 2)
     bf16 = run(config(method, precision="bf16"), "cuda")
-    worst = max(abs(gpu["losses"][k] - v) / max(abs(v), 1e-6) for k, v in cpu["losses"].items())
+    worst = losses_apart(gpu, cpu)
     resumed = list(zip(tensors(whole["state"]["net"]), tensors(again["state"]["net"]), strict=True))
     apart = max(float((a - b).norm() / (a.norm() + 1e-12)) for a, b in resumed)
     waits = waiting(method)
@@ -116,6 +119,67 @@ def check(method: str) -> tuple[bool, str]:
         f"loss against CPU {worst:.1e}  weights after a resume {apart:.1e}  bf16 {bf16['status']}  "
         f"waits {'none' if not waits else waits}"
     )
+
+
+def check_compiled(method: str) -> tuple[bool, str]:
+    """Whether a compiled trial trains as the eager one does, warnings of failed compilations included."""
+    torch.set_num_threads(1)
+    eager = run(config(method), "cuda")
+    began = time.perf_counter()
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        compiled = run(config(method, compile=True), "cuda")
+    told = [str(w.message) for w in found if "train.compile" in str(w.message)]
+    worst = losses_apart(compiled, eager)
+    return worst < TOLERANCE and not told, (
+        f"compiled: loss against eager {worst:.1e}, {time.perf_counter() - began:.0f} s{''.join(told)}"
+    )
+
+
+def check_pack() -> tuple[bool, str]:
+    """Whether members of a pack that differ in method, seed and rate train as each does alone."""
+    torch.set_num_threads(1)
+    trials = [
+        config(method, lr=lr).model_copy(update={"seed": seed})
+        for seed, (method, lr) in enumerate((("meanflow", 1e-3), ("meanflow", 5e-4), ("fm", 1e-3), ("scd", 1e-3)))
+    ]
+    alone = [run(trial, "cuda") for trial in trials]
+    losses: list[dict[int, float]] = [{} for _ in trials]
+
+    def report_to(own: dict[int, float]) -> Any:
+        return lambda event: own.update({event["step"]: event["values"]["loss"]} if event["kind"] == "scalar" else {})
+
+    with tempfile.TemporaryDirectory() as name:
+        folders = [Path(name, str(i)) for i in range(len(trials))]
+        members = [
+            Member(trial, folder, report=report_to(own))
+            for trial, folder, own in zip(trials, folders, losses, strict=True)
+        ]
+        ends = train_pack(members, device="cuda")
+    worst = max(losses_apart({"losses": own}, other) for own, other in zip(losses, alone, strict=True))
+    done = all(not isinstance(end, Exception) and end.status == "done" for end in ends)
+    return done and worst < TOLERANCE, f"loss of a pack's members against each alone {worst:.1e}"
+
+
+def losses_apart(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
+    """The largest relative difference of the logged losses."""
+    assert ours["losses"].keys() == theirs["losses"].keys()
+    return max(abs(ours["losses"][k] - v) / max(abs(v), 1e-6) for k, v in theirs["losses"].items())
+
+
+def moments_error() -> tuple[float, float]:
+    """Relative error of the covariance that is summed on the device, and its seconds: 10,000 features of 2048."""
+    features = torch.randn(10_000, 2048, device="cuda") + torch.randn(2048, device="cuda")
+    exact = np.cov(features.cpu().double().numpy(), rowvar=False)
+    for _ in range(2):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        moments = DeviceMoments(2048, torch.device("cuda"))
+        for part in features.split(500):
+            moments.update(part)
+        torch.cuda.synchronize()
+        took = time.perf_counter() - began
+    return float(np.linalg.norm(moments.moments().cov - exact) / np.linalg.norm(exact)), took
 
 
 def waiting(method: str, packed: int = 0) -> dict[str, int]:
@@ -131,12 +195,10 @@ def waiting(method: str, packed: int = 0) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         if packed:
-            alike = [config(method, **trial.train.model_dump()) for _ in range(packed)]
-            members = [Member(one, Path(folder, str(i))) for i, one in enumerate(alike)]
-            first, *others = members
-            stops = [Member(first.config, first.folder, should_stop=should_stop)]
-            stops += [Member(m.config, m.folder, should_stop=lambda: asked["times"] > 30) for m in others]
-            train_pack(stops, device="cuda")
+            trials = [trial.model_copy(update={"seed": seed}) for seed in range(packed)]
+            stops = [should_stop, *[lambda: asked["times"] > 30] * (packed - 1)]
+            members = [Member(t, Path(folder, str(t.seed)), should_stop=s) for t, s in zip(trials, stops, strict=True)]
+            train_pack(members, device="cuda")
         else:
             train(trial, Path(folder), device="cuda", should_stop=should_stop)
     torch.cuda.set_sync_debug_mode("default")
@@ -203,9 +265,13 @@ def main() -> int:
     print(f"gpu-check: {torch.cuda.get_device_name()}, torch {torch.__version__}")
     bad = 0
     with ProcessPoolExecutor(AT_ONCE, multiprocessing.get_context("spawn")) as pool:
-        for method, (good, line) in zip(METHODS, pool.map(check, METHODS), strict=True):
+        found = [("a pack", pool.submit(check_pack))]
+        found += [(method, pool.submit(check, method)) for method in METHODS]
+        found += [(method, pool.submit(check_compiled, method)) for method in COMPILED]
+        for name, future in found:
+            good, line = future.result()
             bad += not good
-            print(f"{'ok ' if good else 'BAD'} {method:10}  {line}", flush=True)
+            print(f"{'ok ' if good else 'BAD'} {name:13}  {line}", flush=True)
     try:
         errors = kernel_errors()
         print(f"attention kernel: {kernel_gain():.2f} times as fast as the products it replaces")
@@ -219,11 +285,14 @@ def main() -> int:
     waits = waiting("meanflow", packed=4)
     bad += bool(waits)
     print(f"{'BAD' if waits else 'ok '} a pack waits: {waits or 'nowhere'}")
+    error, took = moments_error()
+    bad += error > 1e-12
+    print(f"{'ok ' if error <= 1e-12 else 'BAD'} moments of 10,000 x 2048 features: {error:.1e}, {1000 * took:.0f} ms")
     measured = config("meanflow", snapshot_every=5).resolved()
     measured["eval"]["ema"] = {"sigma_rel": 0.15}
-    found = run(TrialConfig.model_validate(measured), "cuda")  # combines averages of the device with stored ones
-    bad += found["status"] != "done"
-    print(f"post-hoc average: {found['status']}")
+    end = run(TrialConfig.model_validate(measured), "cuda")["status"]  # averages of the device and stored ones
+    bad += end != "done"
+    print(f"post-hoc average: {end}")
     for method in TIMED:
         print(f"{method:10}  {1000 * step_seconds(config(method, steps=400, checkpoint_every=10_000)):.2f} ms/step")
     return 1 if bad else 0
