@@ -1,14 +1,14 @@
-"""Running a plan, on this machine or on Ray Tune; the only room that imports Ray, and none of it before it is needed.
+"""Running a plan on Ray Tune; the only room that imports Ray, and none of it when this package is imported.
 
 options      what may be asked of a run, and its summary
 agenda       what is left to do: the plan minus what the store holds
 run          `run_plan`, and `run_evaluations` of what is trained
+early        what any run needs, begun while its plan is made
 evaluate     which evaluations `ablate eval` asks for;  rescore: numbers from the statistics they left
 driver       the counts of a run, and when it stops
 groups       which trainings share a process
 queue        what waits, who works at what, what is tried again
 pool         which slots there are, and whether one more is wanted
-here         slots of this machine, without Ray
 tuning       Ray Tune as the scheduler of slots, which take their work from the queue
 slots        a slot working through the queue
 runners      how it does so: in forked processes, or in the worker itself
@@ -19,9 +19,9 @@ cluster      the connection to Ray
 view         live table, plain lines, JSON lines
 """
 
-from ablate.launch.here import warming
+from ablate.launch.early import early
 from ablate.launch.options import RunOptions, RunSummary
 from ablate.launch.run import run_evaluations, run_plan
 from ablate.launch.view import RunView, choose_view
 
-__all__ = ["RunOptions", "RunSummary", "RunView", "choose_view", "run_evaluations", "run_plan", "warming"]
+__all__ = ["RunOptions", "RunSummary", "RunView", "choose_view", "early", "run_evaluations", "run_plan"]

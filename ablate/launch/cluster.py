@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from ablate.errors import ClusterError
-from ablate.launch.options import RunOptions, elsewhere, sent
+from ablate.launch.options import RunOptions, elsewhere
 from ablate_core import plugins
 
 OBJECT_STORE_BYTES = 100 * 2**20
@@ -90,13 +90,21 @@ def _arguments(address: str, options: RunOptions, stage: Path) -> dict[str, Any]
     }
 
 
+def ships(options: RunOptions) -> bool:
+    """Whether our packages and the plug-ins are sent: to a cluster elsewhere, unless its nodes have them installed.
+
+    Local workers share this environment, so nothing is sent.
+    """
+    return elsewhere(options) is not None and options.ship_code is not False
+
+
 def shipped(options: RunOptions, stage: Path) -> dict[str, Any]:
     """Ray's ``runtime_env``: our packages and the plug-ins. `stage` is an empty folder for what has to be copied first.
 
     A plug-in travels as its `plugins.home`: the whole package, or the one file. Ray names what it unpacks after the
     last part of the path, so that a part of a namespace is copied into folders of the namespace's name.
     """
-    if not sent(options):
+    if not ships(options):
         return {}
     sources = [str(Path(str(importlib.import_module(name).__file__)).parent) for name in ("ablate", "ablate_core")]
     for name, path in dict.fromkeys(map(plugins.home, options.plugins)):

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -18,17 +18,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ablate.errors import ExitCode
 from ablate.launch import agenda as agendas
-from ablate.launch import groups, here
+from ablate.launch import groups
 from ablate.launch.agenda import Agenda
 from ablate.launch.attempt import TRAINER, Context, Outcome, Task
-from ablate.launch.forkserver import WarmProcess, warm_process
-from ablate.launch.options import Placement, RunOptions, RunSummary, elsewhere, place, sent
+from ablate.launch.forkserver import warm_process
+from ablate.launch.options import Placement, RunOptions, RunSummary, elsewhere, place
 from ablate.launch.view import Running, RunState, RunView
 from ablate.store.journal import Journal
 from ablate.store.record import end_attempt
 from ablate_core import plugins
 
 if TYPE_CHECKING:
+    from ablate.launch.cluster import Cluster
+    from ablate.launch.early import Early
     from ablate.launch.runners import SlotSettings
     from ablate.store.ingest import Ingester
     from ablate.store.paths import StorePaths
@@ -74,13 +76,13 @@ class Driver:
         view: RunView,
         ingester: Ingester,
         journal: Journal,
-        begun: WarmProcess | None = None,
+        begun: Early | None = None,
     ) -> None:
         self.job, self.paths, self.options, self.view = job, paths, options, view
         self.state = state = RunState(job.name, job.planned, len(job.todo.skipped), failed=len(job.todo.failed))
         self.order = tasks = list(job.todo.tasks)
         self.tasks = {task.id: task for task in tasks}
-        self.ingester, self.journal, self.warming = ingester, journal, begun
+        self.ingester, self.journal, self.early = ingester, journal, begun
         self.scratch = paths.root / ".tune" / uuid.uuid4().hex[:12]
         self.stop_file = self.scratch / "stop"
         self.ended: set[str] = set()
@@ -109,25 +111,19 @@ class Driver:
         resources = self.job.resources
         wanted = float(resources.get("cpus") or 0), float(resources.get("gpus") or 0)
         with self._signals(), self._warm(wanted[0], trainer, evaluator) as self.warm_address:
-            if here.suffice(self.options):
-                gpus = [] if self.options.gpus == 0 else here.devices(self.options)
-                placement = self._place(*wanted, [here.node(self.options, len(gpus))])
-                places = here.seats(gpus, placement.gpus_per_trial, self.options.gpus)
+            with self._connected() as cluster:
+                placement = self._place(*wanted, cluster.nodes)
                 queue, settings, at_once = self._work(placement, trainer, evaluator)
-                here.work(queue, settings, placement, self, at_once, places)
-            else:
-                self._on_ray(wanted, trainer, evaluator)
+                from ablate.launch.tuning import fit
+
+                fit(queue, settings, placement, self, self.scratch / "tune", at_once)
         shutil.rmtree(self.scratch.parent, ignore_errors=True)
 
-    def _on_ray(self, wanted: tuple[float, float], trainer: str, evaluator: str) -> None:
+    def _connected(self) -> AbstractContextManager[Cluster]:
+        """Ray: begun early, or now."""
         from ablate.launch.cluster import connected
 
-        with connected(self.options) as cluster:
-            placement = self._place(*wanted, cluster.nodes)
-            from ablate.launch.tuning import fit
-
-            queue, settings, at_once = self._work(placement, trainer, evaluator)
-            fit(queue, settings, placement, self, self.scratch / "tune", at_once)
+        return nullcontext(self.early.cluster()) if self.early is not None else connected(self.options)
 
     def _place(self, cpus: float, gpus: float, nodes: Sequence[dict[str, float]]) -> Placement:
         """How trials are placed on these nodes; the view is told."""
@@ -139,16 +135,16 @@ class Driver:
 
     @contextmanager
     def _warm(self, wanted_cpus: float, *called: str) -> Iterator[str]:
-        """Slots on this machine fork from one process; others start their own."""
+        """Import torch while Ray starts: slots on this machine fork from one process; others start their own."""
         if elsewhere(self.options) or self.options.isolation != "process":
             yield ""
             return
         threads = max(1, math.floor(self.options.cpus_per_trial or wanted_cpus or 1.0))
-        begun = self.warming if self.warming is not None and self.warming.threads == threads else None
+        begun = self.early.warm if self.early is not None else None
         warm = warm_process(
             threads,
             self.options.plugins,
-            begun=begun,
+            begun=begun if begun is not None and begun.threads == threads else None,
             many=len(self.order) > MANY,
             ahead=agendas.ahead(self.order),
             modules=[name.partition(":")[0] for name in called],
@@ -162,6 +158,7 @@ class Driver:
         """Arguments of the run's `Queue`, what slots have to know, and how many of them may be starting at once."""
         import sys
 
+        from ablate.launch.cluster import ships
         from ablate.launch.runners import SlotSettings
 
         retries = agendas.retries(self.job.resources)
@@ -183,14 +180,15 @@ class Driver:
             report_seconds=self.options.report_seconds,
             sys_path=tuple(path or os.getcwd() for path in sys.path),
             warm_address=self.warm_address,
-            own_path_first=sent(self.options),
+            own_path_first=ships(self.options),
             ahead=agendas.ahead(self.order),
         )
         pack = self.options.pack or self.job.resources.get("pack") or "auto"
         own = trainer != TRAINER  # a trainer of one's own trains trials one by one
         works = groups.works(self.order, placement.slots, 1 if own else pack)
         deaths = retries["preempt"] if process else retries["crash"]
-        queue = [task.to_dict() for task in self.order], works, retries, deaths
+        lengths = groups.lengths(self.order) if len(works) > placement.slots else []
+        queue = [task.to_dict() for task in self.order], works, retries, deaths, lengths
         at_once = placement.slots if elsewhere(self.options) else max(os.cpu_count() or 1, 1)
         return queue, settings, at_once
 

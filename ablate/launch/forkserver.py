@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 BOOTSTRAP = "import os, sys, json; sys.path[:] = json.loads(os.environ.pop('ABLATE_SYS_PATH')); "
@@ -74,6 +74,7 @@ class WarmProcess:
                 stdin=subprocess.DEVNULL,
             )
         self._control: socket.socket | None = control
+        self._idle = True
 
     def prepare(
         self,
@@ -96,6 +97,7 @@ class WarmProcess:
         loads = {"body": body, "sys_path": path, "warm": [*warm], "plugins": [*plugins], "many": many}
         with contextlib.suppress(OSError):  # it is gone: the first slot that wants it will say so
             if self._control is not None:
+                self._idle = False
                 self._control.sendall(json.dumps(loads).encode() + b"\n")
         return self
 
@@ -109,6 +111,8 @@ class WarmProcess:
             return
         self._control.close()
         self._control = None
+        if self._idle:  # it is importing, and has nobody to end
+            self._process.kill()
         try:
             self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -123,11 +127,10 @@ class ForkServer:
     Args:
         address: of a warm process on this machine.
         threads: torch threads of an attempt.
-        devices: variables that say which GPU an attempt sees; None: those of this process, as they are then.
     """
 
-    def __init__(self, address: str, threads: int = 1, devices: Mapping[str, str] | None = None) -> None:
-        self._address, self._threads, self._devices = address, threads, devices
+    def __init__(self, address: str, threads: int = 1) -> None:
+        self._address, self._threads = address, threads
         self._socket: socket.socket | None = None
         self._buffer = b""
 
@@ -145,10 +148,8 @@ class ForkServer:
                 connection.close()
                 raise
             self._socket, self._buffer = connection, b""
-        devices = self._devices
-        if devices is None:
-            devices = {name: os.environ[name] for name in DEVICE_VARIABLES if name in os.environ}
-        self._send({"run": task, "log": log, "threads": self._threads, "env": {**devices}})
+        devices = {name: os.environ[name] for name in DEVICE_VARIABLES if name in os.environ}
+        self._send({"run": task, "log": log, "threads": self._threads, "env": devices})
 
     def stop(self) -> None:
         """Ask the running attempt to checkpoint and end (SIGTERM)."""

@@ -25,6 +25,10 @@ SMALL = 2_000_000
 """Weights of the largest network that ``auto`` packs: beyond it the time of a step is arithmetic, not overhead."""
 ROWS = 64
 """Largest batch that ``auto`` packs: packs of three seeds at 64 saved 7 % of the demo (docs/performance.md)."""
+MOST_RECIPES = 64
+"""Recipes of which lengths are told, a few milliseconds each."""
+FILLING = ("normal_", "uniform_", "zero_", "fill_", "copy_")
+"""Methods by which a network writes its first weights, beside the functions of `torch.nn.init`."""
 GUESSED_SHAPE = (4, 32, 32)
 """Shape of a sample where only loading the data would tell; the number of weights depends little on it."""
 
@@ -66,6 +70,19 @@ def works(
     return sorted(made)
 
 
+def lengths(tasks: Sequence[Task]) -> list[float | None]:
+    """How long these tasks take, compared with each other: passes of rows through weights.
+
+    None for evaluations, where it cannot be told, and everywhere where there are too many kinds to look at each: a run
+    of that many pieces does not end with most of its slots idle.
+    """
+    sorter = Sorter()
+    recipes = {canonical_json({**task.config, "seed": 0}) for task in tasks if task.kind == "train"}
+    if len(recipes) > MOST_RECIPES:
+        return [None] * len(tasks)
+    return [sorter.length(task) if task.kind == "train" else None for task in tasks]
+
+
 def _evenly(members: list[int], parts: int) -> list[list[int]]:
     """`members` in order, as `parts` lists whose lengths differ by at most one."""
     size, more = divmod(len(members), parts)
@@ -95,6 +112,7 @@ class Sorter:
     def __init__(self) -> None:
         self._kinds: dict[str, Kind | None] = {}
         self._weights: dict[str, float] = {}
+        self._lengths: dict[str, float | None] = {}
 
     def kind(self, task: Task) -> Kind | None:
         """Equal where two trainings may be packed: their shapes, and then the parts that their steps are made of."""
@@ -111,14 +129,28 @@ class Sorter:
 
     def small(self, task: Task) -> bool:
         """Whether a step is mostly overhead: at most `ROWS` rows through at most `SMALL` weights."""
+        return task.config["train"]["batch_size"] <= ROWS and self.weights(task) <= SMALL
+
+    def weights(self, task: Task) -> float:
+        """Weights of its network; infinity where they cannot be told."""
         from ablate.launch.attempt import load_config
 
-        if task.config["train"]["batch_size"] > ROWS:
-            return False
         recipe = canonical_json({name: task.config[name] for name in ("architecture", "data")})
         if recipe not in self._weights:
             self._weights[recipe] = _weights(load_config(task.config))
-        return self._weights[recipe] <= SMALL
+        return self._weights[recipe]
+
+    def length(self, task: Task) -> float | None:
+        """Passes of a row through a weight in the whole training; None where they cannot be told."""
+        from ablate.launch.attempt import load_config
+        from ablate_core.passes import passes_of_a_step
+
+        recipe = canonical_json({**task.config, "seed": 0})
+        if recipe not in self._lengths:
+            passes, weights = passes_of_a_step(load_config(task.config)), self.weights(task)
+            rows = task.config["train"]["batch_size"] * task.config["train"]["steps"]
+            self._lengths[recipe] = None if passes is None or weights == float("inf") else passes * rows * weights
+        return self._lengths[recipe]
 
 
 def _names(part: Any) -> list[str]:
@@ -130,13 +162,22 @@ def _names(part: Any) -> list[str]:
 
 
 def _weights(config: TrialConfig) -> float:
-    """Weights of the network, built without any memory; infinity where that does not work."""
+    """Weights of the network, built without touching their memory; infinity where that does not work."""
     import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Unwritten(TorchFunctionMode):
+        """Leaves tensors as they are allocated. On the device ``meta`` torch imports its compiler for some of them."""
+
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if getattr(function, "__module__", "") == "torch.nn.init" or function.__name__ in FILLING:
+                return args[0] if args else (kwargs or {})["tensor"]
+            return function(*args, **(kwargs or {}))
 
     data = config.data
     shape = data.load().shape if data.dimension is not None else GUESSED_SHAPE
     try:
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        with Unwritten(), torch.random.fork_rng(devices=[]):
             net = config.architecture.build(shape, data.classes or 10)
     except (RuntimeError, ValueError, TypeError, NotImplementedError):
         return float("inf")  # it is not packed unless somebody asks for it

@@ -30,10 +30,9 @@ class RunOptions:
             idle; ``None``: what the space says, then ``auto``.
         max_failures: abort (exit code 5) once MORE trials than this have failed: a count, or ``"10%"`` of the plan.
         retry: train again what an earlier run left as failed; ``oom`` and ``crash`` only those.
-        address: an existing Ray cluster (``RAY_ADDRESS`` is honoured), or ``local`` for a private one on this machine;
-            ``None``: this machine, and no Ray where every attempt is a process.
-        local_cpus: CPUs this machine offers; ``None``: what it has.
-        logical_gpus: GPUs this machine pretends to have (tests); ``None``: what it has.
+        address: an existing Ray cluster (``RAY_ADDRESS`` is honoured); ``None``: a private one on this machine.
+        local_cpus: CPUs the private cluster offers; ``None``: what the machine has.
+        logical_gpus: GPUs the private cluster pretends to have (tests); ``None``: what the machine has.
         time_limit: seconds after which running trials checkpoint and stop (exit code 4).
         stop_grace: seconds a running trial gets to checkpoint after a stop was asked.
         plugins: modules with components that workers import, beside those the plan was read with.
@@ -95,23 +94,9 @@ class RunOptions:
         return math.floor(value / 100 * trials + 1e-9) if text.endswith("%") else value
 
 
-def asked_for(options: RunOptions) -> str | None:
-    """The address of Ray that a person has named; None: Ray is not asked for."""
-    return options.address or os.environ.get("RAY_ADDRESS") or None
-
-
 def elsewhere(options: RunOptions) -> str | None:
-    """The address of a Ray cluster that was not started for this run; None where slots are on this machine."""
-    address = asked_for(options)
-    return None if address == "local" else address
-
-
-def sent(options: RunOptions) -> bool:
-    """Whether our packages and the plug-ins are sent: to a cluster elsewhere, unless its nodes have them installed.
-
-    Workers of this machine share this environment, so nothing is sent.
-    """
-    return elsewhere(options) is not None and options.ship_code is not False
+    """The address of a Ray cluster that was not started for this run; None where a private one is."""
+    return options.address or os.environ.get("RAY_ADDRESS") or None
 
 
 def _positive(flag: str, value: float | None) -> None:
@@ -173,21 +158,20 @@ def place(options: RunOptions, wanted_cpus: float, wanted_gpus: float, nodes: Se
             "lower --cpus-per-trial"
         )
     if gpus and options.gpus is not None:
-        slots = min(slots, times(options.gpus, gpus))
+        slots = min(slots, _times(options.gpus, gpus))
     if options.max_concurrent is not None:
         slots = min(slots, options.max_concurrent)
     return Placement(cpus, gpus, slots)
 
 
 def _node_slots(node: dict[str, float], cpus: float, gpus: float) -> int:
-    slots = times(node.get("CPU", 0.0), cpus)
+    slots = _times(node.get("CPU", 0.0), cpus)
     if gpus:  # a fraction never spans two GPUs: each holds floor(1 / fraction) trials
-        slots = min(slots, int(node.get("GPU", 0.0)) * times(1.0, gpus))
+        slots = min(slots, int(node.get("GPU", 0.0)) * _times(1.0, gpus))
     return slots
 
 
-def times(total: float, part: float) -> int:
-    """How often `part` is in `total`."""
+def _times(total: float, part: float) -> int:
     return math.floor(total / part + 1e-9)  # 0.3 / 0.1 is 2.999...: count it as three
 
 

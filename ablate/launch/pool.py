@@ -81,7 +81,6 @@ class Pool:
         self.starting.add(name)
 
     def up(self, name: str) -> None:
-        self.since = self.since or time.monotonic()
         self.starting.discard(name)
 
     def ended(self, name: str) -> None:
@@ -96,4 +95,6 @@ class Pool:
     def hear(self, news: dict[str, Any] | None = None) -> None:
         self.news = self.ask("news") if news is None else news
         self.done += len(self.news["ended"])
+        if self.news["progress"] or self.news["ended"]:  # a slot that is up may wait for a process to import torch
+            self.since = self.since or time.monotonic()
         self.monitor.report(self.news)

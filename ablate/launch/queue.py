@@ -30,10 +30,16 @@ class Queue:
             network that is yet to be trained waits for its training, wherever it stands.
         retries: cause of a failure -> how often a task is tried again for it.
         deaths: how often a task is given to another worker when its own died; -1: always.
+        lengths: of the tasks, in any unit; None where nothing is known (see `groups.lengths`).
     """
 
     def __init__(
-        self, tasks: Sequence[dict[str, Any]], works: Iterable[Sequence[int]], retries: Mapping[str, int], deaths: int
+        self,
+        tasks: Sequence[dict[str, Any]],
+        works: Iterable[Sequence[int]],
+        retries: Mapping[str, int],
+        deaths: int,
+        lengths: Sequence[float | None] = (),
     ) -> None:
         every = [Task(**task) for task in tasks]
         self.retries, self.deaths = dict(retries), deaths
@@ -48,6 +54,8 @@ class Queue:
         self.tries: dict[tuple[str, str], int] = {}
         self.died: dict[str, int] = {}
         self.seconds: dict[tuple[str, str], float] = {}
+        self.lengths = {task.id: length for task, length in zip(every, lengths, strict=False) if length is not None}
+        self.timed = [0.0, 0.0]  # seconds and lengths of what has ended
         self.idle_deaths = 0
         self._clear()
 
@@ -93,19 +101,26 @@ class Queue:
         return {"tasks": work and [task.to_dict() for task in work], "over": over}
 
     def _longest(self) -> Work:
-        """Of the seed that is next, what took longest with another one: then all slots come to their last end together.
+        """Of the seed that is next, what is longest: then all slots come to their last end together.
 
         What nothing is known of comes before, in the order of the queue.
         """
         seed = self.ready[0][0].seed
         costs = [
-            sum(self.seconds.get((task.kind, task.label), math.inf) for task in work) if work[0].seed == seed else 0.0
-            for work in islice(self.ready, LOOKED_AT)
+            sum(map(self._seconds, work)) if work[0].seed == seed else 0.0 for work in islice(self.ready, LOOKED_AT)
         ]
         index = costs.index(max(costs))
         work = self.ready[index]
         del self.ready[index]
         return work
+
+    def _seconds(self, task: Task) -> float:
+        """What it took with another seed; else what its length comes to at the speed of what has ended."""
+        known = self.seconds.get((task.kind, task.label))
+        if known is not None:
+            return known
+        seconds, length = self.timed
+        return self.lengths.get(task.id, math.inf) * (seconds / length if length else 1.0)
 
     def _end(self, slot: str, ended: Sequence[dict[str, Any]], stopping: bool) -> None:
         again: list[Work] = []
@@ -125,7 +140,10 @@ class Queue:
             self.ended.append(outcome)
             self.progress.pop(task.id, None)
             if outcome["status"] == "done":
-                self.seconds[task.kind, task.label] = outcome["wall_seconds"] / outcome["packed"]
+                seconds = outcome["wall_seconds"] / outcome["packed"]
+                self.seconds[task.kind, task.label] = seconds
+                if length := self.lengths.get(task.id):
+                    self.timed = [self.timed[0] + seconds, self.timed[1] + length]
             if task.kind == "train":
                 waiting = self.blocked.pop(task.key, [])
                 again += waiting if outcome["status"] == "done" else []

@@ -18,7 +18,7 @@ from ablate.store.record import record_plan
 from ablate_core import plugins
 
 if TYPE_CHECKING:
-    from ablate.launch.forkserver import WarmProcess
+    from ablate.launch.early import Early
     from ablate.space.plan import Plan
     from ablate.store.paths import StorePaths
     from ablate_core.datasets import Dataset
@@ -34,7 +34,7 @@ def run_plan(
     trainer: str = TRAINER,
     evaluator: str = EVALUATOR,
     record: Callable[[Journal, Plan], object] = record_plan,
-    begun: WarmProcess | None = None,
+    begun: Early | None = None,
 ) -> RunSummary:
     """Run what the store does not hold yet of a plan, and return how it ended. Idempotent.
 
@@ -49,7 +49,7 @@ def run_plan(
         trainer, evaluator: ``module:function`` with the signatures of `ablate_core.trainer.train` and
             `ablate_core.evaluation.evaluate_checkpoint`.
         record: writes the plan into the journal.
-        begun: a warm process that was started while the plan was made; the caller closes it.
+        begun: what `early` has begun while the plan was made.
 
     Raises:
         ClusterError: the cluster cannot run the plan as asked.

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -84,11 +84,11 @@ def open_logs(paths: StorePaths, work: Sequence[Task]) -> Path:
 class ProcessRunner:
     """All work in fresh processes, forked from a warm server."""
 
-    def __init__(self, settings: SlotSettings, devices: Mapping[str, str] | None = None) -> None:
-        self.settings, self.devices = settings, devices
+    def __init__(self, settings: SlotSettings) -> None:
+        self.settings = settings
         self.warm: WarmProcess | None = None  # our own, where the driver's is on another machine
         if settings.warm_address and os.path.exists(settings.warm_address):
-            self.server = ForkServer(settings.warm_address, settings.context.threads, devices)
+            self.server = ForkServer(settings.warm_address, settings.context.threads)
         else:
             self._warm_up()
         self.paths = StorePaths(settings.context.store)
@@ -104,7 +104,7 @@ class ProcessRunner:
         if self.warm is not None:
             self.warm.close()
         self.warm = warm_process(context.threads, context.plugins, self.settings.path(), ahead=self.settings.ahead)
-        self.server = ForkServer(self.warm.address, context.threads, self.devices)
+        self.server = ForkServer(self.warm.address, context.threads)
 
     def start(self, work: Sequence[Task]) -> None:
         self.open, self.last, self.packed, self.killed = {task.id: task for task in work}, {}, len(work), False

@@ -7,7 +7,7 @@ Ray's start-up is paid once per slot, and Tune, which starts a few trials a seco
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ablate.launch.attempt import Task
@@ -114,11 +114,7 @@ class Slot:
         self.runner.close()
 
 
-def open_slot(name: str, settings: SlotSettings, desk: Desk, devices: Mapping[str, str] | None = None) -> Slot:
-    """A slot with the runner that `settings.isolation` asks for.
-
-    Args:
-        devices: variables that say which GPU its processes see; None: those of this process.
-    """
-    runner: Runner = ProcessRunner(settings, devices) if settings.isolation == "process" else ActorRunner(settings)
-    return Slot(name, settings, desk, runner)
+def open_slot(name: str, settings: SlotSettings, desk: Desk) -> Slot:
+    """A slot with the runner that `settings.isolation` asks for."""
+    runner: Callable[[SlotSettings], Runner] = ProcessRunner if settings.isolation == "process" else ActorRunner
+    return Slot(name, settings, desk, runner(settings))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from ablate.launch.slots import open_slot
 
 BRISK_SECONDS = 5.0
 """What a slot costs a core before it does anything."""
+LISTEN_SECONDS = 0.2
+"""How often the driver asks what has happened; Tune's loop turns a hundred times a second, which trains nothing."""
 MOST_SLOTS = 10**6
 """Tune wants to know how many trials there will be; how many slots are started is decided as the run goes on."""
 
@@ -167,7 +170,7 @@ class _Stop(_Ours, tune.Stopper):
 
 class _Callback(_Ours, tune.Callback):
     def __init__(self, slots: Pool) -> None:
-        self._slots = slots
+        self._slots, self._heard = slots, 0.0
 
     def setup(
         self,
@@ -185,5 +188,7 @@ class _Callback(_Ours, tune.Callback):
         self._slots.died(trial.trial_id, str(trial.get_error()).strip().rpartition("\n")[2])
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
-        self._slots.hear()
-        self._slots.monitor.tick()
+        if time.monotonic() - self._heard >= LISTEN_SECONDS:
+            self._slots.hear()
+            self._slots.monitor.tick()
+            self._heard = time.monotonic()

@@ -81,6 +81,10 @@ def test_slots_beyond_the_cores_are_started_only_for_work_that_takes_longer_than
         search.suggest(name)
         made.up(name)
     assert search.suggest("3") is None  # nothing is known yet of how long work takes
+    take(queue, "1", "")
+    queue.exchange("1", [], [{"task": "a", "step": 0}], False, False)
+    made.hear()  # work has begun; until then slots wait for a process that imports torch
+    assert search.suggest("3") is None
     made.since -= 20
     assert search.suggest("3") == {"slot": "3"}
     made.up("3")

@@ -1,0 +1,108 @@
+"""How much network a training step asks for, counted by a network that computes nothing.
+
+Says which of several trials takes longer, before any has run; not how long: that depends on the machine.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ablate_core.architectures.base import Network
+from ablate_core.config import TrialConfig
+from ablate_core.random import Draws
+from ablate_core.state import Batch
+
+BACKWARD = 2
+"""Passes that a backward pass costs."""
+IMAGES = (1, 8, 8)
+"""Shape of a sample where only loading the data would tell; counts do not depend on it."""
+
+
+def passes_of_a_step(config: TrialConfig) -> float | None:
+    """Passes of all rows through the network in one step, the mean of steps early, midway and late in training.
+
+    A forward pass counts 1, a tangent 1 more, a backward pass 2. Milliseconds, whatever the size of the network.
+
+    Returns:
+        None where the loss cannot be computed without the data or the network themselves.
+    """
+    total = max(int(config.train.steps), 1)
+    rows, classes = config.train.batch_size, config.data.classes
+    shape = IMAGES if config.data.dimension is None else (config.data.dimension,)
+    x = torch.linspace(-1, 1, rows * _product(shape)).view(rows, *shape)
+    y = torch.zeros(rows, dtype=torch.long) if classes else None
+    steps = sorted({total // 4, total // 2, total - 1})
+    try:
+        own = config.objective.target_network.decay(0, total) is not None
+        online = _Counted()
+        target = _Counted().requires_grad_(False) if own else online
+        for step in steps:
+            batch, draws = Batch(x, y, classes or 0), Draws(config.seed, step, device="cpu")
+            config.objective.loss(online, target, config.schedule, batch, draws, step, total)
+    except Exception:  # a loss that wants more than that, of a plug-in say: this is a guess, and must stop nothing
+        return None
+    count = online.count + (target.count if own else 0.0)
+    return count / rows / len(steps)
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    return int(torch.Size(shape).numel())
+
+
+class _Counted(Network):
+    """Multiplies by its one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.count = 0.0
+
+    def _add(self, rows: int, passes: int = 1) -> None:
+        graph = torch.is_grad_enabled() and self.weight.requires_grad
+        self.count += rows * passes * (1 + BACKWARD * graph)
+
+    def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
+        self._add(len(x))
+        return x * self.weight
+
+    def forward_heads(
+        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        self._add(len(x))
+        return x * self.weight, x * self.weight
+
+    def forward_and_tangent(
+        self,
+        x: Tensor,
+        r: Tensor,
+        t: Tensor,
+        y: Tensor | None,
+        dx: Tensor,
+        dt: Tensor,
+        *,
+        dr: Tensor | None = None,
+        g: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        self._add(len(x), 2)
+        return x * self.weight, dx * self.weight
+
+    def forward_beside_tangent(
+        self,
+        x: Tensor,
+        r: Tensor,
+        t: Tensor,
+        y: Tensor | None,
+        dx: Tensor,
+        dt: Tensor,
+        g: Tensor | None = None,
+        *,
+        index: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        self._add(len(x))
+        with torch.no_grad():
+            self._add(len(dx))
+        return x * self.weight, dx * self.weight.detach()
+
+    def log_variance(self, t: Tensor) -> Tensor:
+        return t * self.weight
