@@ -66,7 +66,7 @@ def run(
 ) -> None:
     """Train and measure every trial of SPACE that the store does not hold yet."""
     from ablate.cli import plan as planning
-    from ablate.launch import RunOptions, choose_view, early, run_plan
+    from ablate.launch import RunOptions, begin, choose_view, run_plan
     from ablate.store import StorePaths
 
     settings = launch_settings(gpus, gpus_per_trial, cpus_per_trial, isolation, time_limit)
@@ -74,7 +74,7 @@ def run(
     asked = RunOptions(
         **settings, max_concurrent=max_concurrent, max_failures=max_failures, retry=retry, address=address
     )
-    with contextlib.nullcontext() if dry_run else early(asked, paths) as begun:
+    with contextlib.nullcontext() if dry_run else begin(asked, paths) as begun:
         expanded = planning.expanded(space, fidelity, seed_list(seeds), plan, only, set_, plugin)
         packed = pack_size(setting("pack", pack, expanded.resources.get("pack")))
         expanded.resources["pack"] = packed

@@ -19,9 +19,9 @@ cluster      the connection to Ray
 view         live table, plain lines, JSON lines
 """
 
-from ablate.launch.early import early
+from ablate.launch.early import begin
 from ablate.launch.options import RunOptions, RunSummary
 from ablate.launch.run import run_evaluations, run_plan
 from ablate.launch.view import RunView, choose_view
 
-__all__ = ["RunOptions", "RunSummary", "RunView", "choose_view", "early", "run_evaluations", "run_plan"]
+__all__ = ["RunOptions", "RunSummary", "RunView", "begin", "choose_view", "run_evaluations", "run_plan"]

@@ -67,7 +67,7 @@ class Early:
 
 
 @contextlib.contextmanager
-def early(options: RunOptions, paths: StorePaths) -> Iterator[Early | None]:
+def begin(options: RunOptions, paths: StorePaths) -> Iterator[Early | None]:
     """Begin what any run needs, for `run_plan`; None where that would not help, or might be for nothing.
 
     Args:

@@ -49,7 +49,7 @@ def run_plan(
         trainer, evaluator: ``module:function`` with the signatures of `ablate_core.trainer.train` and
             `ablate_core.evaluation.evaluate_checkpoint`.
         record: writes the plan into the journal.
-        begun: what `early` has begun while the plan was made.
+        begun: what `early.begin` has begun while the plan was made.
 
     Raises:
         ClusterError: the cluster cannot run the plan as asked.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from ablate.launch import groups
 from ablate.launch.attempt import Task
 from ablate.launch.groups import Sorter, works
 from ablate.space import expand, space_from_text
+from ablate_core.config import TrialConfig
 
 
 def packed(names: str, slots: int, pack: Any = "auto", small: str = "abcdxyz") -> list[str]:
@@ -90,3 +95,38 @@ def test_seeds_rates_and_constants_share_a_kind_and_other_graphs_do_not() -> Non
     wide = {**plan.trials[0].config.resolved(), "train": {"batch_size": 128}}
     assert not sorter.small(Task("k", "e", wide))
     assert not sorter.small(Task("k", "e", large))
+
+
+def trainings(objectives: str, size: str = "tiny/4", seeds: str = "0, 1") -> list[Task]:
+    text = f"""
+base: {{objective: fm, architecture: {{name: sit, size: {size}}}, data: digits,
+  train: {{steps: 10, batch_size: 4}}, eval: {{metric: fd_digits, samples: 10}}}}
+axes: {{objective: [{objectives}]}}
+seeds: {{list: [{seeds}]}}
+"""
+    plan = expand(space_from_text(text, name="toy"))
+    return [Task(trial.key, trial.eval_key, trial.config.resolved()) for trial in plan.trials]
+
+
+def test_lengths_count_passes_of_rows_through_weights() -> None:
+    tasks = trainings("fm, ct")
+    found = groups.lengths([*tasks, Task("evaluation", "e", tasks[0].config, "eval")])
+    weights = Sorter().weights(tasks[0])
+    by_objective = {task.config["objective"]["name"]: found[index] for index, task in enumerate(tasks)}
+    assert found[-1] is None
+    assert by_objective == {"fm": 3 * 40 * weights, "ct": 4 * 40 * weights}
+
+
+def test_of_too_many_kinds_no_lengths_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "MOST_RECIPES", 1)
+    assert groups.lengths(trainings("fm, ct")) == [None] * 4
+
+
+def test_weights_of_a_network_are_counted_without_writing_them() -> None:
+    small, large = trainings("fm")[0], trainings("fm", "XL/2")[0]
+    config = TrialConfig.model_validate(small.config)
+    assert Sorter().weights(small) == sum(p.numel() for p in config.architecture.build((1, 8, 8), 10).parameters())
+    resident = int(Path("/proc/self/statm").read_text().split()[1])
+    assert Sorter().weights(large) > 600e6
+    grown = (int(Path("/proc/self/statm").read_text().split()[1]) - resident) * os.sysconf("SC_PAGESIZE")
+    assert grown < 200e6  # its weights are 2.7 GB

@@ -56,6 +56,18 @@ def test_slots_take_what_is_next_as_soon_as_they_are_free() -> None:
     assert made.news()["left"] == 0
 
 
+def test_before_anything_has_ended_what_is_longest_by_its_length_comes_first() -> None:
+    tasks = [Task(name + seed, "e", {}, "train", name, int(seed)) for seed in "01" for name in "abcd"]
+    lengths = [3.0, 4.0, None, 3.5] * 2
+    made = Queue([one.to_dict() for one in tasks], [[index] for index in range(8)], {}, 0, lengths)
+    assert [ask(made, slot) for slot in "xyzu"] == ["c0", "b0", "d0", "a0"]  # of c nothing is known
+    end(made, "b0", slot="y", wall_seconds=8.0)  # 2 seconds for a unit of length
+    end(made, "a0", slot="u", wall_seconds=7.5)  # longer than its length told, and than d's, which comes to 7.75
+    assert [ask(made, slot) for slot in "yu"] == ["c1", "b1"]
+    end(made, "c0", slot="x", wall_seconds=1.0)
+    assert [ask(made, slot) for slot in "xz"] == ["d1", "a1"]
+
+
 def test_of_the_next_seed_what_took_longest_comes_first_and_before_it_what_is_new() -> None:
     arms = {"a": 3.0, "b": 1.0, "c": 9.0}
     tasks = [Task(f"{label}{seed}", "own", {}, "train", label, seed) for seed in (0, 1) for label in arms]
