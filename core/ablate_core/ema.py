@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ablate_core.flat import Flat
+
+
+class Follower(NamedTuple):
+    """Tensors that move by `share` of the way to the weights, which lie likewise, after an optimiser step."""
+
+    tensors: Sequence[Tensor]
+    weights: Sequence[Tensor]
+    share: float
+
+    @torch.no_grad()
+    def move(self) -> None:
+        torch._foreach_lerp_(self.tensors, self.weights, self.share)
 
 
 class EMA:
@@ -28,11 +41,14 @@ class EMA:
     def decays(self) -> tuple[float, ...]:
         return tuple(self._averages)
 
-    @torch.no_grad()
+    def followers(self, steps: int = 1) -> list[Follower]:
+        """How every average follows the weights; `steps` > 1 makes up for updates left out in between."""
+        return [Follower(average, self._weights, 1 - decay**steps) for decay, average in self._moved.items()]
+
     def update(self, steps: int = 1) -> None:
-        """Move every average towards the weights; `steps` > 1 makes up for updates left out in between."""
-        for decay, average in self._moved.items():
-            torch._foreach_lerp_(average, self._weights, 1 - decay**steps)
+        """Move every average towards the weights."""
+        for follower in self.followers(steps):
+            follower.move()
 
     def weights(self, decay: float) -> dict[str, Tensor]:
         """The average of `decay` as a state dict of the network. 0 gives the raw weights of now.

@@ -28,7 +28,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from ablate_core.ema import averages_of
+from ablate_core.ema import Follower, averages_of
 from ablate_core.flat import Flat
 
 LONGEST = 0.28
@@ -163,11 +163,15 @@ class PowerEMA:
         self._weights: list[Tensor] = list(live.values()) if flat is None else [flat.whole]
         self._gammas = {s: gamma_of(s) for s in kept}
 
-    @torch.no_grad()
+    def followers(self, step: int) -> list[Follower]:
+        """How the averages take in the weights after optimiser step 1, 2, ...; the first one replaces what is there."""
+        shares = {sigma: share_of_new(gamma, step) for sigma, gamma in self._gammas.items()}
+        return [Follower(average, self._weights, shares[sigma]) for sigma, average in self._moved.items()]
+
     def update(self, step: int) -> None:
-        """Take in the weights after optimiser step 1, 2, ...; the first one replaces the initialisation."""
-        for sigma, average in self._moved.items():
-            torch._foreach_lerp_(average, self._weights, share_of_new(self._gammas[sigma], step))
+        """Take in the weights after optimiser step 1, 2, ..."""
+        for follower in self.followers(step):
+            follower.move()
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         """Averages by sigma_rel, written as text."""

@@ -184,9 +184,7 @@ def train(
 
         # Update of the weights and of everything that follows them.
         lr = learning_rate(config.train, step)
-        grad_norm = update.step(lr)
-        ema.update()
-        power_ema.update(step + 1)
+        grad_norm = update.step(lr, [*ema.followers(), *power_ema.followers(step + 1)])
         decay = config.objective.target_network.decay(step, total)
         if target is not None and decay is not None:
             follow(target, net, decay, wholes)

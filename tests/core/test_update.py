@@ -14,7 +14,8 @@ from ablate_core import checkpoint
 from ablate_core.checkpoint import load_checkpoint, save_checkpoint
 from ablate_core.compute import ALONE, Compute
 from ablate_core.config import TrainConfig, TrialConfig
-from ablate_core.ema import EMA, follow
+from ablate_core.cpu_kernels import kernels
+from ablate_core.ema import EMA, Follower, follow
 from ablate_core.flat import BLOCK, Flat, in_place_gradients, writing_gradients
 from ablate_core.optim import clip_gradients
 from ablate_core.posthoc_ema import PowerEMA
@@ -71,9 +72,7 @@ def test_fifty_steps_in_one_tensor_are_those_of_the_parameters_one_by_one(optimi
         wholes = None if flat is None else (ALONE.flat(target).whole, flat.whole)
         for step in range(50):
             ALONE.backward(net.loss(step), update.flat)
-            norms.append(update.step(0.01 / (1 + step)))
-            ema.update()
-            power.update(step + 1)
+            norms.append(update.step(0.01 / (1 + step), [*ema.followers(), *power.followers(step + 1)]))
             follow(target, net, 0.7, wholes)
         assert (update.flat is not None) == as_one
         ends.append([net.state_dict(), ema.state_dict(), power.state_dict(), target.state_dict(), update.state_dict()])
@@ -257,3 +256,31 @@ def test_a_gradient_that_is_not_finite_spoils_weights_and_norm(bad: float) -> No
         ends.append((net.first.detach().isfinite().all(), net.second.detach().isfinite().sum(), norm.isfinite()))
     assert ends[0] == ends[1]
     assert not norm.isfinite()
+
+
+@pytest.mark.skipif(kernels(torch.float64) is None, reason="this machine has no C compiler")
+def test_averages_that_move_with_the_weights_in_c_are_those_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares below and above a half, and 1, which is the weights themselves; what is not a number stays so."""
+    ends = []
+    for in_c in (True, False):
+        torch.manual_seed(0)
+        net = nn.Linear(60, 70).double()
+        flat = ALONE.flat(net)
+        update = Update(settings(), net, flat)
+        averages = [flat.whole.detach().clone() for _ in range(3)]
+        followers = [Follower([x], [flat.whole], share) for x, share in zip(averages, (0.1, 0.7, 1.0), strict=True)]
+        for number in range(4):
+            ALONE.backward(net(torch.full((2, 60), 0.1 * number, dtype=torch.float64)).square().sum(), flat)
+            if in_c and number > 0:  # torch makes the optimiser's state at the first step
+                with monkeypatch.context() as patched:
+                    patched.setattr(Follower, "move", lambda self: pytest.fail("C moves it"))
+                    update.step(0.01, followers)
+            else:
+                update.step(0.01)
+                for follower in followers:
+                    follower.move()
+            averages[0][7] = torch.nan
+        assert torch.equal(averages[2], flat.whole)
+        ends.append(averages)
+    assert torch.isnan(ends[0][0]).sum() == 1
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-15, atol=1e-15, equal_nan=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ablate_core.architectures.pairs import Pair
-from ablate_core.cpu_kernels import kernels, whole_blocks
+from ablate_core.cpu_kernels import kernels, pointers, whole_blocks
 from ablate_core.flat import in_place_gradients
 
 _enabled = True
@@ -182,10 +182,6 @@ class _Node(torch.autograd.Function):
         keep = (ctypes.c_int * len(found))(*(own is not None and own[1] for own in found))
         own = call.backward(slopes[0].contiguous(), Written(pointers(tensors), strides, keep), *ctx.saved_tensors)
         return None, None, *own, *(None if x is None or x[2] else x[0] for x in found)
-
-
-def pointers(tensors: Sequence[Tensor | None]) -> Any:
-    return (ctypes.c_void_p * len(tensors))(*(None if x is None else x.data_ptr() for x in tensors))
 
 
 def longs(numbers: Sequence[int]) -> Any:

@@ -18,7 +18,9 @@ import shutil
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -46,7 +48,7 @@ SIGNATURES = {
     "blocks_back": "ppppppNpppppppNNNN",
     "embed_forward": "pppppppNppppppNN", "embed_back": "pppppNpppppNN",
     "finish_forward": "pppppppNpppppppNNN", "finish_back": "ppppppNpppppppNNN",
-    "norm": "ppN", "adam": "ppppddddddNddN",
+    "norm": "ppN", "adam": "ppppddddddNddNppNN",
 }  # fmt: skip
 """What a function takes: p a pointer, N a whole number, d a number."""
 KINDS = {"p": ctypes.c_void_p, "N": ctypes.c_long, "d": ctypes.c_double}
@@ -99,6 +101,11 @@ def prepare() -> None:
 def pointer(x: Tensor, index: int = 0) -> int:
     """Where number `index` of a contiguous tensor lies."""
     return x.data_ptr() + index * x.element_size()
+
+
+def pointers(tensors: Sequence[Tensor | None]) -> Any:
+    """Where contiguous tensors lie, as C takes them; NULL for None."""
+    return (ctypes.c_void_p * len(tensors))(*(None if x is None else x.data_ptr() for x in tensors))
 
 
 def _library(compiler: str, real: str) -> ctypes.CDLL:
