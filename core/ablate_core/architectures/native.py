@@ -22,7 +22,7 @@ from ablate_core.cpu_kernels import kernels, pointers, whole_blocks
 from ablate_core.flat import in_place_gradients
 
 _enabled = True
-MOST_ROWS = 1024
+MOST_ROWS = 2048
 """Rows of a network's batch up to which its parts are calls of C; above, oneDNN's products make up for more calls."""
 
 

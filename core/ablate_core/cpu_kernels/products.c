@@ -1,8 +1,9 @@
 /* Products of the small matrices of a block: what the library does with them, without its copies of both.
  *
  * C is made in tiles of TALL rows and WIDE columns that stay in registers. Only a panel of B, WIDE columns of at most DEEP
- * rows, is copied: a tile then reads it from one place in the nearest cache, and the numbers of A one by one. The
- * networks of a pack are more than caches hold, so each product fetches from memory what the next one reads. */
+ * rows, is copied: a tile then reads it from one place in the nearest cache, and the numbers of A one by one. At most HIGH
+ * rows of A meet all panels before the next ones do, and stay in the second cache. The networks of a pack are more than
+ * caches hold, so each product fetches from memory what the next one reads. */
 #include "common.h"
 
 #ifdef __AVX512F__
@@ -15,6 +16,7 @@
 #define LANES ((long)(BYTES / sizeof(real)))
 #define WIDE (2 * LANES)
 #define DEEP 256
+#define HIGH 384
 typedef real vector __attribute__((vector_size(BYTES), aligned(sizeof(real)), may_alias));
 
 #define EACH(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
@@ -128,20 +130,22 @@ void own_product(char a_op, const real *a, char b_op, const real *b, const real 
     long bytes = next.count * sizeof(real), rounds = (m + TALL - 1) / TALL * (n / WIDE) * k;
     long by = bytes < rounds * 64 ? (bytes + rounds - 1) / rounds : 64; /* at most a cache line at a time */
     const char *soon = (const char *)(bytes ? next.at : c);
-    for (long from = 0; from < k; from += DEEP) {
-        long deep = k - from < DEEP ? k - from : DEEP;
-        for (long at = 0; at < n; at += WIDE, soon += (m + TALL - 1) / TALL * deep * by) {
-            if (b_op == 'T')
-                transposed(b + at * b_step + from, b_step, panel, deep);
-            else
-                for (long j = 0; j < deep; j++)
-                    memcpy(panel + j * WIDE, b + (from + j) * b_step + at, WIDE * sizeof(real));
-            const real *first = from ? c + at : start ? start + at : 0;
-            long step = from ? n : start_step;
-            if (a_op == 'T')
-                strip(a + from * a_step, 1, a_step, panel, first, step, c + at, n, m, deep, soon, by);
-            else
-                strip(a + from, a_step, 1, panel, first, step, c + at, n, m, deep, soon, by);
+    for (long from = 0; from < k; from += DEEP)
+        for (long top = 0; top < m; top += HIGH) {
+            long deep = k - from < DEEP ? k - from : DEEP, high = m - top < HIGH ? m - top : HIGH;
+            const real *rows = a_op == 'T' ? a + from * a_step + top : a + top * a_step + from;
+            for (long at = 0; at < n; at += WIDE, soon += (high + TALL - 1) / TALL * deep * by) {
+                real *to = c + top * n + at;
+                const real *first = from ? to : start ? start + top * start_step + at : 0;
+                if (b_op == 'T')
+                    transposed(b + at * b_step + from, b_step, panel, deep);
+                else
+                    for (long j = 0; j < deep; j++)
+                        memcpy(panel + j * WIDE, b + (from + j) * b_step + at, WIDE * sizeof(real));
+                if (a_op == 'T')
+                    strip(rows, 1, a_step, panel, first, from ? n : start_step, to, n, high, deep, soon, by);
+                else
+                    strip(rows, a_step, 1, panel, first, from ? n : start_step, to, n, high, deep, soon, by);
+            }
         }
-    }
 }
