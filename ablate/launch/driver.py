@@ -21,7 +21,7 @@ from ablate.launch import agenda as agendas
 from ablate.launch import groups
 from ablate.launch.agenda import Agenda
 from ablate.launch.attempt import TRAINER, Context, Outcome, Task
-from ablate.launch.forkserver import warm_process
+from ablate.launch.forkserver import FORWARD_MODE, warm_process
 from ablate.launch.options import Placement, RunOptions, RunSummary, elsewhere, place
 from ablate.launch.view import Running, RunState, RunView
 from ablate.store.journal import Journal
@@ -82,6 +82,7 @@ class Driver:
         self.state = state = RunState(job.name, job.planned, len(job.todo.skipped), failed=len(job.todo.failed))
         self.order = tasks = list(job.todo.tasks)
         self.tasks = {task.id: task for task in tasks}
+        self.sorter = groups.Sorter()
         self.ingester, self.journal, self.early = ingester, journal, begun
         self.scratch = paths.root / ".tune" / uuid.uuid4().hex[:12]
         self.stop_file = self.scratch / "stop"
@@ -147,12 +148,17 @@ class Driver:
             begun=begun if begun is not None and begun.threads == threads else None,
             many=len(self.order) > MANY,
             ahead=agendas.ahead(self.order),
-            modules=[name.partition(":")[0] for name in called],
+            modules=self._modules(*called),
         )
         try:
             yield warm.address
         finally:
             warm.close()
+
+    def _modules(self, *called: str) -> list[str]:
+        """Imported before anything is forked: where trainer and evaluator are, and what torch will want."""
+        own = [name.partition(":")[0] for name in called]
+        return [*own, *FORWARD_MODE] if groups.forward_mode(self.order, self.sorter) else own
 
     def _work(self, placement: Placement, trainer: str, evaluator: str) -> tuple[Any, SlotSettings, int]:
         """Arguments of the run's `Queue`, what slots have to know, and how many of them may be starting at once."""
@@ -182,12 +188,13 @@ class Driver:
             warm_address=self.warm_address,
             own_path_first=ships(self.options),
             ahead=agendas.ahead(self.order),
+            modules=tuple(self._modules(trainer, evaluator)),
         )
         pack = self.options.pack or self.job.resources.get("pack") or "auto"
         own = trainer != TRAINER  # a trainer of one's own trains trials one by one
-        works = groups.works(self.order, placement.slots, 1 if own else pack)
+        works = groups.works(self.order, placement.slots, 1 if own else pack, sorter=self.sorter)
         deaths = retries["preempt"] if process else retries["crash"]
-        lengths = groups.lengths(self.order) if len(works) > placement.slots else []
+        lengths = groups.lengths(self.order, self.sorter) if len(works) > placement.slots else []
         queue = [task.to_dict() for task in self.order], works, retries, deaths, lengths
         at_once = placement.slots if elsewhere(self.options) else max(os.cpu_count() or 1, 1)
         return queue, settings, at_once

@@ -58,8 +58,7 @@ def main(setup: dict[str, Any]) -> None:
             _load(name)(*arguments)
     body = _load(setup["body"])
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # servers are not waited for
-    gc.collect()
-    gc.freeze()  # keep the pages of the imports shared after a fork
+    gc.freeze()  # keep the pages of the imports shared after a fork; a collection would take long and find little
     gc.enable()
     if setup["many"]:
         merge_pages()

@@ -34,12 +34,12 @@ PRELOAD = (
     "ablate_core.trainer",
     "ablate_core.evaluation",
     "ablate.launch.work",
-    "torch._decomp.decompositions_for_jvp",  # the first forward derivative imports it, 0.2 CPU seconds,
-    "torch._dynamo",  # and the first on a path that scales its states this, 1.5 CPU seconds in every attempt
     "torch.utils.serialization",  # asked for by the first checkpoint, as are the next two by zip and npz files
     "encodings.cp437",
     "importlib.resources.readers",
 )
+FORWARD_MODE = ("torch._decomp.decompositions_for_jvp", "torch._dynamo")
+"""Imported by torch's forward mode when it is first used: a CPU second and a half in every attempt, or once before."""
 WARM = ("ablate.store.provenance:environment", "ablate_core.cpu_kernels:prepare", "PIL.Image:preinit")
 """Called once before forking, because they cache what every attempt needs (git state, versions of packages)."""
 

@@ -14,7 +14,9 @@ from ablate.launch.options import Pack
 from ablate_core.identity import canonical_json
 
 if TYPE_CHECKING:
+    from ablate_core.architectures.base import Network
     from ablate_core.config import TrialConfig
+    from ablate_core.passes import Asked
 
 Kind = tuple[str, ...]
 """Trainings of one kind may be packed; the first entry is what must be equal, the others what had better be."""
@@ -27,8 +29,6 @@ ROWS = 64
 """Largest batch that ``auto`` packs: packs of three seeds at 64 saved 7 % of the demo (docs/performance.md)."""
 MOST_RECIPES = 64
 """Recipes of which lengths are told, a few milliseconds each."""
-FILLING = ("normal_", "uniform_", "zero_", "fill_", "copy_")
-"""Methods by which a network writes its first weights, beside the functions of `torch.nn.init`."""
 GUESSED_SHAPE = (4, 32, 32)
 """Shape of a sample where only loading the data would tell; the number of weights depends little on it."""
 
@@ -39,6 +39,7 @@ def works(
     pack: Pack,
     kind: Callable[[Task], Kind | None] | None = None,
     small: Callable[[Task], bool] | None = None,
+    sorter: Sorter | None = None,
 ) -> list[list[int]]:
     """Indices of the tasks, grouped into what one process does at once, in the order they are started.
 
@@ -49,8 +50,9 @@ def works(
             `MOST`, and only those whose networks are small.
         kind: of a training, None where it is trained alone; by default what its config says.
         small: whether ``auto`` may pack a training; by default by the size of its network.
+        sorter: one that has looked at these tasks already.
     """
-    sorter = Sorter()
+    sorter = sorter or Sorter()
     kind, small = kind or sorter.kind, small or sorter.small
     trainings = sum(task.kind == "train" for task in tasks)
     alike: dict[Kind, list[int]] = {}
@@ -70,17 +72,28 @@ def works(
     return sorted(made)
 
 
-def lengths(tasks: Sequence[Task]) -> list[float | None]:
+def lengths(tasks: Sequence[Task], sorter: Sorter | None = None) -> list[float | None]:
     """How long these tasks take, compared with each other: passes of rows through weights.
 
     None for evaluations, where it cannot be told, and everywhere where there are too many kinds to look at each: a run
     of that many pieces does not end with most of its slots idle.
     """
-    sorter = Sorter()
-    recipes = {canonical_json({**task.config, "seed": 0}) for task in tasks if task.kind == "train"}
-    if len(recipes) > MOST_RECIPES:
+    if _recipes(tasks) > MOST_RECIPES:
         return [None] * len(tasks)
+    sorter = sorter or Sorter()
     return [sorter.length(task) if task.kind == "train" else None for task in tasks]
+
+
+def forward_mode(tasks: Sequence[Task], sorter: Sorter | None = None) -> bool:
+    """Whether a training may use torch's forward mode: tangents of a network that has not written them out."""
+    if _recipes(tasks) > MOST_RECIPES:
+        return True
+    sorter = sorter or Sorter()
+    return any(sorter.forward_mode(task) for task in tasks if task.kind == "train")
+
+
+def _recipes(tasks: Sequence[Task]) -> int:
+    return len({canonical_json({**task.config, "seed": 0}) for task in tasks if task.kind == "train"})
 
 
 def _evenly(members: list[int], parts: int) -> list[list[int]]:
@@ -111,8 +124,8 @@ class Sorter:
 
     def __init__(self) -> None:
         self._kinds: dict[str, Kind | None] = {}
-        self._weights: dict[str, float] = {}
-        self._lengths: dict[str, float | None] = {}
+        self._networks: dict[str, Network | None] = {}
+        self._asked: dict[str, Asked | None] = {}
 
     def kind(self, task: Task) -> Kind | None:
         """Equal where two trainings may be packed: their shapes, and then the parts that their steps are made of."""
@@ -132,25 +145,43 @@ class Sorter:
         return task.config["train"]["batch_size"] <= ROWS and self.weights(task) <= SMALL
 
     def weights(self, task: Task) -> float:
-        """Weights of its network; infinity where they cannot be told."""
+        """Weights of its network; infinity where they cannot be told: it is not packed unless somebody asks for it."""
+        net = self._network(task)
+        return float("inf") if net is None else float(sum(p.numel() for p in net.parameters()))
+
+    def _network(self, task: Task) -> Network | None:
         from ablate.launch.attempt import load_config
 
         recipe = canonical_json({name: task.config[name] for name in ("architecture", "data")})
-        if recipe not in self._weights:
-            self._weights[recipe] = _weights(load_config(task.config))
-        return self._weights[recipe]
+        if recipe not in self._networks:
+            self._networks[recipe] = _unwritten(load_config(task.config))
+        return self._networks[recipe]
 
     def length(self, task: Task) -> float | None:
         """Passes of a row through a weight in the whole training; None where they cannot be told."""
+        asked, weights = self._asked_by(task), self.weights(task)
+        if asked is None or weights == float("inf"):
+            return None
+        rows = float(task.config["train"]["batch_size"] * task.config["train"]["steps"])
+        return asked.passes * rows * weights
+
+    def forward_mode(self, task: Task) -> bool:
+        """Whether it may take derivatives by torch's forward mode."""
+        from ablate_core.architectures.base import Network
+
+        asked, net = self._asked_by(task), self._network(task)
+        if asked is None or net is None:
+            return True
+        return asked.tangents and type(net).forward_and_tangent is Network.forward_and_tangent
+
+    def _asked_by(self, task: Task) -> Asked | None:
         from ablate.launch.attempt import load_config
-        from ablate_core.passes import passes_of_a_step
+        from ablate_core.passes import asked_by_a_step
 
         recipe = canonical_json({**task.config, "seed": 0})
-        if recipe not in self._lengths:
-            passes, weights = passes_of_a_step(load_config(task.config)), self.weights(task)
-            rows = task.config["train"]["batch_size"] * task.config["train"]["steps"]
-            self._lengths[recipe] = None if passes is None or weights == float("inf") else passes * rows * weights
-        return self._lengths[recipe]
+        if recipe not in self._asked:
+            self._asked[recipe] = asked_by_a_step(load_config(task.config))
+        return self._asked[recipe]
 
 
 def _names(part: Any) -> list[str]:
@@ -161,24 +192,13 @@ def _names(part: Any) -> list[str]:
     return own + [name for field in part.values() for name in _names(field)]
 
 
-def _weights(config: TrialConfig) -> float:
-    """Weights of the network, built without touching their memory; infinity where that does not work."""
-    import torch
-    from torch.overrides import TorchFunctionMode
-
-    class Unwritten(TorchFunctionMode):
-        """Leaves tensors as they are allocated. On the device ``meta`` torch imports its compiler for some of them."""
-
-        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if getattr(function, "__module__", "") == "torch.nn.init" or function.__name__ in FILLING:
-                return args[0] if args else (kwargs or {})["tensor"]
-            return function(*args, **(kwargs or {}))
+def _unwritten(config: TrialConfig) -> Network | None:
+    """The network, built without touching the memory of its weights; None where that does not work."""
+    from ablate_core.preparation import unwritten_network
 
     data = config.data
     shape = data.load().shape if data.dimension is not None else GUESSED_SHAPE
     try:
-        with Unwritten(), torch.random.fork_rng(devices=[]):
-            net = config.architecture.build(shape, data.classes or 10)
+        return unwritten_network(config, shape, data.classes or 10)
     except (RuntimeError, ValueError, TypeError, NotImplementedError):
-        return float("inf")  # it is not packed unless somebody asks for it
-    return float(sum(p.numel() for p in net.parameters()))
+        return None

@@ -38,6 +38,8 @@ class SlotSettings:
     """True where the code was shipped: a copy that was sent comes before one that happens to lie there."""
     ahead: tuple[dict[str, Any], ...] = ()
     """Configs of trials whose data and metrics are loaded before attempts are forked."""
+    modules: tuple[str, ...] = ()
+    """Imported before that, beside what every attempt needs."""
 
     def path(self) -> list[str]:
         """Where attempts import from: the driver's places and the worker's own."""
@@ -103,7 +105,10 @@ class ProcessRunner:
         context = self.settings.context
         if self.warm is not None:
             self.warm.close()
-        self.warm = warm_process(context.threads, context.plugins, self.settings.path(), ahead=self.settings.ahead)
+        settings = self.settings
+        self.warm = warm_process(
+            context.threads, context.plugins, settings.path(), ahead=settings.ahead, modules=settings.modules
+        )
         self.server = ForkServer(self.warm.address, context.threads)
 
     def start(self, work: Sequence[Task]) -> None:

@@ -73,6 +73,7 @@ def fit(
                 verbose=0,
             ),
         ).fit()
+        slots.hear()  # of what has ended since
     finally:
         ray.kill(actor)
     slots.check()
@@ -152,6 +153,7 @@ class _Search(_Ours, Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         self._slots.ended(trial_id)
+        self._slots.hear()  # or another slot would be started for what this one has done
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Nothing is restored: the store is."""

@@ -1,9 +1,11 @@
-"""How much network a training step asks for, counted by a network that computes nothing.
+"""What a training step asks of its network, seen by a network that computes nothing.
 
 Says which of several trials takes longer, before any has run; not how long: that depends on the machine.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +21,21 @@ IMAGES = (1, 8, 8)
 """Shape of a sample where only loading the data would tell; counts do not depend on it."""
 
 
-def passes_of_a_step(config: TrialConfig) -> float | None:
-    """Passes of all rows through the network in one step, the mean of steps early, midway and late in training.
+@dataclass(frozen=True)
+class Asked:
+    """What a step asks for, the mean of steps early, midway and late in training.
 
-    A forward pass counts 1, a tangent 1 more, a backward pass 2. Milliseconds, whatever the size of the network.
+    Attributes:
+        passes: of all rows through the network; a forward pass counts 1, a tangent 1 more, a backward pass 2.
+        tangents: whether it asks for derivatives along a direction.
+    """
+
+    passes: float
+    tangents: bool
+
+
+def asked_by_a_step(config: TrialConfig) -> Asked | None:
+    """Takes milliseconds, whatever the size of the network.
 
     Returns:
         None where the loss cannot be computed without the data or the network themselves.
@@ -34,16 +47,17 @@ def passes_of_a_step(config: TrialConfig) -> float | None:
     y = torch.zeros(rows, dtype=torch.long) if classes else None
     steps = sorted({total // 4, total // 2, total - 1})
     try:
-        own = config.objective.target_network.decay(0, total) is not None
-        online = _Counted()
-        target = _Counted().requires_grad_(False) if own else online
+        online = target = _Counted()
+        if config.objective.target_network.decay(0, total) is not None:
+            target = _Counted().requires_grad_(False)
         for step in steps:
             batch, draws = Batch(x, y, classes or 0), Draws(config.seed, step, device="cpu")
             config.objective.loss(online, target, config.schedule, batch, draws, step, total)
     except Exception:  # a loss that wants more than that, of a plug-in say: this is a guess, and must stop nothing
         return None
-    count = online.count + (target.count if own else 0.0)
-    return count / rows / len(steps)
+    networks = {online, target}
+    passes = sum(network.count for network in networks) / rows / len(steps)
+    return Asked(passes, any(network.tangents for network in networks))
 
 
 def _product(shape: tuple[int, ...]) -> int:
@@ -56,7 +70,7 @@ class _Counted(Network):
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(()))
-        self.count = 0.0
+        self.count, self.tangents = 0.0, False
 
     def _add(self, rows: int, passes: int = 1) -> None:
         graph = torch.is_grad_enabled() and self.weight.requires_grad
@@ -85,6 +99,7 @@ class _Counted(Network):
         g: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         self._add(len(x), 2)
+        self.tangents = True
         return x * self.weight, dx * self.weight
 
     def forward_beside_tangent(
@@ -100,6 +115,7 @@ class _Counted(Network):
         index: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         self._add(len(x))
+        self.tangents = True
         with torch.no_grad():
             self._add(len(dx))
         return x * self.weight, dx * self.weight.detach()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from ablate_core.architectures.base import Network
 from ablate_core.config import TrialConfig
@@ -23,15 +24,22 @@ from ablate_core.random import generator, stream_seed
 from ablate_core.state import Batch
 
 STD_ROWS = 4096
+REHEARSED_WEIGHTS = 2_000_000
+"""Weights of the largest network that is built once ahead; a larger one takes longer than that saves."""
+FILLING = ("normal_", "uniform_", "zero_", "fill_", "copy_")
+"""Methods by which a network writes its first weights, beside the functions of `torch.nn.init`."""
 
 _ahead: dict[str, Samples] = {}
 """Data sets that were loaded ahead, by what they are."""
+_deviations: dict[str, float] = {}
+"""Standard deviations of those whose samples need no random numbers, so that they are the same for all seeds."""
 
 
 def load_ahead(configs: Sequence[dict[str, Any]]) -> None:
     """Load the data and the metrics of these trials (as `TrialConfig.resolved` writes them), to be found by forks.
 
-    Runs torch on this thread alone: threads do not survive a fork. What cannot be loaded is left to the trials.
+    Runs torch on this thread alone: threads do not survive a fork. What cannot be loaded is left to the trials. A small
+    network is built once and dropped: the next one, in a fork, finds its code and its pages of memory in use.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -40,6 +48,10 @@ def load_ahead(configs: Sequence[dict[str, Any]]) -> None:
             with contextlib.suppress(ValueError, OSError):
                 _ahead[_what(config.data)] = data = data_of(config.data)
                 load_metric_ahead(config.eval, config.data, data)
+                _deviation(config, data)
+                sketch = unwritten_network(config, data.shape, data.num_classes)
+                if sum(p.numel() for p in sketch.parameters()) <= REHEARSED_WEIGHTS:
+                    build_network(config, data, "cpu")
     finally:
         torch.set_num_threads(threads)
 
@@ -77,12 +89,42 @@ def load_data(config: TrialConfig) -> Samples:
         raise ValueError(f"data: {config.data.name} has {len(data.x)} sample; a trial needs at least 2")
     if data.y is None and config.eval.guidance != 1:
         raise ValueError(f"eval.guidance: {config.data.name} has no labels, so guidance must be 1")
-    rows = torch.linspace(0, len(data.x) - 1, min(len(data.x), STD_ROWS), dtype=torch.float64).long()
-    std = float(config.data.batch(data, rows, generator(config.seed, "data.check")).double().std(correction=0))
-    problem = check_data_std(config.objective, std)
+    problem = check_data_std(config.objective, _deviation(config, data))
     if problem is not None and problem.level == "error":
         raise ValueError(f"{problem} (data: {config.data.name})")
     return data
+
+
+def _deviation(config: TrialConfig, data: Samples) -> float:
+    """Standard deviation of up to `STD_ROWS` samples as the trial sees them; remembered only of data loaded ahead."""
+    what = _what(config.data) if _ahead else ""
+    if (known := _deviations.get(what)) is not None:
+        return known
+    rows = torch.linspace(0, len(data.x) - 1, min(len(data.x), STD_ROWS), dtype=torch.float64).long()
+    draws = generator(config.seed, "data.check")
+    untouched = draws.get_state()
+    std = float(config.data.batch(data, rows, draws).double().std(correction=0))
+    if _ahead.get(what) is data and torch.equal(draws.get_state(), untouched):
+        _deviations[what] = std
+    return std
+
+
+def unwritten_network(config: TrialConfig, shape: tuple[int, ...], num_classes: int) -> Network:
+    """The network of a trial without its first weights, whose memory is never touched: for its type and its shapes.
+
+    On the device ``meta`` torch would import its compiler for some of what networks do when they are built.
+    """
+    with _Unwritten(), torch.random.fork_rng(devices=[]):
+        return config.architecture.build(shape, num_classes)
+
+
+class _Unwritten(TorchFunctionMode):
+    """Leaves tensors as they are allocated."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(function, "__module__", "") == "torch.nn.init" or function.__name__ in FILLING:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return function(*args, **(kwargs or {}))
 
 
 def build_network(config: TrialConfig, data: Samples, device: str | torch.device) -> Network:

@@ -130,3 +130,12 @@ def test_weights_of_a_network_are_counted_without_writing_them() -> None:
     assert Sorter().weights(large) > 600e6
     grown = (int(Path("/proc/self/statm").read_text().split()[1]) - resident) * os.sysconf("SC_PAGESIZE")
     assert grown < 200e6  # its weights are 2.7 GB
+
+
+def test_torchs_forward_mode_is_wanted_for_tangents_of_networks_that_have_not_written_them_out() -> None:
+    assert not groups.forward_mode(trainings("fm, meanflow"))
+    on_mlp = [
+        Task(task.key, "e", {**task.config, "architecture": {"name": "mlp"}, "data": {"name": "gaussians"}})
+        for task in trainings("fm, meanflow", seeds="0")
+    ]
+    assert [groups.forward_mode([task]) for task in on_mlp] == [False, True]

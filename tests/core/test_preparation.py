@@ -17,6 +17,7 @@ from ablate_core.fid.fd_digits import digits_extractor
 @pytest.fixture(autouse=True)
 def _forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparation, "_ahead", {})
+    monkeypatch.setattr(preparation, "_deviations", {})
 
 
 def config(data: Any, metric: str = "energy_distance") -> TrialConfig:
@@ -63,3 +64,39 @@ def test_no_other_metric_is_made_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "build_metric", lambda *_: pytest.fail("built"))
     preparation.load_ahead([config("digits", "fid").resolved()])
     assert len(preparation._ahead) == 1
+
+
+def test_the_deviation_of_data_loaded_ahead_is_known_where_it_is_the_same_for_all_seeds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain, flipped = config("digits"), config({"name": "gaussians", "size": 50})
+    with_noise = type(flipped.data).batch
+
+    def batch(self: Any, data: Any, index: Any, generator: torch.Generator) -> torch.Tensor:
+        x = with_noise(self, data, index, generator)
+        return x + torch.randn(x.shape, generator=generator)
+
+    monkeypatch.setattr(type(flipped.data), "batch", batch)
+    expected = float(plain.data.load().x.double().std(correction=0))
+    preparation.load_ahead([plain.resolved(), flipped.resolved()])
+    assert list(preparation._deviations.values()) == [pytest.approx(expected, rel=1e-12)]
+    monkeypatch.setattr(type(plain.data), "batch", lambda *_: pytest.fail("it is known"))
+    preparation.load_data(plain)
+
+
+def test_a_small_network_is_built_once_ahead_and_a_large_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Any] = []
+    monkeypatch.setattr(preparation, "build_network", lambda config, *_: built.append(config.architecture))
+    small, large = config("digits"), config("digits").resolved()
+    preparation.load_ahead([small.resolved(), {**large, "architecture": {"name": "sit", "size": "B/2"}}])
+    assert built == [small.architecture]
+
+
+def test_an_unwritten_network_has_the_shapes_of_the_real_one_and_draws_nothing() -> None:
+    wanted, before = config("digits"), torch.random.get_rng_state()
+    data = wanted.data.load()
+    sketch = preparation.unwritten_network(wanted, data.shape, data.num_classes)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    real = preparation.build_network(wanted, data, "cpu")
+    assert type(sketch) is type(real)
+    assert [p.shape for p in sketch.parameters()] == [p.shape for p in real.parameters()]
