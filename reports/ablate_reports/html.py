@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import json
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def render_several_html(studies: Several) -> str:
 
 
 def _environment() -> Environment:
+    threading.Thread(target=_plotly, daemon=True).start()  # zlib leaves this thread free to analyse meanwhile
     return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -91,9 +93,17 @@ def _json(spec: dict[str, Any]) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
-@lru_cache(maxsize=1)
+_packing = threading.Lock()
+
+
 def _plotly() -> str:
     """plotly.js of the installed wheel, gzipped without a timestamp, in base64."""
+    with _packing:
+        return _packed()
+
+
+@lru_cache(maxsize=1)
+def _packed() -> str:
     from plotly.offline import get_plotlyjs
 
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode("ascii")
