@@ -38,7 +38,7 @@ from ablate_core.config import PostHocEMA, TrialConfig
 from ablate_core.ema import EMA, follow
 from ablate_core.evaluation import chosen_ema, evaluate, post_hoc_weights
 from ablate_core.fid.metrics import build_metric
-from ablate_core.memory import give_back_memory, keep_memory
+from ablate_core.memory import give_back_memory, keep_memory, pass_over_modules
 from ablate_core.optim import learning_rate
 from ablate_core.posthoc_ema import PowerEMA
 from ablate_core.preparation import build_network, load_batch, load_data, require_legal
@@ -93,6 +93,7 @@ def train(
         ValueError: the config is illegal, the data cannot be read or do not suit it, or `folder` holds another trial.
     """
     keep_memory()
+    pass_over_modules()
     tell = report or (lambda event: None)
     compute = chosen(config, compute)
     clock = Clock(device, compute.cpu_seconds)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -107,3 +109,27 @@ def test_another_c_library_is_left_alone(missing: str, monkeypatch: pytest.Monke
     assert not memory.keep_memory()
     assert not memory.share_memory()
     memory.give_back_memory()
+
+
+class Ring:
+    """Garbage that only the collector of cycles frees."""
+
+    def __init__(self) -> None:
+        self.own = self
+
+
+def test_the_collector_passes_over_what_is_there_before_the_first_trial_and_over_nothing_later() -> None:
+    gc.unfreeze()
+    memory.pass_over_modules.cache_clear()
+    old = Ring()
+    memory.pass_over_modules()
+    counted, new = gc.get_freeze_count(), Ring()
+    memory.pass_over_modules()
+    assert gc.get_freeze_count() == counted > 10_000
+    seen = weakref.ref(old), weakref.ref(new)
+    del old, new
+    gc.collect()
+    assert [ref() is None for ref in seen] == [False, True]
+    gc.unfreeze()
+    gc.collect()
+    assert seen[0]() is None
