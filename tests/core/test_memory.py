@@ -133,3 +133,14 @@ def test_the_collector_passes_over_what_is_there_before_the_first_trial_and_over
     gc.unfreeze()
     gc.collect()
     assert seen[0]() is None
+
+
+@pytest.mark.parametrize("triton", [True, False])
+def test_at_the_end_all_is_looked_through_where_bindings_would_tell_of_it(
+    triton: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "modules", {"triton": None} if triton else {})
+    gc.freeze()
+    memory._end_as_python_does()
+    assert (gc.get_freeze_count() == 0) == triton
+    gc.unfreeze()
