@@ -13,7 +13,7 @@ from ablate.errors import AblateError, ExitCode
 
 def main() -> None:
     """Entry point of ``ablate``. Ends the process with one of `ExitCode`."""
-    if not _is_the_program():
+    if not is_the_program():
         _run()
         return
     code: list[int] = []
@@ -46,7 +46,7 @@ def _run() -> None:
         sys.exit(ExitCode.INTERNAL)
 
 
-def _is_the_program() -> bool:
+def is_the_program() -> bool:
     """Whether this process is ours to end, and not one that has called `main`."""
     file = Path(getattr(sys.modules["__main__"], "__file__", None) or "")
     return file.stem == "ablate" or file == Path(__file__).parents[1] / "__main__.py"

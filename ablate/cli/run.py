@@ -65,6 +65,7 @@ def run(
     json: JsonOption = False,
 ) -> None:
     """Train and measure every trial of SPACE that the store does not hold yet."""
+    from ablate.cli import is_the_program
     from ablate.cli import plan as planning
     from ablate.launch import RunOptions, begin, choose_view, run_plan
     from ablate.store import StorePaths
@@ -74,7 +75,8 @@ def run(
     asked = RunOptions(
         **settings, max_concurrent=max_concurrent, max_failures=max_failures, retry=retry, address=address
     )
-    with contextlib.nullcontext() if dry_run else begin(asked, paths) as begun:
+    ours = is_the_program()  # else a Ray that a mistake leaves behind would not end with the process
+    with begin(asked, paths) if ours and not dry_run else contextlib.nullcontext() as begun:
         expanded = planning.expanded(space, fidelity, seed_list(seeds), plan, only, set_, plugin)
         packed = pack_size(setting("pack", pack, expanded.resources.get("pack")))
         expanded.resources["pack"] = packed
