@@ -14,8 +14,8 @@ from ablate_core.flat import Flat
 class Follower(NamedTuple):
     """Tensors that move by `share` of the way to the weights, which lie likewise, after an optimiser step."""
 
-    tensors: Sequence[Tensor]
-    weights: Sequence[Tensor]
+    tensors: list[Tensor]
+    weights: list[Tensor]
     share: float
 
     @torch.no_grad()
