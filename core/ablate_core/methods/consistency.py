@@ -92,7 +92,8 @@ METHODS: dict[str, Method] = {
         differs=(
             "One formula for every path: on cosine01 it is TrigFlow's (velocity per unit t), on linear the same noise"
             " levels. c_out is applied to the velocity and to its derivative, which the ESC code forgets. sigma_data"
-            " is 1, the scale of our data sets; 0.5 in the original, whose data have that scale."
+            " is 1, the scale of our data sets; 0.5 in the original, whose data have that scale. The sampler keeps the"
+            " original's mu of -1; the same distribution of sigma / sigma_data would have -0.31."
         ),
         slots=COMMON
         | NO_TWO_STEPS
