@@ -124,7 +124,7 @@ FIELDS: list[dict[str, Any]] = [
 def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of few rows are one call; those of many are made of many, and are tested with few rows too."""
     if request.param == "call by call":
-        monkeypatch.setattr(native, "MOST_ROWS", 0)
+        monkeypatch.setattr(native, "LARGEST", 0)
 
 
 @needs_compiler
