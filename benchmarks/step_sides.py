@@ -147,8 +147,7 @@ class Ours(Run):
         self.tail.flat.empty_gradients()
 
     def update(self) -> None:
-        self.tail.step(1e-4)
-        self.ema.update()
+        self.tail.step(1e-4, self.ema.followers())
 
 
 class Straightforward(Run):
