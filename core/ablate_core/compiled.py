@@ -216,22 +216,6 @@ class CompiledNetwork(ForwardingNetwork):
         self._key, self._compute = key, compute
         self._methods: dict[str, Callable[..., Any]] = {}
 
-    def forward_beside_tangent(
-        self,
-        x: Tensor,
-        r: Tensor,
-        t: Tensor,
-        y: Tensor | None,
-        dx: Tensor,
-        dt: Tensor,
-        g: Tensor | None = None,
-        *,
-        index: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        given = {"x": x, "r": r, "t": t, "y": y, "dx": dx, "dt": dt, "g": g, "index": index}
-        out: tuple[Tensor, Tensor] = self._call("forward_beside_tangent", **given)
-        return out
-
     def log_variance(self, t: Tensor) -> Tensor:
         return self.net.log_variance(t)
 

@@ -6,12 +6,13 @@ Says which of several trials takes longer, before any has run; not how long: tha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ablate_core.architectures.base import Network
 from ablate_core.config import TrialConfig
+from ablate_core.forwarding import CalledNetwork
 from ablate_core.random import Draws
 from ablate_core.state import Batch
 
@@ -64,7 +65,7 @@ def _product(shape: tuple[int, ...]) -> int:
     return int(torch.Size(shape).numel())
 
 
-class _Counted(Network):
+class _Counted(CalledNetwork):
     """Multiplies by its one weight."""
 
     def __init__(self) -> None:
@@ -72,53 +73,18 @@ class _Counted(Network):
         self.weight = nn.Parameter(torch.ones(()))
         self.count, self.tangents = 0.0, False
 
-    def _add(self, rows: int, passes: int = 1) -> None:
-        graph = torch.is_grad_enabled() and self.weight.requires_grad
-        self.count += rows * passes * (1 + BACKWARD * graph)
-
-    def forward(self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None) -> Tensor:
-        self._add(len(x))
-        return x * self.weight
-
-    def forward_heads(
-        self, x: Tensor, r: Tensor, t: Tensor, y: Tensor | None, g: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        self._add(len(x))
-        return x * self.weight, x * self.weight
-
-    def forward_and_tangent(
-        self,
-        x: Tensor,
-        r: Tensor,
-        t: Tensor,
-        y: Tensor | None,
-        dx: Tensor,
-        dt: Tensor,
-        *,
-        dr: Tensor | None = None,
-        g: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        self._add(len(x), 2)
+    def _call(self, method: str, **given: Tensor | None) -> Any:
+        x, dx = given["x"], given.get("dx")
+        assert x is not None
+        rows, value = len(x), x * self.weight
+        once = 1 + BACKWARD * (torch.is_grad_enabled() and self.weight.requires_grad)
+        self.count += rows * once
+        if dx is None:
+            return (value, value) if method == "forward_heads" else value
         self.tangents = True
-        return x * self.weight, dx * self.weight
-
-    def forward_beside_tangent(
-        self,
-        x: Tensor,
-        r: Tensor,
-        t: Tensor,
-        y: Tensor | None,
-        dx: Tensor,
-        dt: Tensor,
-        g: Tensor | None = None,
-        *,
-        index: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        self._add(len(x))
-        self.tangents = True
-        with torch.no_grad():
-            self._add(len(dx))
-        return x * self.weight, dx * self.weight.detach()
+        beside = method == "forward_beside_tangent"  # a tangent of few rows, and without a graph
+        self.count += len(dx) if beside else rows * once
+        return value, dx * (self.weight.detach() if beside else self.weight)
 
     def log_variance(self, t: Tensor) -> Tensor:
         return t * self.weight

@@ -111,9 +111,9 @@ def mixed_in(
 ) -> Tensor:
     """`v` with the network's velocities of nobody and of the row's class added, from one call without a graph.
 
-    `without` and `within` are each the rows that get theirs, (B,) bool, on the host where that is known, and its
-    share: a number, or (B,). Told to the
-    network are the guidance inputs of the batch, with 0 as the first, the scale, where the class is left out.
+    `without` and `within` are each the rows that get theirs, (B,) bool, on the host as `State.kept` is, and its
+    share: a number, or (B,). Told to the network are the guidance inputs of the batch, with 0 as the first, the scale,
+    where the class is left out.
     """
     assert state.y is not None
     nobody, class_ = (torch.nonzero(rows).squeeze(1) for rows in (without[0], within[0]))

@@ -119,7 +119,7 @@ class MemberNetwork(ForwardingNetwork):
         index: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         if index is not None:
-            return super().forward_beside_tangent(x, r, t, y, dx, dt, g, index=index)
+            return Network.forward_beside_tangent(self, x, r, t, y, dx, dt, g, index=index)  # two calls, each shared
         out: tuple[Tensor, Tensor] = self._ask("forward", (dx, dt), x=x, r=r, t=t, y=y, g=g)
         return out
 
