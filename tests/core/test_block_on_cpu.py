@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from ablate_core.architectures.base import Network
 from ablate_core.architectures.embeddings import TimeEmbedder
 from ablate_core.architectures.products import products
 from ablate_core.architectures.sit import SiT
-from ablate_core.cpu_kernels import kernels
+from ablate_core.cpu_kernels import REAL, kernels
 from ablate_core.flat import Flat, writing_gradients
 from ablate_core.packing.stack import Stack
 
@@ -113,24 +114,41 @@ FIELDS: list[dict[str, Any]] = [
     {},  # 16 tokens of 2 heads of 16 channels: the compiler knows these sizes
     {"size": "tiny/4", "width": 64, "heads": 4},
     {"size": "tiny/2", "width": 24, "heads": 2},  # no multiple of a vector
-    {"size": "tiny/1", "width": 16, "heads": 2},  # 64 tokens: the library multiplies in attention too
+    {"size": "tiny/1", "width": 16, "heads": 2},  # 64 tokens: products of whole matrices in attention too
+    {"size": "tiny/1", "width": 64, "heads": 2},
     {"rope": "2d", "width": 16, "heads": 2},
     {"attention_bias": False},
     {"conditioning": "decoupled"},
 ]
 
+TANGENTS = {
+    "none": None,
+    "3": 3,
+    "all": 7,
+    "index": torch.tensor([0, 2, 5]),
+    "in no order": torch.tensor([5, 6, 0, 2, 2, 1]),
+}
 
-@pytest.fixture(params=["at once", "call by call"])
-def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of few rows are one call; those of many are made of many, and are tested with few rows too."""
+
+@pytest.fixture(params=["at once", "in groups", "call by call"])
+def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Blocks of few rows are one call, samples in groups; those of many are made of many. All with few rows here."""
     if request.param == "call by call":
         monkeypatch.setattr(native, "LARGEST", 0)
+    together = [ctypes.c_long.in_dll(library, "rows_together") for dtype in REAL if (library := kernels(dtype))]
+    before = [rows.value for rows in together]
+    if request.param == "in groups":
+        for rows in together:
+            rows.value = 40
+    yield
+    for rows, usual in zip(together, before, strict=True):
+        rows.value = usual
 
 
 @needs_compiler
 @pytest.mark.usefixtures("calls")
 @pytest.mark.parametrize("fields", FIELDS, ids=str)
-@pytest.mark.parametrize("tangents", [None, 3, 7, torch.tensor([0, 2, 5])], ids=["none", "3", "all", "index"])
+@pytest.mark.parametrize("tangents", TANGENTS.values(), ids=TANGENTS)
 def test_equals_the_block_operation_by_operation(fields: dict[str, Any], tangents: int | Tensor | None) -> None:
     net = network(**fields)
     theirs = everything(net, tangents=tangents, written_out=False)

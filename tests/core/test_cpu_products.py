@@ -17,40 +17,59 @@ TYPES = [torch.float32, torch.float64]
 SIZES = [(m, n, k) for m in (1, 7, 8, 12, 23, 40, 400) for n in (32, 96) for k in (1, 16, 37, 300)]
 
 
-def made(dtype: torch.dtype, ops: tuple[str, str], a: Tensor, b: Tensor, start: Tensor | None, out: Tensor) -> None:
-    """`out` (m, n) = op(a) op(b) + start; start is (n,), (m, n) or None."""
-    library: Any = kernels(dtype)
+class Matrix(ctypes.Structure):
+    """`matrix` of common.h."""
+
+    _fields_ = (("at", ctypes.c_void_p), ("step", ctypes.c_long), ("turned", ctypes.c_int))
+
+
+class Ahead(ctypes.Structure):
+    """`ahead` of common.h."""
+
+    _fields_ = (("at", ctypes.c_void_p), ("count", ctypes.c_long))
+
+
+def given(x: Tensor, turned: bool) -> Matrix:
+    return Matrix(x.data_ptr(), x.stride(0), turned)
+
+
+def made(turned: tuple[bool, bool], a: Tensor, b: Tensor, start: Tensor | None, out: Tensor) -> None:
+    """`out` (m, n) = a or a' times b or b' + start; start is (n,), (m, n) or None; rows may lie apart."""
+    library: Any = kernels(out.dtype)
     function = library.own_product
     function.restype, whole, at = None, ctypes.c_long, ctypes.c_void_p
-    function.argtypes = [ctypes.c_char, at, ctypes.c_char, at, at, whole, at, whole, whole, whole]
-    (m, n), k = out.shape, a.shape[0 if ops[0] == "T" else 1]
-    step = 0 if start is None or start.ndim == 1 else n
+    function.argtypes = [Matrix, Matrix, at, whole, at, whole, whole, whole, whole, Ahead]
+    (m, n), k = out.shape, a.shape[0 if turned[0] else 1]
+    step = 0 if start is None or start.ndim == 1 else start.stride(0)
     where = None if start is None else start.data_ptr()
-    function(ops[0].encode(), a.data_ptr(), ops[1].encode(), b.data_ptr(), where, step, out.data_ptr(), m, n, k)
+    function(
+        *map(given, (a, b), turned), where, step, out.data_ptr(), out.stride(0), m, n, k, Ahead(b.data_ptr(), b.numel())
+    )
+
+
+def apart(x: Tensor, by: int) -> Tensor:
+    """The same with `by` numbers of NaN between its rows."""
+    return torch.nn.functional.pad(x, (0, by), value=float("nan"))[:, : x.shape[1]]
 
 
 @needs_compiler
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-@pytest.mark.parametrize("ops", [("N", "N"), ("N", "T"), ("T", "N"), ("T", "T")], ids="".join)
-def test_equals_the_product_in_float64(dtype: torch.dtype, ops: tuple[str, str]) -> None:
+@pytest.mark.parametrize("turned", [*itertools.product([False, True], repeat=2)], ids=str)
+@pytest.mark.parametrize("by", [0, 5])
+def test_equals_the_product_in_float64(dtype: torch.dtype, turned: tuple[bool, bool], by: int) -> None:
     draw = torch.Generator().manual_seed(0)
     for (m, n, k), kind in itertools.product(SIZES, ("nothing", "a bias", "itself")):
         a, b = (torch.randn(*shape, generator=draw, dtype=torch.float64).to(dtype) for shape in ((m, k), (k, n)))
-        guard = torch.full((m * n + 64,), 7.0, dtype=dtype)
-        out = guard[:-64].view(m, n)
+        guard = torch.full((m * (n + by) + 64,), 7.0, dtype=dtype)
+        out = guard[:-64].view(m, n + by)[:, :n]
         start = {"nothing": None, "a bias": torch.arange(n, dtype=dtype), "itself": out}[kind]
         before = 0 if start is None else start.double().clone()
-        made(
-            dtype,
-            ops,
-            a.t().contiguous() if ops[0] == "T" else a,
-            b.t().contiguous() if ops[1] == "T" else b,
-            start,
-            out,
-        )
+        both = (apart(x.t().contiguous() if turn else x, by) for x, turn in zip((a, b), turned, strict=True))
+        made(turned, *both, start, out)
         bound = 4 * torch.finfo(dtype).eps * (a.double().abs() @ b.double().abs() + abs(before) + 1)
         assert ((out.double() - (a.double() @ b.double() + before)).abs() <= bound).all(), (m, n, k, kind)
         assert (guard[-64:] == 7).all()
+        assert (guard[:-64].view(m, n + by)[:, n:] == 7).all()
 
 
 @needs_compiler
@@ -58,14 +77,14 @@ def test_equals_the_product_in_float64(dtype: torch.dtype, ops: tuple[str, str])
 def test_what_is_not_finite_stays_so(bad: float) -> None:
     a, b, out = torch.ones(9, 20), torch.ones(20, 32), torch.empty(9, 32)
     a[4, 3] = bad
-    made(torch.float32, ("N", "N"), a, b, None, out)
+    made((False, False), a, b, None, out)
     assert torch.equal(out.isfinite().all(1), a.isfinite().all(1))
 
 
 @needs_compiler
 def test_sums_do_not_lose_digits_to_what_they_are_added_to() -> None:
     a, b, out = torch.full((4, 200), 1e-4), torch.ones(200, 32), torch.full((4, 32), 1e4)
-    made(torch.float32, ("N", "N"), a, b, out, out)
+    made((False, False), a, b, out, out)
     assert float((out - 1e4).mean()) == pytest.approx(0.02, abs=1e-3)
 
 

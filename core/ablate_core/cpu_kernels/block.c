@@ -6,6 +6,8 @@
  * sums may be taken in any order, NaN and infinity are kept. */
 #include "common.h"
 
+float least_power = -87, largest_power = 88;
+
 /* normal = (h - mean) / sqrt(variance + eps) of each row, modulated = normal (1 + scale) + shift. */
 INLINE void norm_row(const real *h, const real *shift, const real *scale, real *restrict normal, real *restrict rstd, real *restrict modulated,
                      long W) {
@@ -188,12 +190,12 @@ INLINE void softmax_row(real *restrict row, const real *p, long T, real factor) 
     for (long j = 0; j < T; j++) row[j] = p[j] * (row[j] - mean) * factor;
 }
 
-/* The softmax of each row of (T, T), in place. */
-INLINE void softmax_rows(real *restrict weights, long T) {
+/* The softmax of each row of (T, T) times `factor`, in place. */
+INLINE void softmax_rows(real *restrict weights, long T, real factor) {
     for (long i = 0; i < T; i++) {
         real *row = weights + i * T, top = row[0];
         for (long j = 1; j < T; j++) top = row[j] > top ? row[j] : top;
-        for (long j = 0; j < T; j++) row[j] -= top;
+        for (long j = 0; j < T; j++) row[j] = (row[j] - top) * factor;
     }
     for (long i = 0; i < T * T; i++) weights[i] = exponential(weights[i]);
     for (long i = 0; i < T; i++) {
@@ -210,7 +212,7 @@ INLINE void mix(const real *q, const real *k, const real *v, long step, real *re
     real keys[MOST_CHANNELS * MOST_TOKENS];
     transpose(k, step, keys, T, d, factor);
     times(q, step, 1, keys, T, weights, T, T, T, d);
-    softmax_rows(weights, T);
+    softmax_rows(weights, T, 1);
     times(weights, T, 1, v, step, out, out_step, T, d, T);
 }
 
@@ -245,35 +247,35 @@ INLINE void mix_back(const real *q, const real *k, const real *v, long step, con
     times(weights, 1, T, slope, slope_step, of_v, step, T, d, T);
 }
 
-/* The same for more tokens, where the library multiplies matrices: those of one head at a time, which stay in the cache,
- * from where they are to where they are wanted. */
+/* The same for more tokens, by products of whole matrices: those of one head at a time, which stay in the cache, from where
+ * they are to where they are wanted. */
 static void long_mix(const real *q, const real *k, const real *v, long step, real *restrict weights, real *restrict out,
                      long out_step, long T, long d, real factor) {
-    spread('N', q, step, 'T', k, step, weights, T, T, T, d, factor, 0);
-    softmax_rows(weights, T);
-    spread('N', weights, T, 'N', v, step, out, out_step, T, d, T, 1, 0);
+    multiply(ROWS_OF(q, step), TURNED(k, step), 0, 0, weights, T, T, T, d, NOTHING);
+    softmax_rows(weights, T, factor);
+    multiply(ROWS_OF(weights, T), ROWS_OF(v, step), 0, 0, out, out_step, T, d, T, NOTHING);
 }
 
 static void long_mix_tangent(const real *q, const real *k, const real *v, const real *dq, const real *dk,
                              const real *dv, long step, const real *weights, real *restrict d_out, long out_step,
                              long T, long d, real factor) {
     real scores[LONG_TOKENS * LONG_TOKENS];
-    spread('N', dq, step, 'T', k, step, scores, T, T, T, d, factor, 0);
-    spread('N', q, step, 'T', dk, step, scores, T, T, T, d, factor, 1);
-    for (long i = 0; i < T; i++) softmax_row(scores + i * T, weights + i * T, T, 1);
-    spread('N', scores, T, 'N', v, step, d_out, out_step, T, d, T, 1, 0);
-    spread('N', weights, T, 'N', dv, step, d_out, out_step, T, d, T, 1, 1);
+    multiply(ROWS_OF(dq, step), TURNED(k, step), 0, 0, scores, T, T, T, d, NOTHING);
+    multiply(ROWS_OF(q, step), TURNED(dk, step), scores, T, scores, T, T, T, d, NOTHING);
+    for (long i = 0; i < T; i++) softmax_row(scores + i * T, weights + i * T, T, factor);
+    multiply(ROWS_OF(scores, T), ROWS_OF(v, step), 0, 0, d_out, out_step, T, d, T, NOTHING);
+    multiply(ROWS_OF(weights, T), ROWS_OF(dv, step), d_out, out_step, d_out, out_step, T, d, T, NOTHING);
 }
 
 static void long_mix_back(const real *q, const real *k, const real *v, long step, const real *weights,
                           const real *slope, long slope_step, real *restrict of_q, real *restrict of_k,
                           real *restrict of_v, long T, long d, real factor) {
     real scores[LONG_TOKENS * LONG_TOKENS];
-    spread('N', slope, slope_step, 'T', v, step, scores, T, T, T, d, 1, 0);
+    multiply(ROWS_OF(slope, slope_step), TURNED(v, step), 0, 0, scores, T, T, T, d, NOTHING);
     for (long i = 0; i < T; i++) softmax_row(scores + i * T, weights + i * T, T, factor);
-    spread('N', scores, T, 'N', k, step, of_q, step, T, d, T, 1, 0);
-    spread('T', scores, T, 'N', q, step, of_k, step, T, d, T, 1, 0);
-    spread('T', weights, T, 'N', slope, slope_step, of_v, step, T, d, T, 1, 0);
+    multiply(ROWS_OF(scores, T), ROWS_OF(k, step), 0, 0, of_q, step, T, d, T, NOTHING);
+    multiply(TURNED(scores, T), ROWS_OF(q, step), 0, 0, of_k, step, T, d, T, NOTHING);
+    multiply(TURNED(weights, T), ROWS_OF(slope, slope_step), 0, 0, of_v, step, T, d, T, NOTHING);
 }
 
 /* Sizes that are known to the compiler become straight vector code. */
@@ -346,79 +348,121 @@ void attention_back(const real *qkv, const real *weights, const real *slope, rea
 product_t *product;
 void use_product(product_t *given) { product = given; }
 
-/* Where things lie in the memory of one forward pass, in numbers; the last is how many there are. */
+/* Samples go through a block in groups of about so many rows, so that what one product leaves is still in a cache for what
+ * comes next, in both directions; the panels of the weights are copied for each group anew. A variable for the tests. */
+long rows_together = 256;
+
+INLINE long together(long B, long T) {
+    long most = T < rows_together ? rows_together / T : 1, groups = (B + most - 1) / most;
+    return (B + groups - 1) / groups;
+}
+
+/* Where things of a group of B samples lie in the memory of a forward pass, in numbers; the last is how many there are.
+ * Before the groups come the factors of all samples. */
 typedef struct {
-    long factors, normal_a, rstd_a, modulated_a, qkv, weights, attended, out_a, h, normal_m, rstd_m, modulated_m, hidden,
+    long normal_a, rstd_a, modulated_a, qkv, weights, attended, out_a, h, normal_m, rstd_m, modulated_m, hidden,
         derivative, out_m, end;
 } places;
 
+INLINE long padded(long count) { return (count + 15) / 16 * 16; }
+
 INLINE places layout(long B, long T, long W, long H, long F) {
-    long R = B * T, sizes[] = {B * 6 * W, R * W, R, R * W, 3 * R * W, B * H * T * T, R * W, R * W,
-                               R * W,     R * W, R, R * W, R * F,     R * F,         R * W};
+    long R = B * T, sizes[] = {R * W, R, R * W, 3 * R * W, B * H * T * T, R * W, R * W,
+                               R * W, R * W, R, R * W, R * F, R * F, R * W};
     places p;
-    long at = 0, *to = &p.factors;
-    for (int i = 0; i < 15; i++) to[i] = at, at += (sizes[i] + 15) / 16 * 16;
+    long at = 0, *to = &p.normal_a;
+    for (int i = 0; i < 14; i++) to[i] = at, at += padded(sizes[i]);
     p.end = at;
     return p;
 }
 
-long kept_by_forward(long B, long T, long W, long H, long F) { return layout(B, T, W, H, F).end; }
+long kept_by_forward(long B, long T, long W, long H, long F) {
+    long some = together(B, T), rest = B % some;
+    return padded(B * 6 * W) + B / some * layout(some, T, W, H, F).end + (rest ? layout(rest, T, W, H, F).end : 0);
+}
 long used_by_tangent(long K, long T, long W, long F) { return K * 6 * W + K * T * (7 * W + F); }
-long used_by_back(long B, long T, long W, long F) { return B * (7 * W + F) + B * T * (6 * W + F); }
+long used_by_back(long B, long T, long W, long F) {
+    long some = together(B, T);
+    return B * 6 * W + some * (W + F) + some * T * (6 * W + F);
+}
+
+/* A group of samples h (B, T, W) with factors f -> out, and `kept` for the gradient; `next` will be read after it. */
+static void forward_of_group(const real *h, const real *f, const real *const *w, real *kept, real *out, long B, long T,
+                             long W, long H, long F, ahead next) {
+    places p = layout(B, T, W, H, F);
+    real *between = kept + p.h;
+    long R = B * T, stride = 6 * W;
+    begin(h, f, f + W, stride, kept + p.normal_a, kept + p.rstd_a, kept + p.modulated_a, B, T, W);
+    linear(kept + p.modulated_a, w + 2, kept + p.qkv, R, W, 3 * W, NEXT(w[4], W * W));
+    attention(kept + p.qkv, kept + p.weights, kept + p.attended, B, T, H, W / H);
+    linear(kept + p.attended, w + 4, kept + p.out_a, R, W, W, NEXT(w[6], W * F));
+    add(h, f + 2 * W, kept + p.out_a, stride, between, B, T, W);
+    begin(between, f + 3 * W, f + 4 * W, stride, kept + p.normal_m, kept + p.rstd_m, kept + p.modulated_m, B, T, W);
+    linear(kept + p.modulated_m, w + 6, kept + p.derivative, R, W, F, NEXT(w[8], W * F));
+    gelu(kept + p.derivative, kept + p.hidden, kept + p.derivative, R * F);
+    linear(kept + p.hidden, w + 8, kept + p.out_m, R, F, W, next);
+    add(between, f + 5 * W, kept + p.out_m, stride, out, B, T, W);
+}
+
+/* The derivative of a group along dh (K, T, W) and df, that of the factors, of its `samples` -> d_out. */
+static void tangent_of_group(const real *dh, const real *df, const int64_t *samples, const real *f,
+                             const real *const *w, const real *kept, real *scratch, real *d_out, long K, long B, long T,
+                             long W, long H, long F) {
+    places p = layout(B, T, W, H, F);
+    long S = K * T, stride = 6 * W;
+    const real *no_bias[2] = {0, 0};
+    real *d_mod = scratch, *d_qkv = d_mod + S * W, *d_mixed = d_qkv + 3 * S * W, *d_branch = d_mixed + S * W;
+    real *d_between = d_branch + S * W, *d_hidden = d_between + S * W;
+#define TANGENT(layer, from, to, in, to_size) (no_bias[0] = w[layer], linear(from, no_bias, to, S, in, to_size, NOTHING))
+    begin_tangent(dh, df, df + W, f + W, stride, kept + p.normal_a, kept + p.rstd_a, samples, d_mod, K, T, W);
+    TANGENT(2, d_mod, d_qkv, W, 3 * W);
+    attention_tangent(kept + p.qkv, kept + p.weights, d_qkv, samples, d_mixed, K, T, H, W / H);
+    TANGENT(4, d_mixed, d_branch, W, W);
+    add_tangent(dh, f + 2 * W, df + 2 * W, stride, kept + p.out_a, d_branch, samples, d_between, K, T, W);
+    begin_tangent(d_between, df + 3 * W, df + 4 * W, f + 4 * W, stride, kept + p.normal_m, kept + p.rstd_m, samples,
+                  d_mod, K, T, W);
+    TANGENT(6, d_mod, d_hidden, W, F);
+    for (long k = 0; k < K; k++)
+        for (long i = 0; i < T * F; i++) d_hidden[k * T * F + i] *= kept[p.derivative + samples[k] * T * F + i];
+    TANGENT(8, d_hidden, d_branch, F, W);
+    add_tangent(d_between, f + 5 * W, df + 5 * W, stride, kept + p.out_m, d_branch, samples, d_out, K, T, W);
+#undef TANGENT
+}
 
 /* h (B, T, W), c (B, W) -> out, and `kept` for the gradient. With K > 0 tangents dh, dc of `samples` -> d_out. The next
  * network begins with the weights `following`. */
 static void forward_of_one(const real *h, const real *c, const real *const *w, const real *following, real *kept,
                            real *out, const real *dh, const real *dc, const int64_t *samples, real *scratch, real *d_out,
                            long K, long B, long T, long W, long H, long F) {
-    places p = layout(B, T, W, H, F);
-    real *f = kept + p.factors, *between = kept + p.h;
-    long R = B * T, S = K * T, stride = 6 * W, d = W / H;
-    const real *no_bias[2] = {0, 0};
-    real *df = scratch, *d_mod = df + K * 6 * W, *d_qkv = d_mod + S * W, *d_mixed = d_qkv + 3 * S * W;
-    real *d_branch = d_mixed + S * W, *d_between = d_branch + S * W, *d_hidden = d_between + S * W;
-#define TANGENT(layer, from, to, rows, in, to_size) (no_bias[0] = w[layer], linear(from, no_bias, to, rows, in, to_size, NOTHING))
-
-    linear(c, w, f, B, W, 6 * W, NEXT(w[2], 3 * W * W));
-    begin(h, f, f + W, stride, kept + p.normal_a, kept + p.rstd_a, kept + p.modulated_a, B, T, W);
-    linear(kept + p.modulated_a, w + 2, kept + p.qkv, R, W, 3 * W, NEXT(w[4], W * W));
-    attention(kept + p.qkv, kept + p.weights, kept + p.attended, B, T, H, d);
-    linear(kept + p.attended, w + 4, kept + p.out_a, R, W, W, NEXT(w[6], W * F));
-    add(h, f + 2 * W, kept + p.out_a, stride, between, B, T, W);
-    if (K) {
-        TANGENT(0, dc, df, K, W, 6 * W);
-        begin_tangent(dh, df, df + W, f + W, stride, kept + p.normal_a, kept + p.rstd_a, samples, d_mod, K, T, W);
-        TANGENT(2, d_mod, d_qkv, S, W, 3 * W);
-        attention_tangent(kept + p.qkv, kept + p.weights, d_qkv, samples, d_mixed, K, T, H, d);
-        TANGENT(4, d_mixed, d_branch, S, W, W);
-        add_tangent(dh, f + 2 * W, df + 2 * W, stride, kept + p.out_a, d_branch, samples, d_between, K, T, W);
+    real *f = kept, *df = scratch;
+    long stride = 6 * W, some = together(B, T);
+    const real *no_bias[2] = {w[0], 0};
+    int64_t local[K + 1];
+    linear(c, w, f, B, W, stride, NEXT(w[2], 3 * W * W));
+    if (K) linear(dc, no_bias, df, K, W, stride, NOTHING);
+    kept += padded(B * stride);
+    for (long first = 0; first < B; first += some) {
+        long own = B - first < some ? B - first : some, after = first + own;
+        ahead next = after < B ? NEXT(h + after * T * W, own * T * W) : NEXT(following, stride * W);
+        forward_of_group(h + first * T * W, f + first * stride, w, kept, out + first * T * W, own, T, W, H, F, next);
+        for (long k = 0, from; (from = k) < K; k += k == from) { /* a run of tangents, all of this group */
+            for (; k < K && samples[k] >= first && samples[k] < after; k++) local[k] = samples[k] - first;
+            if (k > from)
+                tangent_of_group(dh + from * T * W, df + from * stride, local + from, f + first * stride, w, kept,
+                                 scratch + K * stride, d_out + from * T * W, k - from, own, T, W, H, F);
+        }
+        kept += layout(own, T, W, H, F).end;
     }
-
-    begin(between, f + 3 * W, f + 4 * W, stride, kept + p.normal_m, kept + p.rstd_m, kept + p.modulated_m, B, T, W);
-    linear(kept + p.modulated_m, w + 6, kept + p.derivative, R, W, F, NEXT(w[8], W * F));
-    gelu(kept + p.derivative, kept + p.hidden, kept + p.derivative, R * F);
-    linear(kept + p.hidden, w + 8, kept + p.out_m, R, F, W, NEXT(following, 6 * W * W));
-    add(between, f + 5 * W, kept + p.out_m, stride, out, B, T, W);
-    if (K) {
-        begin_tangent(d_between, df + 3 * W, df + 4 * W, f + 4 * W, stride, kept + p.normal_m, kept + p.rstd_m, samples,
-                      d_mod, K, T, W);
-        TANGENT(6, d_mod, d_hidden, S, W, F);
-        for (long k = 0; k < K; k++)
-            for (long i = 0; i < T * F; i++) d_hidden[k * T * F + i] *= kept[p.derivative + samples[k] * T * F + i];
-        TANGENT(8, d_hidden, d_branch, S, F, W);
-        add_tangent(d_between, f + 5 * W, df + 5 * W, stride, kept + p.out_m, d_branch, samples, d_out, K, T, W);
-    }
-#undef TANGENT
 }
 
-/* From the gradient of out those of h, c and the weights. */
-static void back_of_one(const real *slope, const real *c, const real *const *w, const real *kept, real *const *of_w,
-                        const int *keep, real *scratch, real *of_h, real *of_c, long B, long T, long W, long H,
-                        long F) {
+/* From the gradient of out that of h and, added to the others where `keep`, those of the weights; of_f, those of the
+ * factors, are written. */
+static void back_of_group(const real *slope, const real *f, const real *const *w, const real *kept, real *const *of_w,
+                          const int *keep, real *scratch, real *of_h, real *of_f, long B, long T, long W, long H,
+                          long F) {
     places p = layout(B, T, W, H, F);
-    const real *f = kept + p.factors;
     long R = B * T, stride = 6 * W;
-    real *of_f = scratch, *sums = of_f + B * stride, *wide_sums = sums + B * W, *inner = wide_sums + B * F;
+    real *sums = scratch, *wide_sums = sums + B * W, *inner = wide_sums + B * F;
     real *narrow = inner + R * W, *of_between = narrow + R * W;
     real *of_qkv = of_between + R * W, *of_hidden = of_qkv + 3 * R * W;
 
@@ -437,10 +481,27 @@ static void back_of_one(const real *slope, const real *c, const real *const *w, 
     linear_back(of_qkv, kept + p.modulated_a, w + 2, of_w + 2, keep + 2, 0, 0, narrow, R, W, 3 * W,
                 NEXT(kept + p.normal_a, R * W));
     begin_back(of_between, narrow, kept + p.normal_a, kept + p.rstd_a, f + W, stride, of_h, of_f, of_f + W, B, T, W);
-    linear_back(of_f, c, w, of_w, keep, 0, 0, of_c, B, W, 6 * W, NEXT(kept + p.end + p.out_m, R * W));
 }
 
 #define WEIGHTS 10
+
+/* From the gradient of out those of h, c and the weights; the last group first, whose memory was written last. */
+static void back_of_one(const real *slope, const real *c, const real *const *w, const real *kept, real *const *of_w,
+                        const int *keep, real *scratch, real *of_h, real *of_c, long B, long T, long W, long H,
+                        long F) {
+    const int all[WEIGHTS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    const real *f = kept, *end = kept + kept_by_forward(B, T, W, H, F), *group = end;
+    real *of_f = scratch;
+    long stride = 6 * W, some = together(B, T);
+    for (long after = B, own; after > 0; after -= own) {
+        own = after == B && B % some ? B % some : some;
+        long first = after - own;
+        group -= layout(own, T, W, H, F).end;
+        back_of_group(slope + first * T * W, f + first * stride, w, group, of_w, after == B ? keep : all,
+                      scratch + B * stride, of_h + first * T * W, of_f + first * stride, own, T, W, H, F);
+    }
+    linear_back(of_f, c, w, of_w, keep, 0, 0, of_c, B, W, stride, NEXT(end, 6 * W));
+}
 
 /* N networks one after another, network n with weights `places[n]` strides behind those given, batches[n] samples and
  * counts[n] tangents; samples are counted over all. What one computes stays in the cache for its next product. */
@@ -456,7 +517,7 @@ void blocks_forward(const real *h, const real *c, real *const *w, const long *st
         for (long k = 0; k < K; k++) local[k] = samples[k] - first;
         const real *following = n + 1 < N ? w[0] + places[n + 1] * strides[0] : w[0];
         forward_of_one(h, c, own, following, kept, out, dh, dc, local, scratch, d_out, K, B, T, W, H, F);
-        h += B * T * W, c += B * W, out += B * T * W, kept += layout(B, T, W, H, F).end, first += B;
+        h += B * T * W, c += B * W, out += B * T * W, kept += kept_by_forward(B, T, W, H, F), first += B;
         if (K) dh += K * T * W, dc += K * W, d_out += K * T * W, samples += K;
     }
 }
@@ -473,6 +534,6 @@ void blocks_back(const real *slope, const real *c, real *const *w, const long *s
             of_own[i] = of_w[i] ? of_w[i] + places[n] * of_strides[i] : 0;
         }
         back_of_one(slope, c, own, kept, of_own, keep, scratch, of_h, of_c, B, T, W, H, F);
-        slope += B * T * W, c += B * W, of_h += B * T * W, of_c += B * W, kept += layout(B, T, W, H, F).end;
+        slope += B * T * W, c += B * W, of_h += B * T * W, of_c += B * W, kept += kept_by_forward(B, T, W, H, F);
     }
 }

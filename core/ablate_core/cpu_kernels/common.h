@@ -13,11 +13,15 @@ typedef REAL real;
 #define MOST_CHANNELS 256
 #define LONG_TOKENS 128
 
+/* Where e^x is finite in float. Variables, though nothing changes them: of constants compilers make three cases of all that
+ * follows in a loop, which takes twice as long. */
+extern float least_power, largest_power;
+
 /* e^x. In float a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes expf.c), exact to 1e-7; x is cut to where it is finite. */
 INLINE real exponential(real x) {
     if (sizeof(real) == 8) return exp(x > 700 ? 700 : x);
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 88.0f ? 88.0f : x;
+    x = x < least_power ? least_power : x;
+    x = x > largest_power ? largest_power : x;
     float whole = floorf(x * 1.44269504088896341f + 0.5f);
     float rest = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
     float sum = 1.9875691500e-4f;
@@ -36,11 +40,20 @@ typedef void product_t(const char *, const char *, const int *, const int *, con
                        const int *, const real *, const int *, const real *, real *, const int *);
 extern product_t *product;
 
-/* C (m, n) = by op(A) op(B) + keep C, with rows as far apart as the numbers after them say. */
-INLINE void spread(char a_op, const real *a, long a_step, char b_op, const real *b, long b_step, real *c, long c_step,
-                   long m, long n, long k, real by, real keep) {
-    int M = m, N = n, K = k, lda = a_step, ldb = b_step, ldc = c_step;
-    product(&b_op, &a_op, &N, &M, &K, &by, b, &ldb, a, &lda, &keep, c, &ldc);
+/* A matrix whose rows are `step` numbers apart; `turned`: the transposed of it. */
+typedef struct {
+    const real *at;
+    long step;
+    int turned;
+} matrix;
+#define ROWS_OF(at, step) ((matrix){at, step, 0})
+#define TURNED(at, step) ((matrix){at, step, 1})
+
+/* C (m, n) = A B + keep C by the library, with rows of C as far apart as said. */
+INLINE void spread(matrix a, matrix b, real *c, long c_step, long m, long n, long k, real keep) {
+    int M = m, N = n, K = k, lda = a.step, ldb = b.step, ldc = c_step;
+    real by = 1;
+    product(b.turned ? "T" : "N", a.turned ? "T" : "N", &N, &M, &K, &by, b.at, &ldb, a.at, &lda, &keep, c, &ldc);
 }
 
 /* Numbers that will be read soon; none where `count` is 0. */
@@ -51,26 +64,26 @@ typedef struct {
 #define NEXT(at, count) ((ahead){at, count})
 #define NOTHING NEXT(0, 0)
 
-/* C = op(A) op(B) + start for rows one after another, of which those of `start` are `start_step` apart: 0 for a bias, n for
- * what may be C itself; NULL is zero. A is (k, m) where it is transposed, B (n, k). By loops of ours where products.c has
- * such an n: they take a tenth to a fifth less time than the library, and fetch `next` meanwhile. */
-void own_product(char a_op, const real *a, char b_op, const real *b, const real *start, long start_step, real *c, long m,
-                 long n, long k, ahead next);
+/* C (m, n) = A (m, k) B (k, n) + start, of which rows are `start_step` apart: 0 for a bias; it may be C itself, NULL is
+ * zero. By loops of ours where products.c has such an n: they take a tenth to a fifth less time than the library, and fetch
+ * `next` meanwhile. */
+void own_product(matrix a, matrix b, const real *start, long start_step, real *c, long c_step, long m, long n, long k,
+                 ahead next);
 int has_product(long n);
 
-INLINE void multiply(char a_op, const real *a, char b_op, const real *b, const real *start, long start_step, real *c,
-                     long m, long n, long k, ahead next) {
+INLINE void multiply(matrix a, matrix b, const real *start, long start_step, real *c, long c_step, long m, long n, long k,
+                     ahead next) {
     if (has_product(n)) {
-        own_product(a_op, a, b_op, b, start, start_step, c, m, n, k, next);
+        own_product(a, b, start, start_step, c, c_step, m, n, k, next);
         return;
     }
-    for (long r = 0; start && start != c && r < m; r++) memcpy(c + r * n, start + r * start_step, n * sizeof(real));
-    spread(a_op, a, a_op == 'T' ? m : k, b_op, b, b_op == 'T' ? k : n, c, n, m, n, k, 1, start ? 1 : 0);
+    for (long r = 0; start && start != c && r < m; r++) memcpy(c + r * c_step, start + r * start_step, n * sizeof(real));
+    spread(a, b, c, c_step, m, n, k, start ? 1 : 0);
 }
 
 INLINE void linear(const real *x, const real *const *layer, real *restrict y, long rows, long in, long out,
                    ahead next) {
-    multiply('N', x, 'T', layer[0], layer[1], 0, y, rows, out, in, next);
+    multiply(ROWS_OF(x, in), TURNED(layer[0], in), layer[1], 0, y, out, rows, out, in, next);
 }
 
 /* Gradients of weight and bias, added to what is there where `keep`; `sums` are those of slope over `parts` equal parts
@@ -78,7 +91,7 @@ INLINE void linear(const real *x, const real *const *layer, real *restrict y, lo
 INLINE void linear_back(const real *slope, const real *x, const real *const *layer, real *const *of_layer,
                         const int *keep, const real *sums, long parts, real *of_x, long rows, long in, long out,
                         ahead next) {
-    multiply('T', slope, 'N', x, keep[0] ? of_layer[0] : 0, in, of_layer[0], out, in, rows,
+    multiply(TURNED(slope, out), ROWS_OF(x, in), keep[0] ? of_layer[0] : 0, in, of_layer[0], in, out, in, rows,
              of_x ? NEXT(layer[0], in * out) : next);
     real *restrict total = of_layer[1];
     if (total && !sums) sums = slope, parts = rows;
@@ -86,7 +99,7 @@ INLINE void linear_back(const real *slope, const real *x, const real *const *lay
     if (total)
         for (long r = 0; r < parts; r++)
             for (long o = 0; o < out; o++) total[o] += sums[r * out + o];
-    if (of_x) multiply('N', slope, 'N', layer[0], 0, 0, of_x, rows, in, out, next);
+    if (of_x) multiply(ROWS_OF(slope, out), ROWS_OF(layer[0], in), 0, 0, of_x, in, rows, in, out, next);
 }
 
 /* The derivative of SiLU. */

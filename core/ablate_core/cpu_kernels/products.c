@@ -19,13 +19,21 @@
 #define HIGH 384
 typedef real vector __attribute__((vector_size(BYTES), aligned(sizeof(real)), may_alias));
 
+/* The cache lines of WIDE numbers, fetched: of what a tile reads and writes last, so that it does not wait then. */
+INLINE void fetch(const real *row) {
+    for (long byte = 0; byte < 2 * BYTES; byte += 64) __builtin_prefetch((const char *)row + byte, 1);
+}
+
 #define EACH(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
 
 /* C (M, WIDE) = A (M, k) panel (k, WIDE) + start, with rows and columns as far apart as said; no `start` is zero. It is
  * added last: sums of what is small do not lose digits to it. In each of the k rounds `by` bytes are fetched from `soon`. */
 INLINE void tile(const int M, const real *a, long a_row, long a_column, const real *panel, const real *start,
                  long start_step, real *c, long c_step, long k, const char *soon, long by) {
-#define BEGIN(i) vector s##i = {0}, t##i = {0};
+#define BEGIN(i)                                            \
+    vector s##i = {0}, t##i = {0};                          \
+    if (i < M) fetch(c + i * c_step);                       \
+    if (i < M && start) fetch(start + i * start_step);
 #define ADD(i)                               \
     if (i < M) {                             \
         real x = at[i * a_row];              \
@@ -123,29 +131,29 @@ INLINE void transposed(const real *b, long step, real *panel, long k) {
 /* Whether `own_product` has such an n. */
 int has_product(long n) { return n % WIDE == 0; }
 
-void own_product(char a_op, const real *a, char b_op, const real *b, const real *start, long start_step, real *c, long m,
-                 long n, long k, ahead next) {
+void own_product(matrix a, matrix b, const real *start, long start_step, real *c, long c_step, long m, long n, long k,
+                 ahead next) {
     real panel[DEEP * WIDE] __attribute__((aligned(64)));
-    long a_step = a_op == 'T' ? m : k, b_step = b_op == 'T' ? k : n;
     long bytes = next.count * sizeof(real), rounds = (m + TALL - 1) / TALL * (n / WIDE) * k;
     long by = bytes < rounds * 64 ? (bytes + rounds - 1) / rounds : 64; /* at most a cache line at a time */
     const char *soon = (const char *)(bytes ? next.at : c);
     for (long from = 0; from < k; from += DEEP)
         for (long top = 0; top < m; top += HIGH) {
             long deep = k - from < DEEP ? k - from : DEEP, high = m - top < HIGH ? m - top : HIGH;
-            const real *rows = a_op == 'T' ? a + from * a_step + top : a + top * a_step + from;
+            const real *rows = a.turned ? a.at + from * a.step + top : a.at + top * a.step + from;
             for (long at = 0; at < n; at += WIDE, soon += (high + TALL - 1) / TALL * deep * by) {
-                real *to = c + top * n + at;
+                real *to = c + top * c_step + at;
                 const real *first = from ? to : start ? start + top * start_step + at : 0;
-                if (b_op == 'T')
-                    transposed(b + at * b_step + from, b_step, panel, deep);
+                long first_step = from ? c_step : start_step;
+                if (b.turned)
+                    transposed(b.at + at * b.step + from, b.step, panel, deep);
                 else
                     for (long j = 0; j < deep; j++)
-                        memcpy(panel + j * WIDE, b + (from + j) * b_step + at, WIDE * sizeof(real));
-                if (a_op == 'T')
-                    strip(rows, 1, a_step, panel, first, from ? n : start_step, to, n, high, deep, soon, by);
+                        memcpy(panel + j * WIDE, b.at + (from + j) * b.step + at, WIDE * sizeof(real));
+                if (a.turned)
+                    strip(rows, 1, a.step, panel, first, first_step, to, c_step, high, deep, soon, by);
                 else
-                    strip(rows, a_step, 1, panel, first, from ? n : start_step, to, n, high, deep, soon, by);
+                    strip(rows, a.step, 1, panel, first, first_step, to, c_step, high, deep, soon, by);
             }
         }
 }
