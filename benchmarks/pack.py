@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
+from step_sides import average_of
+from straight_sit import StraightSiT
 from torch import Tensor
 
 from ablate_core.architectures.native import written_out
@@ -119,13 +121,10 @@ def alone(batch: int, steps: int, device: str = "cpu") -> float:
 
 @written_out(False)
 def straightforward(batch: int, steps: int, device: str = "cpu") -> float:
-    """Seconds of a step as public code writes it (EDAPINENUT/ExplicitShortCut loss/meanflow_loss.py, train.py).
-
-    Its network is computed operation by operation.
-    """
+    """Seconds of a step as public code writes it (EDAPINENUT/ExplicitShortCut loss/meanflow_loss.py, train.py)."""
     trial = config(0, batch, steps)
     data = trial.data.load()
-    net = build_network(trial, data, device)
+    net = StraightSiT(build_network(trial, data, device))
     target, average = copy.deepcopy(net), copy.deepcopy(net).requires_grad_(False)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, betas=(0.9, 0.95), foreach=True)
     watch = Watch(steps, device)
@@ -151,9 +150,7 @@ def straightforward(batch: int, steps: int, device: str = "cpu") -> float:
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
-        with torch.no_grad():
-            for ours, theirs in zip(average.parameters(), net.parameters(), strict=True):
-                ours.mul_(0.999).add_(theirs, alpha=0.001)
+        average_of(average, net)
         target.load_state_dict(net.state_dict())
         loss.item(), norm.item()
     return watch.per_step()

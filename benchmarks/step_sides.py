@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from straight_sit import StraightSiT
 from torch import Tensor
 
 from ablate_core.architectures.base import Network
@@ -23,7 +25,7 @@ from ablate_core.schedules import Schedule
 from ablate_core.schedules.base import expand
 from ablate_core.schedules.cosine01 import Cosine01
 from ablate_core.schedules.linear import Linear
-from ablate_core.state import rows_at
+from ablate_core.state import State, rows_at
 from ablate_core.targets.base import Regression
 from ablate_core.targets.continuous import Continuous
 from ablate_core.update import Update
@@ -151,10 +153,11 @@ class Ours(Run):
 
 
 class Straightforward(Run):
-    """The step as public code writes it."""
+    """The step as public code writes it (EDAPINENUT/ExplicitShortCut loss/meanflow_loss.py, train.py, arch/sit.py)."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self.net = StraightSiT(self.net)
         self.target, self.average = copy.deepcopy(self.net), copy.deepcopy(self.net).requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.parameters, lr=1e-4)
 
@@ -165,31 +168,45 @@ class Straightforward(Run):
         state = objective.state(schedule, self.batch, draws, STEP, TOTAL)
         state, _ = objective.estimated(state, draws)
         online, target = (FlowMap(net, objective.parameterization, schedule) for net in (self.net, self.target))
-        x, times, y = state.x, state.times, state.y
-        assert y is not None
-        if isinstance(objective.guidance, OmegaKappa):
-            own = objective.guidance
-            with torch.no_grad():
-                null = target.velocity(x, times.t, times.t, torch.full_like(y, state.null))
-                class_ = target.velocity(x, times.t, times.t, y)
-            v = own.omega * state.v + own.kappa * class_ + (1 - own.omega - own.kappa) * null
-            state = replace(state, v=torch.where(expand(y != state.null, v), v, state.v))
-        raw = online.raw(x, times.r, times.t, y)
+        x, times = state.x, state.times
+        raw = online.raw(x, times.r, times.t, state.y)
+        state, parts = self.guided(state, target)
         aim = online.comparable(state.v, x, times.t)
         if objective.limit.learns_jumps:
-            rows = rows_at(state, torch.arange(len(x), device=x.device))
-            slope = Continuous(jvp_backend="forward_ad").slope(target, rows)
-            there = objective.tangent.target(slope, STEP).detach()
+            there = torch.zeros_like(raw)
+            for index in parts:
+                slope = Continuous(jvp_backend="forward_ad").slope(target, rows_at(state, index))
+                there[index] = objective.tangent.target(slope, STEP).detach()
             aim = torch.where(expand(times.fm, aim), aim, there)
         regression = Regression(online.compared(raw, x, times.t), aim)
         return objective.measured(regression, state, self.net)[1].mean()
+
+    def guided(self, state: State, target: FlowMap) -> tuple[State, list[Tensor]]:
+        """The state with guided velocities, and its rows in parts whose slopes are taken one after the other."""
+        y, own = state.y, self.objective.guidance
+        assert y is not None
+        if not isinstance(own, OmegaKappa):
+            return state, [torch.arange(len(y), device=y.device)]
+        told, dropped = torch.where(y != state.null)[0], torch.where(y == state.null)[0]
+        twice, t, labels = state.x[told].repeat(2, 1, 1, 1), state.times.t[told].repeat(2), y[told]
+        with torch.no_grad():
+            both = target.velocity(twice, t, t, torch.cat([labels, torch.full_like(labels, state.null)]))
+            class_, null = both.chunk(2)
+            v = own.omega * state.v[told] + own.kappa * class_ + (1 - own.omega - own.kappa) * null
+        return replace(state, v=state.v.index_copy(0, told, v)), [part for part in (told, dropped) if len(part)]
 
     def update(self) -> None:
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0).item()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.target.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for ours, theirs in zip(self.average.parameters(), self.parameters, strict=True):
-                ours.mul_(DECAY).add_(theirs, alpha=1 - DECAY)
+        average_of(self.average, self.net)
         self.target.load_state_dict(self.net.state_dict())
+
+
+@torch.no_grad()
+def average_of(average: Network, net: Network) -> None:
+    """Move `average` towards `net`, one parameter after the other."""
+    mine = OrderedDict(average.named_parameters())
+    for name, weight in net.named_parameters():
+        mine[name].mul_(DECAY).add_(weight.data, alpha=1 - DECAY)

@@ -352,8 +352,10 @@ void use_product(product_t *given) { product = given; }
  * comes next, in both directions; the panels of the weights are copied for each group anew. A variable for the tests. */
 long rows_together = 256;
 
+INLINE long most_together(long T) { return T < rows_together ? rows_together / T : 1; }
+
 INLINE long together(long B, long T) {
-    long most = T < rows_together ? rows_together / T : 1, groups = (B + most - 1) / most;
+    long most = most_together(T), groups = (B + most - 1) / most;
     return (B + groups - 1) / groups;
 }
 
@@ -380,7 +382,10 @@ long kept_by_forward(long B, long T, long W, long H, long F) {
     long some = together(B, T), rest = B % some;
     return padded(B * 6 * W) + B / some * layout(some, T, W, H, F).end + (rest ? layout(rest, T, W, H, F).end : 0);
 }
-long used_by_tangent(long K, long T, long W, long F) { return K * 6 * W + K * T * (7 * W + F); }
+long used_by_tangent(long K, long T, long W, long F) {
+    long most = most_together(T), some = K < most ? K : most;
+    return K * 6 * W + some * T * (7 * W + F);
+}
 long used_by_back(long B, long T, long W, long F) {
     long some = together(B, T);
     return B * 6 * W + some * (W + F) + some * T * (6 * W + F);
@@ -446,7 +451,8 @@ static void forward_of_one(const real *h, const real *c, const real *const *w, c
         ahead next = after < B ? NEXT(h + after * T * W, own * T * W) : NEXT(following, stride * W);
         forward_of_group(h + first * T * W, f + first * stride, w, kept, out + first * T * W, own, T, W, H, F, next);
         for (long k = 0, from; (from = k) < K; k += k == from) { /* a run of tangents, all of this group */
-            for (; k < K && samples[k] >= first && samples[k] < after; k++) local[k] = samples[k] - first;
+            for (; k < K && k - from < most_together(T) && samples[k] >= first && samples[k] < after; k++)
+                local[k] = samples[k] - first;
             if (k > from)
                 tangent_of_group(dh + from * T * W, df + from * stride, local + from, f + first * stride, w, kept,
                                  scratch + K * stride, d_out + from * T * W, k - from, own, T, W, H, F);
