@@ -135,6 +135,7 @@ def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     """Blocks of few rows are one call, samples in groups; those of many are made of many. All with few rows here."""
     if request.param == "call by call":
         monkeypatch.setattr(native, "LARGEST", 0)
+        monkeypatch.setattr(native, "NARROW", 0)
     together = [ctypes.c_long.in_dll(library, "rows_together") for dtype in REAL if (library := kernels(dtype))]
     before = [rows.value for rows in together]
     if request.param == "in groups":
@@ -200,6 +201,18 @@ def test_without_a_graph_it_is_the_same_and_keeps_none() -> None:
         ours = net(**given)
     assert not ours.requires_grad
     torch.testing.assert_close(ours, net(**given).detach(), rtol=0, atol=0)
+
+
+@needs_compiler
+def test_without_a_graph_no_more_is_written_for_many_samples_than_for_a_group() -> None:
+    library: Any = kernels(torch.float32)
+    sizes = 16, 32, 2, 128
+
+    def beside_factors(samples: int, keep: bool) -> int:
+        used: int = library.used_by_forward(samples, *sizes, keep)
+        return used - samples * 6 * 32
+
+    assert beside_factors(1600, False) == beside_factors(16, True) == beside_factors(1600, True) / 100
 
 
 @needs_compiler

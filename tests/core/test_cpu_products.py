@@ -23,6 +23,15 @@ class Matrix(ctypes.Structure):
     _fields_ = (("at", ctypes.c_void_p), ("step", ctypes.c_long), ("turned", ctypes.c_int))
 
 
+class Factors(ctypes.Structure):
+    """`factors_of` of common.h."""
+
+    _fields_ = (
+        ("a", Matrix), ("start", ctypes.c_void_p), ("start_step", ctypes.c_long), ("c", ctypes.c_void_p),
+        ("c_step", ctypes.c_long), ("m", ctypes.c_long),
+    )  # fmt: skip
+
+
 class Ahead(ctypes.Structure):
     """`ahead` of common.h."""
 
@@ -33,18 +42,25 @@ def given(x: Tensor, turned: bool) -> Matrix:
     return Matrix(x.data_ptr(), x.stride(0), turned)
 
 
-def made(turned: tuple[bool, bool], a: Tensor, b: Tensor, start: Tensor | None, out: Tensor) -> None:
-    """`out` (m, n) = a or a' times b or b' + start; start is (n,), (m, n) or None; rows may lie apart."""
-    library: Any = kernels(out.dtype)
-    function = library.own_product
-    function.restype, whole, at = None, ctypes.c_long, ctypes.c_void_p
-    function.argtypes = [Matrix, Matrix, at, whole, at, whole, whole, whole, whole, Ahead]
-    (m, n), k = out.shape, a.shape[0 if turned[0] else 1]
+def factors(turned: bool, a: Tensor, start: Tensor | None, out: Tensor) -> Factors:
     step = 0 if start is None or start.ndim == 1 else start.stride(0)
     where = None if start is None else start.data_ptr()
-    function(
-        *map(given, (a, b), turned), where, step, out.data_ptr(), out.stride(0), m, n, k, Ahead(b.data_ptr(), b.numel())
-    )
+    return Factors(given(a, turned), where, step, out.data_ptr(), out.stride(0), len(out))
+
+
+def made(turned: tuple[bool, bool], a: Tensor, b: Tensor, start: Tensor | None, out: Tensor) -> None:
+    """`out` (m, n) = a or a' times b or b' + start; start is (n,), (m, n) or None; rows may lie apart."""
+    together([factors(turned[0], a, start, out)], turned[1], b, out, a.shape[0 if turned[0] else 1])
+
+
+def together(parts: list[Factors], turned: bool, b: Tensor, out: Tensor, k: int) -> None:
+    """Products with the same b or b'; `out` is one of them."""
+    library: Any = kernels(out.dtype)
+    function = library.own_products
+    function.restype, whole = None, ctypes.c_long
+    function.argtypes = [ctypes.c_void_p, whole, Matrix, whole, whole, Ahead]
+    array = (Factors * len(parts))(*parts)
+    function(array, len(parts), given(b, turned), out.shape[1], k, Ahead(b.data_ptr(), b.numel()))
 
 
 def apart(x: Tensor, by: int) -> Tensor:
@@ -70,6 +86,22 @@ def test_equals_the_product_in_float64(dtype: torch.dtype, turned: tuple[bool, b
         assert ((out.double() - (a.double() @ b.double() + before)).abs() <= bound).all(), (m, n, k, kind)
         assert (guard[-64:] == 7).all()
         assert (guard[:-64].view(m, n + by)[:, n:] == 7).all()
+
+
+@needs_compiler
+@pytest.mark.parametrize("rows", [(400, 30), (30, 400), (1, 0, 800)], ids=str)
+@pytest.mark.parametrize("turned", [False, True])
+def test_products_with_one_matrix_are_those_made_one_by_one(rows: tuple[int, ...], turned: bool) -> None:
+    draw = torch.Generator().manual_seed(0)
+    b = torch.randn(96, 300, generator=draw) if turned else torch.randn(300, 96, generator=draw)
+    several = [torch.randn(m, 300, generator=draw) for m in rows]
+    starts = [torch.randn(96, generator=draw), None, torch.randn(800, 96, generator=draw)][: len(rows)]
+    each, all_ = ([torch.full((m, 96), torch.nan) for m in rows] for _ in range(2))
+    for a, start, out in zip(several, starts, each, strict=True):
+        made((False, turned), a, b, start, out)
+    parts = [factors(False, a, start, out) for a, start, out in zip(several, starts, all_, strict=True)]
+    together(parts, turned, b, all_[0], 300)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(all_, each, strict=True))
 
 
 @needs_compiler

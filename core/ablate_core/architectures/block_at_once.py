@@ -1,6 +1,7 @@
-"""Modulated blocks of few rows on a CPU: forwards one call of C, backwards another (`cpu_kernels`).
+"""Modulated blocks of narrow networks on a CPU: forwards one call of C, backwards another (`cpu_kernels`).
 
-What `block_on_cpu` does call by call, where calling takes longer than computing: the blocks of small networks.
+What `block_on_cpu` does call by call. In one call a few samples after the others pass through the whole block, and what
+one product has left is still in a cache for the next.
 """
 
 from __future__ import annotations
@@ -46,18 +47,21 @@ class _Block(Native):
         assert c is not None
         library: Any = whole_blocks(h.dtype)
         (tokens, width, _, hidden), networks = self.sizes, self.networks
-        kept = h.new_empty(sum(library.kept_by_forward(batch, *self.sizes) for batch in networks.batches))
+        used = [library.used_by_forward(batch, *self.sizes, self.keeps) for batch in networks.batches]
+        kept = h.new_empty(sum(used) if self.keeps else max(used))
         out = torch.empty_like(h)
         own = len(networks.places), kept.data_ptr(), out.data_ptr()
         if dh is None or dc is None or samples is None:
             more: list[int | None] = [None] * 5
-            library.blocks_forward(h.data_ptr(), c.data_ptr(), *self.where(), None, *own, *more, *self.sizes)
+            library.blocks_forward(
+                h.data_ptr(), c.data_ptr(), *self.where(), None, *own, *more, *self.sizes, self.keeps
+            )
             return out, None, (c, kept)
         d_out = torch.empty_like(dh)
         scratch = h.new_empty(library.used_by_tangent(max(networks.counts), tokens, width, hidden))
         more = [x.data_ptr() for x in (dh, dc, samples, scratch, d_out)]
         counts = longs(networks.counts)
-        library.blocks_forward(h.data_ptr(), c.data_ptr(), *self.where(), counts, *own, *more, *self.sizes)
+        library.blocks_forward(h.data_ptr(), c.data_ptr(), *self.where(), counts, *own, *more, *self.sizes, self.keeps)
         return out, d_out, (c, kept)
 
     def backward(self, slope: Tensor, written: Written, *kept: Tensor) -> Sequence[Tensor | None]:

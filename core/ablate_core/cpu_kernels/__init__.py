@@ -29,7 +29,8 @@ from torch import Tensor
 from ablate_core.compile_cache import processor
 from ablate_core.fid.files import LOCK_TIMEOUT, cache_dir
 
-SOURCES = [Path(__file__).parent / name for name in ("common.h", "block.c", "ends.c", "products.c", "update.c")]
+PARTS = ("attention", "block", "ends", "products", "update")
+SOURCES = [Path(__file__).parent / name for name in ("common.h", *(f"{part}.c" for part in PARTS))]
 FLAGS = [
     *("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros", "-freciprocal-math"),
@@ -44,7 +45,7 @@ SIGNATURES = {
     "add_tangent": "pppNppppNNN", "add_back": "pppNpppNNN", "begin_back": "pppppNpppNNN", "gelu": "pppN",
     "gelu_back": "pppNNN",
     "attention": "pppNNNN", "attention_tangent": "pppppNNNN", "attention_back": "ppppNNNN",
-    "blocks_forward": "pppppppNpppppppNNNN",
+    "blocks_forward": "pppppppNpppppppNNNNN",
     "blocks_back": "ppppppNpppppppNNNN",
     "embed_forward": "pppppppNppppppNN", "embed_back": "pppppNpppppNN",
     "finish_forward": "pppppppNpppppppNNN", "finish_back": "ppppppNpppppppNNN",
@@ -72,7 +73,7 @@ def kernels(dtype: torch.dtype) -> ctypes.CDLL | None:
     for name, takes in SIGNATURES.items():
         getattr(library, name).argtypes = [KINDS[letter] for letter in takes]
         getattr(library, name).restype = None
-    for name, count in {"kept_by_forward": 5, "used_by_tangent": 4, "used_by_back": 4}.items():
+    for name, count in {"used_by_forward": 6, "used_by_tangent": 4, "used_by_back": 4}.items():
         getattr(library, name).argtypes = [ctypes.c_long] * count
         getattr(library, name).restype = ctypes.c_long
     return library

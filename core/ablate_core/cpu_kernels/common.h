@@ -65,25 +65,48 @@ typedef struct {
 #define NOTHING NEXT(0, 0)
 
 /* C (m, n) = A (m, k) B (k, n) + start, of which rows are `start_step` apart: 0 for a bias; it may be C itself, NULL is
- * zero. By loops of ours where products.c has such an n: they take a tenth to a fifth less time than the library, and fetch
- * `next` meanwhile. */
-void own_product(matrix a, matrix b, const real *start, long start_step, real *c, long c_step, long m, long n, long k,
-                 ahead next);
+ * zero. */
+typedef struct {
+    matrix a;
+    const real *start;
+    long start_step;
+    real *c;
+    long c_step, m;
+} factors_of;
+
+/* Products with one B. By loops of ours where products.c has such an n: they take a tenth to a fifth less time than the
+ * library, and fetch `next` meanwhile. */
+void own_products(const factors_of *given, long count, matrix b, long n, long k, ahead next);
 int has_product(long n);
+
+INLINE void multiply_all(const factors_of *given, long count, matrix b, long n, long k, ahead next) {
+    if (has_product(n)) {
+        own_products(given, count, b, n, k, next);
+        return;
+    }
+    for (const factors_of *g = given; g < given + count; g++) {
+        for (long r = 0; g->start && g->start != g->c && r < g->m; r++)
+            memcpy(g->c + r * g->c_step, g->start + r * g->start_step, n * sizeof(real));
+        if (g->m) spread(g->a, b, g->c, g->c_step, g->m, n, k, g->start ? 1 : 0);
+    }
+}
 
 INLINE void multiply(matrix a, matrix b, const real *start, long start_step, real *c, long c_step, long m, long n, long k,
                      ahead next) {
-    if (has_product(n)) {
-        own_product(a, b, start, start_step, c, c_step, m, n, k, next);
-        return;
-    }
-    for (long r = 0; start && start != c && r < m; r++) memcpy(c + r * c_step, start + r * start_step, n * sizeof(real));
-    spread(a, b, c, c_step, m, n, k, start ? 1 : 0);
+    const factors_of given = {a, start, start_step, c, c_step, m};
+    multiply_all(&given, 1, b, n, k, next);
+}
+
+/* y = x W' + b, and dy = dx W' of `directions` rows. */
+INLINE void linear_beside(const real *x, real *y, long rows, const real *dx, real *dy, long directions,
+                          const real *const *layer, long in, long out, ahead next) {
+    const factors_of both[2] = {{ROWS_OF(x, in), layer[1], 0, y, out, rows}, {ROWS_OF(dx, in), 0, 0, dy, out, directions}};
+    multiply_all(both, directions ? 2 : 1, TURNED(layer[0], in), out, in, next);
 }
 
 INLINE void linear(const real *x, const real *const *layer, real *restrict y, long rows, long in, long out,
                    ahead next) {
-    multiply(ROWS_OF(x, in), TURNED(layer[0], in), layer[1], 0, y, out, rows, out, in, next);
+    linear_beside(x, y, rows, 0, 0, 0, layer, in, out, next);
 }
 
 /* Gradients of weight and bias, added to what is there where `keep`; `sums` are those of slope over `parts` equal parts

@@ -6,6 +6,11 @@
  * caches hold, so each product fetches from memory what the next one reads. */
 #include "common.h"
 
+/* What common.h speaks of. */
+float least_power = -87, largest_power = 88;
+product_t *product;
+void use_product(product_t *given) { product = given; }
+
 #ifdef __AVX512F__
 #define BYTES 64
 #define TALL 12
@@ -128,32 +133,42 @@ INLINE void transposed(const real *b, long step, real *panel, long k) {
         for (long i = 0; i < WIDE; i++) panel[j * WIDE + i] = b[i * step + j];
 }
 
-/* Whether `own_product` has such an n. */
+/* Whether `own_products` has such an n. */
 int has_product(long n) { return n % WIDE == 0; }
 
-void own_product(matrix a, matrix b, const real *start, long start_step, real *c, long c_step, long m, long n, long k,
-                 ahead next) {
+INLINE long rounds(long rows) { return (rows + TALL - 1) / TALL; }
+
+/* What a panel contributes to rows `top` and the next HIGH at most of a product, from column `at` of C and column `from` of A;
+ * returns where the fetching stands. */
+static const char *rows_of_panel(factors_of g, const real *panel, long top, long at, long from, long deep,
+                                 const char *soon, long by) {
+    long left = g.m - top, high = left < HIGH ? left : HIGH;
+    if (high <= 0) return soon;
+    real *to = g.c + top * g.c_step + at;
+    const real *first = from ? to : g.start ? g.start + top * g.start_step + at : 0;
+    long first_step = from ? g.c_step : g.start_step;
+    if (g.a.turned)
+        strip(g.a.at + from * g.a.step + top, 1, g.a.step, panel, first, first_step, to, g.c_step, high, deep, soon, by);
+    else
+        strip(g.a.at + top * g.a.step + from, g.a.step, 1, panel, first, first_step, to, g.c_step, high, deep, soon, by);
+    return soon + rounds(high) * deep * by;
+}
+
+void own_products(const factors_of *given, long count, matrix b, long n, long k, ahead next) {
     real panel[DEEP * WIDE] __attribute__((aligned(64)));
-    long bytes = next.count * sizeof(real), rounds = (m + TALL - 1) / TALL * (n / WIDE) * k;
-    long by = bytes < rounds * 64 ? (bytes + rounds - 1) / rounds : 64; /* at most a cache line at a time */
-    const char *soon = (const char *)(bytes ? next.at : c);
+    long most = 0, all = 0, bytes = next.count * sizeof(real);
+    for (long i = 0; i < count; i++) most = given[i].m > most ? given[i].m : most, all += rounds(given[i].m) * (n / WIDE) * k;
+    long by = bytes < all * 64 ? (bytes + all - 1) / all : 64; /* at most a cache line at a time */
+    const char *soon = (const char *)(bytes ? next.at : given->c);
     for (long from = 0; from < k; from += DEEP)
-        for (long top = 0; top < m; top += HIGH) {
-            long deep = k - from < DEEP ? k - from : DEEP, high = m - top < HIGH ? m - top : HIGH;
-            const real *rows = a.turned ? a.at + from * a.step + top : a.at + top * a.step + from;
-            for (long at = 0; at < n; at += WIDE, soon += (high + TALL - 1) / TALL * deep * by) {
-                real *to = c + top * c_step + at;
-                const real *first = from ? to : start ? start + top * start_step + at : 0;
-                long first_step = from ? c_step : start_step;
+        for (long top = 0; top < most; top += HIGH)
+            for (long at = 0; at < n; at += WIDE) {
+                long deep = k - from < DEEP ? k - from : DEEP;
                 if (b.turned)
                     transposed(b.at + at * b.step + from, b.step, panel, deep);
                 else
                     for (long j = 0; j < deep; j++)
                         memcpy(panel + j * WIDE, b.at + (from + j) * b.step + at, WIDE * sizeof(real));
-                if (a.turned)
-                    strip(rows, 1, a.step, panel, first, first_step, to, c_step, high, deep, soon, by);
-                else
-                    strip(rows, a.step, 1, panel, first, first_step, to, c_step, high, deep, soon, by);
+                for (long i = 0; i < count; i++) soon = rows_of_panel(given[i], panel, top, at, from, deep, soon, by);
             }
-        }
 }
