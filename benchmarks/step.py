@@ -1,10 +1,11 @@
 """One optimiser step of each method, ours against the straightforward one; run ``python benchmarks/step.py``.
 
-Straightforward is what public code does (EDAPINENUT/ExplicitShortCut loss/meanflow_loss.py, train.py): a forward pass
-for the prediction, ``torch.func.jvp`` on a deep copy of the network for all rows with gradients on, guidance forwards
-for all rows, an optimiser and an average in loops over parameters, the loss and the norm fetched at every step. The
-floor is flow matching of ours. Before anything is timed, the gradients of both formulations are compared: relative
-difference of all gradients together, at most 1e-6 in float32.
+Straightforward is what public code does (EDAPINENUT/ExplicitShortCut loss/meanflow_loss.py, train.py, arch/sit.py): a
+network with attention written out, a forward pass of it for the prediction, ``torch.func.jvp`` on a deep copy for all
+rows with gradients on (guided rows and others apart, after two forwards of the guided ones), an optimiser and an
+average in loops over parameters, the loss and the norm fetched at every step. The floor is flow matching of ours.
+Before anything is timed, the gradients of both formulations are compared: relative difference of all gradients
+together, at most 1e-6 in float32.
 
 Each side is a process of its own that makes a step when it is told to. The straightforward one runs as public code
 does, with the allocator as Python starts it; ours and the floor as the training loop does, which lets the process keep
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import itertools
 import multiprocessing
 import statistics
 import time
@@ -36,6 +38,15 @@ from step_sides import METHODS, SIZES, Ours, Run, Straightforward
 from ablate_core.compiled import CompiledCompute
 from ablate_core.cpu_kernels import SIGNATURES, kernels
 from ablate_core.memory import keep_memory
+
+SHORT = [
+    "ours ms", "flow matching ms", "over it", "peak MiB", "over it", "launches", "flow matching"
+]  # fmt: skip
+HEADS = [
+    "straightforward ms", "memory kept", "ours ms", "gain (at most)", "gain, memory kept", "over flow matching",
+    "peak MiB", "ours", "over flow matching", "launches", "ours", "flow matching", "gradients differ",
+]  # fmt: skip
+"""Columns beside the method: of ours and the floor alone, and of all sides."""
 
 
 @contextlib.contextmanager
@@ -172,78 +183,81 @@ def in_turn(pipes: dict[str, Connection], rounds: int) -> dict[str, list[float]]
     return {key: found[2:] for key, found in times.items()}
 
 
-def shares(sides: dict[str, Side], times: dict[str, list[float]]) -> str:
+def shares(sides: dict[str, Side], times: dict[str, list[float]]) -> list[str]:
     """Of ours and of the floor: how much of a large product's rate a step reaches, as two cells; only on CUDA.
 
     Operations are counted in an eager step: in compiled code nobody sees them.
     """
     if sides["ours"].device != "cuda":
-        return ""
-    cells = ""
+        return []
+    cells = []
     for key in ("ours", "floor"):
         pipe = replace(sides[key], compiled=False).start()
         done = asked(pipe, "flops") / statistics.median(times[key])
-        cells += f" {100 * done / asked(pipe, 'rate'):.0f} % |"
+        cells.append(f"{100 * done / asked(pipe, 'rate'):.0f} %")
         pipe.close()
     return cells
 
 
-def against_floor(name: str, size: str, device: str, dtype: str, rounds: int, compiled: bool, batch: int) -> str:
+Measured = dict[str, list[float]]
+
+
+def over(times: Measured, top: str, bottom: str) -> float:
+    """Median ratio of neighbours: the machine may change its pace between two rounds."""
+    return statistics.median(a / b for a, b in zip(times[top], times[bottom], strict=True))
+
+
+def measured(sides: dict[str, Side], rounds: int) -> tuple[Measured, dict[str, tuple[float, int]]]:
+    """Seconds of the steps of each side, and its space: MiB and launches."""
+    pipes = {key: side.start() for key, side in sides.items()}
+    space = {key: asked(pipe, "space") for key, pipe in pipes.items() if key != "kept"}
+    times = in_turn(pipes, rounds)
+    for pipe in pipes.values():
+        pipe.close()
+    return times, space
+
+
+def difference(ours: Side, theirs: Side) -> float:
+    """Relative difference of their gradients of one batch."""
+    pipes = [side.start() for side in (ours, theirs)]
+    a, b = (asked(pipe, "gradient") for pipe in pipes)
+    for pipe in pipes:
+        pipe.close()
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def against_floor(own: Side, rounds: int) -> list[str]:
     """A line of the short table: ours and flow matching of ours."""
-    own = Side(True, name, size, device, dtype, kept=True, compiled=compiled, batch=batch)
     sides = {"ours": own, "floor": replace(own, method="fm")}
-    pipes = {key: side.start() for key, side in sides.items()}
-    space = {key: asked(pipe, "space") for key, pipe in pipes.items()}
-    times = in_turn(pipes, rounds)
-    for pipe in pipes.values():
-        pipe.close()
-    ms = {key: 1000 * statistics.median(found) for key, found in times.items()}
-    over = statistics.median(a / b for a, b in zip(times["ours"], times["floor"], strict=True))
-    more = space["ours"][0] / (space["floor"][0] or 1)
-    return (
-        f"| {name} | {ms['ours']:.1f} | {ms['floor']:.1f} | {over:.3f} | {space['ours'][0]:.0f} | {more:.3f} "
-        f"| {space['ours'][1]} | {space['floor'][1]} |{shares(sides, times)}"
-    )
+    times, space = measured(sides, rounds)
+    (peak, launches), (least, fewest) = space["ours"], space["floor"]
+    ms = [f"{1000 * statistics.median(times[key]):.1f}" for key in sides]
+    ratio = f"{over(times, 'ours', 'floor'):.3f}"
+    return [*ms, ratio, f"{peak:.0f}", f"{peak / (least or 1):.3f}", str(launches), str(fewest), *shares(sides, times)]
 
 
-def compare(name: str, size: str, device: str, dtype: str, rounds: int, compiled: bool, batch: int) -> str:
-    """A line of the table."""
-    own = Side(True, name, size, device, dtype, kept=True, compiled=compiled, batch=batch)
-    straight = Side(False, name, size, device, dtype, kept=False, batch=batch)
-    sides = {
-        "ours": own,
-        "straight": straight,
-        "floor": replace(own, method="fm"),
-        "kept": replace(straight, kept=True),
-    }
-    pipes = {key: side.start() for key, side in sides.items()}
-    ours, theirs = (asked(pipes[key], "gradient") for key in ("ours", "straight"))
-    error = float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
-    if dtype == "fp32" and error > 1e-6:
-        raise SystemExit(f"{name}: the gradients differ by {error:.1e}; nothing was timed")
-    space = {key: asked(pipes[key], "space") for key in ("ours", "straight", "floor")}
-    times = in_turn(pipes, rounds)
-    for pipe in pipes.values():
-        pipe.close()
-    ms = {key: 1000 * statistics.median(found) for key, found in times.items()}
-    # Ratios of neighbours: the machine may change its pace between two rounds.
-    over = {
-        key: statistics.median(a / b for a, b in zip(times[top], times[bottom], strict=True))
-        for key, top, bottom in (
-            ("gain", "straight", "ours"),
-            ("kept", "kept", "ours"),
-            ("floor", "ours", "floor"),
-            ("most", "straight", "floor"),
-        )
-    }
-    peaks = {key: found[0] for key, found in space.items()}
-    more = peaks["ours"] / (peaks["floor"] or 1)
-    return (
-        f"| {name} | {ms['straight']:.1f} | {ms['kept']:.1f} | {ms['ours']:.1f} "
-        f"| {over['gain']:.2f}x ({over['most']:.2f}x) | {over['kept']:.2f}x "
-        f"| {over['floor']:.3f} | {peaks['straight']:.0f} | {peaks['ours']:.0f} | {more:.3f} "
-        f"| {space['straight'][1]} | {space['ours'][1]} | {space['floor'][1]} | {error:.0e} |{shares(sides, times)}"
-    )
+def compare(own: Side, rounds: int) -> list[str]:
+    """A line of the table. Exits where gradients in float32 differ by more than 1e-6."""
+    straight = replace(own, ours=False, kept=False, compiled=False)
+    error = difference(own, straight)
+    if own.dtype == "fp32" and error > 1e-6:
+        raise SystemExit(f"{own.method}: the gradients differ by {error:.1e}; nothing was timed")
+    floor, kept = replace(own, method="fm"), replace(straight, kept=True)
+    sides = {"ours": own, "straight": straight, "floor": floor, "kept": kept}
+    times, space = measured(sides, rounds)
+    peaks, launches = ({key: found[part] for key, found in space.items()} for part in (0, 1))
+    return [
+        *(f"{1000 * statistics.median(times[key]):.1f}" for key in ("straight", "kept", "ours")),
+        f"{over(times, 'straight', 'ours'):.2f}x ({over(times, 'straight', 'floor'):.2f}x)",
+        f"{over(times, 'kept', 'ours'):.2f}x",
+        f"{over(times, 'ours', 'floor'):.3f}",
+        f"{peaks['straight']:.0f}",
+        f"{peaks['ours']:.0f}",
+        f"{peaks['ours'] / (peaks['floor'] or 1):.3f}",
+        *(str(launches[key]) for key in ("straight", "ours", "floor")),
+        f"{error:.0e}",
+        *shares(sides, times),
+    ]
 
 
 def main() -> None:
@@ -257,24 +271,21 @@ def main() -> None:
     parser.add_argument("--floor", action="store_true", help="without the straightforward step: ours and the floor")
     parser.add_argument("--compile", action="store_true", help="ours and the floor run compiled, as train.compile does")
     given = parser.parse_args()
-    for size in given.size:
-        for dtype in given.dtype:
-            rows = given.batch or SIZES[size].batch
-            print(f"\n{size}, {dtype}, {given.device}, batch {rows}, median of {given.rounds}\n")
-            more = "| of a product's rate | flow matching " if given.device == "cuda" else ""
-            if given.floor:
-                heads = (
-                    "| method | ours ms | flow matching ms | over it | peak MiB | over it | launches | flow matching "
-                )
-            else:
-                heads = ("| method | straightforward ms | memory kept | ours ms | gain (at most) | gain, memory kept "
-                  "| over flow matching | peak MiB | ours | over flow matching | launches | ours | flow matching "
-                  "| gradients differ ")  # fmt: skip
-            print(heads + more + "|")
-            print("|---" * (heads + more).count("|") + "|")
-            line = against_floor if given.floor else compare
-            for name in given.method:
-                print(line(name, size, given.device, dtype, given.rounds, given.compile, given.batch), flush=True)
+    line, heads = (against_floor, SHORT) if given.floor else (compare, HEADS)
+    if given.device == "cuda":
+        heads = [*heads, "of a product's rate", "flow matching"]
+    for size, dtype in itertools.product(given.size, given.dtype):
+        rows = given.batch or SIZES[size].batch
+        print(f"\n{size}, {dtype}, {given.device}, batch {rows}, median of {given.rounds}\n")
+        print(row(["method", *heads]))
+        print("|---" * (1 + len(heads)) + "|")
+        for name in given.method:
+            own = Side(True, name, size, given.device, dtype, kept=True, compiled=given.compile, batch=given.batch)
+            print(row([name, *line(own, given.rounds)]), flush=True)
+
+
+def row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

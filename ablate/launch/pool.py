@@ -8,6 +8,9 @@ from typing import Any, Protocol
 
 from ablate.errors import ClusterError
 
+BRISK_SECONDS = 5.0
+"""What a slot costs a core before it does anything."""
+
 
 class Monitor(Protocol):
     """What the driver wants to know while slots work; all calls come from the thread that started them."""
@@ -32,15 +35,11 @@ class Pool:
         ask: calls a method of the run's `Queue`, near or far.
         most: how many slots there may be.
         at_once: how many may be starting at the same time, and how many there may be whatever work takes.
-        brisk_seconds: what starting a slot costs a core.
         monitor: told of everything.
     """
 
-    def __init__(
-        self, ask: Callable[..., dict[str, Any]], most: int, at_once: int, brisk_seconds: float, monitor: Monitor
-    ) -> None:
-        self.ask, self.most, self.at_once, self.brisk_seconds = ask, most, at_once, brisk_seconds
-        self.monitor = monitor
+    def __init__(self, ask: Callable[..., dict[str, Any]], most: int, at_once: int, monitor: Monitor) -> None:
+        self.ask, self.most, self.at_once, self.monitor = ask, most, at_once, monitor
         self.live: set[str] = set()
         self.starting: set[str] = set()
         self.error = ""
@@ -58,7 +57,7 @@ class Pool:
     def brisk(self) -> bool:
         """Work is done faster than a slot starts: one more would take from the others what it costs to start."""
         worked = time.monotonic() - self.since if self.since else 0.0
-        return worked < self.brisk_seconds or worked * len(self.live) < self.brisk_seconds * self.done
+        return worked < BRISK_SECONDS or worked * len(self.live) < BRISK_SECONDS * self.done
 
     def finished(self) -> bool:
         """No slot will be wanted any more."""

@@ -21,8 +21,6 @@ from ablate.launch.queue import Queue
 from ablate.launch.runners import SlotSettings
 from ablate.launch.slots import open_slot
 
-BRISK_SECONDS = 5.0
-"""What a slot costs a core before it does anything."""
 LISTEN_SECONDS = 0.2
 """How often the driver asks what has happened; Tune's loop turns a hundred times a second, which trains nothing."""
 MOST_SLOTS = 10**6
@@ -55,7 +53,7 @@ def fit(
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(num_cpus=0)(Queue).options(scheduling_strategy=here).remote(*queue)
     try:
-        slots = Pool(_Asked(actor), placement.slots, at_once, BRISK_SECONDS, monitor)
+        slots = Pool(_Asked(actor), placement.slots, at_once, monitor)
         trainable = tune.with_parameters(TrialSlot, settings=settings.to_dict(), queue=actor)
         resources = {"CPU": placement.cpus_per_trial, "GPU": placement.gpus_per_trial}
         tune.Tuner(

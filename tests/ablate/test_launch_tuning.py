@@ -51,7 +51,7 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
 
 
 def slots(queue: Queue, most: int = 4, at_once: int = 2) -> tuple[Pool, tuning._Search]:
-    made = Pool(tuning._Asked(Near(queue)), most, at_once, tuning.BRISK_SECONDS, Told())
+    made = Pool(tuning._Asked(Near(queue)), most, at_once, Told())
     return made, tuning._Search(made)
 
 
