@@ -35,6 +35,7 @@ Nobody builds on the start of an attempt: a trial that a power cut takes it from
 """
 SYNC_SECONDS = 5.0
 _RESERVED = frozenset({"v", "uid", "kind", "at"})
+_NOT_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9.]+")
 
 
 class Journal:
@@ -120,7 +121,7 @@ class Journal:
 
     def _open(self) -> None:
         self.paths.make()
-        host = re.sub(r"[^A-Za-z0-9.]+", "_", socket.gethostname())
+        host = _NOT_IN_FILE_NAMES.sub("_", socket.gethostname())
         while self._fd is None:
             self._file = self.paths.journal / f"{host}-{self._pid}-{time.time_ns()}.jsonl"
             with contextlib.suppress(FileExistsError):
@@ -267,10 +268,10 @@ def plain(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (str, int)):
         return value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
+    if isinstance(value, (dict, Mapping)):  # an abstract class looks through its register, which every fork would copy
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, Path):
         return str(value)
     if callable(item := getattr(value, "item", None)):  # numpy and torch scalars, without importing either
