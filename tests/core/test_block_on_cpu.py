@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 
 from ablate_core import cpu_kernels
-from ablate_core.architectures import native
+from ablate_core.architectures import block_at_once, native
 from ablate_core.architectures.base import Network
 from ablate_core.architectures.embeddings import TimeEmbedder
 from ablate_core.architectures.products import products
@@ -201,6 +202,21 @@ def test_without_a_graph_it_is_the_same_and_keeps_none() -> None:
         ours = net(**given)
     assert not ours.requires_grad
     torch.testing.assert_close(ours, net(**given).detach(), rtol=0, atol=0)
+
+
+@needs_compiler
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_block_of_no_samples_has_gradients_of_zero(in_place: bool) -> None:
+    block: Any = cast("Any", network()).blocks[0]
+    weights = [layer.weight for layer in (block.modulation, block.qkv, block.project, block.expand, block.contract)]
+    for p in weights:
+        p.grad = torch.zeros_like(p) if in_place else None
+    h, c = (torch.empty(*shape, dtype=torch.float64, requires_grad=True) for shape in ((0, 16, 32), (0, 32)))
+    with writing_gradients() if in_place else contextlib.nullcontext():
+        out, _ = block_at_once.run(block, h, c, None)
+        out.sum().backward()  # type: ignore[no-untyped-call]
+    assert out.shape == h.shape
+    assert not any(p.grad.any() for p in weights)
 
 
 @needs_compiler

@@ -14,7 +14,7 @@ from ablate_core.cpu_kernels import kernels
 
 needs_compiler = pytest.mark.skipif(kernels(torch.float32) is None, reason="this machine has no C compiler")
 TYPES = [torch.float32, torch.float64]
-SIZES = [(m, n, k) for m in (1, 7, 8, 12, 23, 40, 400) for n in (32, 96) for k in (1, 16, 37, 300)]
+SIZES = [(m, n, k) for m in (1, 7, 8, 12, 23, 40, 400) for n in (32, 96) for k in (0, 1, 16, 37, 300)]
 
 
 class Matrix(ctypes.Structure):

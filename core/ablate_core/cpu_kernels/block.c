@@ -140,8 +140,9 @@ void gelu(const real *x, real *restrict out, real *derivative, long count) {
 }
 
 /* The whole block of a narrow network, where what is above, called one by one, would wait for memory. Weights are those of
- * modulation, qkv, project, expand and contract, each a matrix (out, in) and a bias or NULL. */
-/* Samples go through a block in groups of about so many rows, so that what one product leaves is still in a cache for what
+ * modulation, qkv, project, expand and contract, each a matrix (out, in) and a bias or NULL.
+ *
+ * Samples go through a block in groups of about so many rows, so that what one product leaves is still in a cache for what
  * comes next, in both directions; the panels of the weights are copied for each group anew. A variable for the tests. */
 long rows_together = 256;
 
@@ -149,7 +150,7 @@ INLINE long most_together(long T) { return T < rows_together ? rows_together / T
 
 INLINE long together(long B, long T) {
     long most = most_together(T), groups = (B + most - 1) / most;
-    return (B + groups - 1) / groups;
+    return B ? (B + groups - 1) / groups : 1;
 }
 
 /* Where things of a group of B samples lie in the memory of a forward pass, in numbers; the last is how many there are.
@@ -295,14 +296,14 @@ static void back_of_one(const real *slope, const real *c, const real *const *w, 
     const int all[WEIGHTS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
     const real *f = kept, *end = kept + used_by_forward(B, T, W, H, F, 1), *group = end;
     real *of_f = scratch;
-    long stride = 6 * W, some = together(B, T);
-    for (long after = B, own; after > 0; after -= own) {
-        own = after == B && B % some ? B % some : some;
-        long first = after - own;
-        group -= layout(own, T, W, H, F).end;
-        back_of_group(slope + first * T * W, f + first * stride, w, group, of_w, after == B ? keep : all,
-                      scratch + B * stride, of_h + first * T * W, of_f + first * stride, own, T, W, H, F);
-    }
+    long stride = 6 * W, some = together(B, T), first = B;
+    do { /* also where there is no sample: gradients are then zero */
+        long own = first == B && (B % some || !B) ? B % some : some;
+        const int *added = first == B ? keep : all;
+        first -= own, group -= layout(own, T, W, H, F).end;
+        back_of_group(slope + first * T * W, f + first * stride, w, group, of_w, added, scratch + B * stride,
+                      of_h + first * T * W, of_f + first * stride, own, T, W, H, F);
+    } while (first);
     linear_back(of_f, c, w, of_w, keep, 0, 0, of_c, B, W, stride, NEXT(end, 6 * W));
 }
 

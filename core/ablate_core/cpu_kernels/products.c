@@ -160,7 +160,7 @@ void own_products(const factors_of *given, long count, matrix b, long n, long k,
     for (long i = 0; i < count; i++) most = given[i].m > most ? given[i].m : most, all += rounds(given[i].m) * (n / WIDE) * k;
     long by = bytes < all * 64 ? (bytes + all - 1) / all : 64; /* at most a cache line at a time */
     const char *soon = (const char *)(bytes ? next.at : given->c);
-    for (long from = 0; from < k; from += DEEP)
+    for (long from = 0; from < k || !from; from += DEEP) /* once where k is 0, too: C is then what it starts from */
         for (long top = 0; top < most; top += HIGH)
             for (long at = 0; at < n; at += WIDE) {
                 long deep = k - from < DEEP ? k - from : DEEP;
