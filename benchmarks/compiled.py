@@ -19,8 +19,8 @@ import tempfile
 from typing import Any
 
 import torch
-from step import METHODS, SIZES, Ours, Run, Size, Straightforward, seconds
-from torch import Tensor
+from step import seconds
+from step_sides import METHODS, SIZES, Ours, Run, Size, Straightforward
 
 from ablate_core.compiled import CompiledCompute
 from ablate_core.random import Draws
@@ -40,10 +40,6 @@ class Compiled(Ours):
 
     def draws(self) -> Draws:
         return Draws(1, self.count, device=self.device) if self.any_rows else super().draws()
-
-    def loss(self) -> Tensor:
-        found = self.objective.loss(self.called, self.called, self.schedule, self.batch, self.draws(), 30_000, 100_000)
-        return found.per_sample.mean()
 
 
 def compile_costs(method: str, size: Size, device: str, dtype: str) -> dict[str, float]:
