@@ -214,9 +214,8 @@ def over(times: Measured, top: str, bottom: str) -> float:
     return statistics.median(a / b for a, b in zip(times[top], times[bottom], strict=True))
 
 
-def measured(sides: dict[str, Side], rounds: int) -> tuple[Measured, dict[str, tuple[float, int]]]:
-    """Seconds of the steps of each side, and its space: MiB and launches."""
-    pipes = {key: side.start() for key, side in sides.items()}
+def measured(pipes: dict[str, Connection], rounds: int) -> tuple[Measured, dict[str, tuple[float, int]]]:
+    """Seconds of the steps of each side, and its space: MiB and launches. The sides end."""
     space = {key: asked(pipe, "space") for key, pipe in pipes.items() if key != "kept"}
     times = in_turn(pipes, rounds)
     for pipe in pipes.values():
@@ -224,19 +223,10 @@ def measured(sides: dict[str, Side], rounds: int) -> tuple[Measured, dict[str, t
     return times, space
 
 
-def difference(ours: Side, theirs: Side) -> float:
-    """Relative difference of their gradients of one batch."""
-    pipes = [side.start() for side in (ours, theirs)]
-    a, b = (asked(pipe, "gradient") for pipe in pipes)
-    for pipe in pipes:
-        pipe.close()
-    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
-
-
 def against_floor(own: Side, rounds: int) -> list[str]:
     """A line of the short table: ours and flow matching of ours."""
     sides = {"ours": own, "floor": replace(own, method="fm")}
-    times, space = measured(sides, rounds)
+    times, space = measured({key: side.start() for key, side in sides.items()}, rounds)
     (peak, launches), (least, fewest) = space["ours"], space["floor"]
     ms = [f"{1000 * statistics.median(times[key]):.1f}" for key in sides]
     ratio = f"{over(times, 'ours', 'floor'):.3f}"
@@ -246,12 +236,14 @@ def against_floor(own: Side, rounds: int) -> list[str]:
 def compare(own: Side, rounds: int) -> list[str]:
     """A line of the table. Exits where gradients in float32 differ by more than 1e-6."""
     straight = replace(own, ours=False, kept=False, compiled=False)
-    error = difference(own, straight)
-    if own.dtype == "fp32" and error > 1e-6:
-        raise SystemExit(f"{own.method}: the gradients differ by {error:.1e}; nothing was timed")
     floor, kept = replace(own, method="fm"), replace(straight, kept=True)
     sides = {"ours": own, "straight": straight, "floor": floor, "kept": kept}
-    times, space = measured(sides, rounds)
+    pipes = {key: side.start() for key, side in sides.items()}
+    ours, theirs = (asked(pipes[key], "gradient") for key in ("ours", "straight"))
+    error = float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+    if own.dtype == "fp32" and error > 1e-6:
+        raise SystemExit(f"{own.method}: the gradients differ by {error:.1e}; nothing was timed")
+    times, space = measured(pipes, rounds)
     peaks, launches = ({key: found[part] for key, found in space.items()} for part in (0, 1))
     return [
         *(f"{1000 * statistics.median(times[key]):.1f}" for key in ("straight", "kept", "ours")),
