@@ -86,8 +86,8 @@ class Clock:
 
 
 def with_ablate(trials: int, isolation: Any) -> dict[str, float]:
-    """Seconds of `run_plan`."""
-    from ablate.launch import RunOptions, run_plan
+    """Seconds of what the command does with a plan: begin what any run needs, and `run_plan`."""
+    from ablate.launch import RunOptions, begin, run_plan
     from ablate.space import expand, space_from_text
     from ablate.store import StorePaths
 
@@ -96,7 +96,9 @@ def with_ablate(trials: int, isolation: Any) -> dict[str, float]:
     clock = Clock(trials)
     with tempfile.TemporaryDirectory() as store:
         options = RunOptions(gpus=GPUS, cpus_per_trial=SHARE, isolation=isolation)
-        summary = run_plan(plan, StorePaths(store), options, clock, trainer="trivial_trial:train")
+        paths = StorePaths(store)
+        with begin(options, paths) as begun:
+            summary = run_plan(plan, paths, options, clock, trainer="trivial_trial:train", begun=begun)
         assert summary.done == trials
         return clock.result()
 

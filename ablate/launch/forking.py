@@ -14,17 +14,22 @@ import gc
 import importlib
 import json
 import os
+import random  # noqa: F401  see `without_fork_hooks`
 import resource
 import selectors
 import shutil
 import signal
 import socket
 import sys
+import threading  # noqa: F401  see `without_fork_hooks`
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 HUGE_PAGE = 2 << 20
+LIBC = ctypes.CDLL(None, use_errno=True)
+PRCTL = getattr(LIBC, "prctl", None)
+"""Looked up before the forks; None where it is not Linux."""
 REPORT, OVER = b'"report":', b'"exited":'
 """How the lines of a child begin; in braces they are what its slot gets."""
 
@@ -40,7 +45,7 @@ def main(setup: dict[str, Any]) -> None:
     control = socket.socket(fileno=setup["control"])
     listener = socket.socket(fileno=setup["listener"])
     gc.disable()  # imports make half a million objects and no cycles to free: an eighth of their time
-    with warnings.catch_warnings(action="ignore"):  # torch warns of what it does itself, in the driver's terminal
+    with without_fork_hooks(), warnings.catch_warnings(action="ignore"):  # torch warns of what it does itself
         for module in setup["preload"]:
             with contextlib.suppress(ImportError):
                 importlib.import_module(module)
@@ -81,6 +86,23 @@ def main(setup: dict[str, Any]) -> None:
             finally:
                 os._exit(0)
         connection.close()
+
+
+@contextlib.contextmanager
+def without_fork_hooks() -> Iterator[None]:
+    """What is imported meanwhile asks in vain to be called whenever this process forks.
+
+    Libraries renew their locks then, lest a thread that the child lacks held one (logging), or let go of what the
+    parent has locked (filelock, which does so before it locks anything, too). Here nothing is locked and no second
+    thread runs; the calls would be a tenth of what a short attempt costs. `random` and `threading` do need theirs:
+    this module imports them, so that they have asked before.
+    """
+    ask = os.register_at_fork
+    os.register_at_fork = lambda **_: None
+    try:
+        yield
+    finally:
+        os.register_at_fork = ask
 
 
 def _leave(address: str) -> NoReturn:
@@ -276,11 +298,13 @@ def _write(pipe: int, line: bytes) -> None:
 
 
 def _stop_on_signals() -> Callable[[], bool]:
-    """SIGTERM and SIGUSR1 (Slurm's warning) ask for a checkpoint and an end."""
+    """SIGTERM and SIGUSR1 (Slurm's warning) ask for a checkpoint and an end; SIGINT stays ignored, as it was.
+
+    Ctrl-C reaches the whole process group, and the driver decides.
+    """
     asked: list[int] = []
     for name in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(name, lambda number, _frame: asked.append(number))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the driver decides
     return lambda: bool(asked)
 
 
@@ -292,7 +316,7 @@ def merge_pages() -> None:
     """
     if sys.platform != "linux":
         return
-    advise = ctypes.CDLL(None, use_errno=True).madvise
+    advise = LIBC.madvise
     advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     with open("/proc/self/maps", encoding="ascii", errors="replace") as maps:
         regions = [line.split() for line in maps]
@@ -307,7 +331,7 @@ def merge_pages() -> None:
 
 def die_with_parent(parent: int) -> None:
     """Ask the kernel to kill this process when its parent dies (Linux); end at once when that has already happened."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
+    if PRCTL is not None:
+        PRCTL(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
     if os.getppid() != parent:
         os._exit(1)

@@ -40,7 +40,12 @@ PRELOAD = (
 )
 FORWARD_MODE = ("torch._decomp.decompositions_for_jvp", "torch._dynamo")
 """Imported by torch's forward mode when it is first used: a CPU second and a half in every attempt, or once before."""
-WARM = ("ablate.store.provenance:environment", "ablate_core.cpu_kernels:prepare", "PIL.Image:preinit")
+WARM = (
+    "ablate.store.provenance:environment",
+    "ablate.store.journal:machine",
+    "ablate_core.cpu_kernels:prepare",
+    "PIL.Image:preinit",
+)
 """Called once before forking, because they cache what every attempt needs (git state, versions of packages)."""
 
 

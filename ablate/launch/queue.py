@@ -10,15 +10,19 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 from ablate.launch.attempt import PACK_CAUSES, Task
 
 Work = list[Task]
 """What one process does at once: trainings that are packed together, mostly one; or one evaluation."""
 
-LOOKED_AT = 64
+LOOKED_AT: Final = 64
 """Units at the head of the queue among which the longest is looked for."""
+HANDFUL: Final = 16
+HANDFUL_SECONDS: Final = 0.2
+"""So many units are handed out at once, where they are known to take less than this together: a call costs Ray a
+millisecond."""
 
 
 class Queue:
@@ -49,10 +53,11 @@ class Queue:
         for work in ([every[index] for index in indices] for indices in works):
             waits = work[0].kind == "eval" and work[0].key in self.trainings
             (self.blocked.setdefault(work[0].key, []) if waits else self.ready).append(work)
-        self.leases: dict[str, Work] = {}
+        self.leases: dict[str, list[Work]] = {}
         self.broken: dict[str, Work] = {}
         self.tries: dict[tuple[str, str], int] = {}
         self.died: dict[str, int] = {}
+        self.alone: set[str] = set()  # a worker has died with these and others in hand
         self.seconds: dict[tuple[str, str], float] = {}
         self.lengths = {task.id: length for task, length in zip(every, lengths, strict=False) if length is not None}
         self.timed = [0.0, 0.0]  # seconds and lengths of what has ended
@@ -81,24 +86,46 @@ class Queue:
             slot: its name.
             ended: outcomes, each with the ``task`` it is of.
             progress: reports of running attempts, each with its ``task``.
-            wants: the slot is free and asks for work.
+            wants: the slot is free and asks for work; what it still has of its last it gives back.
             stopping: the driver has asked for an end: nothing is tried again, nothing is handed out.
 
         Returns:
-            ``tasks`` to be done in one process, or None; ``over`` when nothing will come any more.
+            ``works`` to be done one after another, each a list of tasks for one process; ``over`` when nothing will
+            come any more.
         """
         for report in progress:
             self.progress[report["task"]] = report
         if ended:
             self.idle_deaths = 0
             self._end(slot, ended, stopping)
-        work: Work | None = None
-        if wants and not stopping and self.ready:
-            self._abandon(slot, "the worker lost sight of it")  # never happens: a free slot holds nothing
-            work = self.leases[slot] = self._longest()
-            self.started += [{"task": task.id, "packed": len(work)} for task in work]
+        works: list[Work] = []
+        if wants:
+            self.ready.extendleft(reversed(self.leases.pop(slot, [])))
+            if not stopping and self.ready:
+                works = self.leases[slot] = self._handful()
+                self.started += [{"task": task.id, "packed": len(works[0])} for task in works[0]]
         over = stopping or not (self.ready or self.blocked)
-        return {"tasks": work and [task.to_dict() for task in work], "over": over}
+        return {"works": [[task.to_dict() for task in work] for work in works], "over": over}
+
+    def _handful(self) -> list[Work]:
+        """What is next; more of it where that is over in no time, and enough is left for the other slots."""
+        works = [self._longest()]
+        most = min(HANDFUL, len(self.ready) // (2 * len(self.leases) + 2))
+        seconds = self._known(works[0])
+        while seconds < HANDFUL_SECONDS and len(works) < most:
+            work = self._longest()
+            seconds += self._known(work)
+            if seconds < HANDFUL_SECONDS:
+                works.append(work)
+            else:
+                self.ready.appendleft(work)
+        return works
+
+    def _known(self, work: Work) -> float:
+        """What a single task took with another seed; infinity for a new one, for a pack, and for what is suspect."""
+        task = work[0]
+        known = len(work) == 1 and task.id not in self.alone
+        return self.seconds.get((task.kind, task.label), math.inf) if known else math.inf
 
     def _longest(self) -> Work:
         """Of the seed that is next, what is longest: then all slots come to their last end together.
@@ -152,12 +179,16 @@ class Queue:
         self.ready.extendleft(reversed(again))
 
     def _give_back(self, slot: str, name: str) -> Task | None:
-        work = self.leases.get(slot, [])
-        task = next((task for task in work if task.id == name), None)
-        if task is not None:
-            self.leases[slot] = [other for other in work if other is not task]
-            if not self.leases[slot]:
-                del self.leases[slot]
+        works = self.leases.get(slot, [])
+        found = next(((work, task) for work in works for task in work if task.id == name), None)
+        if found is None:
+            return None
+        work, task = found
+        work.remove(task)
+        if not work:
+            works.remove(work)
+        if not works:
+            del self.leases[slot]
         return task
 
     def _once_more(self, task: Task, cause: str) -> bool:
@@ -175,10 +206,13 @@ class Queue:
         return self.news()
 
     def _abandon(self, slot: str, error: str) -> None:
-        work = self.leases.pop(slot, [])
-        again = self.broken.pop(slot, [])
-        for task in work:
-            self.died[task.id] = self.died.get(task.id, 0) + (len(work) == 1)
+        held, again = self.leases.pop(slot, []), self.broken.pop(slot, [])
+        if len(held) > 1:  # nobody knows which one it was: next time each has a worker to itself
+            self.alone.update(task.id for work in held for task in work)
+            self.ready.extendleft(reversed(held))
+            return
+        for task in held[0] if held else []:
+            self.died[task.id] = self.died.get(task.id, 0) + (len(held[0]) == 1)
             if self.deaths < 0 or self.died[task.id] <= self.deaths:
                 again.append(task)
             else:
@@ -200,7 +234,7 @@ class Queue:
         """
         found = {"started": self.started, "progress": [*self.progress.values()], "ended": self.ended, "lost": self.lost}
         self._clear()
-        ready, held = len(self.ready), len(self.leases)
+        ready, held = len(self.ready), sum(map(len, self.leases.values()))
         left = ready + held + sum(map(len, self.blocked.values()))
         return {**found, "ready": ready, "held": held, "left": left, "idle_deaths": self.idle_deaths}
 

@@ -7,6 +7,7 @@ Ray's start-up is paid once per slot, and Tune, which starts a few trials a seco
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -39,6 +40,7 @@ class Slot:
     def __init__(self, name: str, settings: SlotSettings, desk: Desk, runner: Runner) -> None:
         self.name, self.settings, self.desk, self.runner = name, settings, desk, runner
         self.busy = False
+        self.waiting: deque[list[dict[str, Any]]] = deque()
         self.ended: list[dict[str, Any]] = []
         self.progress: dict[str, dict[str, Any]] = {}
         self.asked_to_stop = self.last_asked = 0.0
@@ -60,12 +62,14 @@ class Slot:
         return False
 
     def _next(self) -> bool:
-        """Ask for work and start it. True: none will come."""
-        reply = self._exchange(wants=True)
-        if not reply["tasks"]:
-            return bool(reply["over"])
+        """Start what was given, or ask for more. True: none will come."""
+        if not self.waiting or self._stop() is not None:
+            reply = self._exchange(wants=True)
+            self.waiting = deque(reply["works"])
+            if not self.waiting:
+                return bool(reply["over"])
         self.busy, self.asked_to_stop = True, 0.0
-        self.runner.start([Task(**task) for task in reply["tasks"]])
+        self.runner.start([Task(**task) for task in self.waiting.popleft()])
         return False
 
     def _exchange(self, wants: bool) -> dict[str, Any]:

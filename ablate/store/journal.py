@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -191,8 +192,9 @@ def process_identity() -> dict[str, Any]:
     }
 
 
+@cache
 def machine() -> str | None:
-    """Names the boot and the pid namespace; None where there is no ``/proc``."""
+    """Names the boot and the pid namespace, which a process and its forks keep; None where there is no ``/proc``."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}:{os.stat('/proc/self/ns/pid').st_ino}"

@@ -34,7 +34,7 @@ class StorePaths:
     def __init__(self, root: str | Path | None = None) -> None:
         """`root`, else the environment variable ABLATE_HOME, else ``runs`` in the working folder; made absolute."""
         chosen = root if root is not None else os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_ROOT
-        object.__setattr__(self, "root", Path(os.path.abspath(Path(chosen).expanduser())))
+        object.__setattr__(self, "root", Path(os.path.abspath(os.path.expanduser(chosen))))
 
     @property
     def journal(self) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,6 +79,8 @@ def body(task: dict[str, Any], send: Any, should_stop: Any) -> None:
         raise RuntimeError("in the fork")
     if task["do"] == "print":
         print("said in the fork")
+    if task["do"] == "hooks":
+        send({name: len(sys.modules[name].called) for name in task["modules"]} | {"random": random.random()})
     send({"pid": os.getpid(), "server": os.getppid(), "devices": os.environ.get("CUDA_VISIBLE_DEVICES")})
     while task["do"] == "wait" and not should_stop():
         time.sleep(0.01)

@@ -198,6 +198,26 @@ def test_nothing_survives_the_kill_of_the_process_that_started_it(tmp_path: Path
     assert not Path(address).exists()
 
 
+def test_others_are_called_at_a_fork_when_they_ask_and_what_we_import_is_not(tmp_path: Path) -> None:
+    hooked = "import os\ncalled = []\nos.register_at_fork(after_in_child=lambda: called.append(1))\n"
+    for name in ("imported_by_us", "a_trainer"):
+        (tmp_path / f"{name}.py").write_text(hooked)
+    process = WarmProcess(["imported_by_us"], sys_path=[str(tmp_path), str(HERE), *sys.path])
+    process.prepare("launch_trainers:body", [("importlib:import_module", ["a_trainer"])])
+    server = ForkServer(process.address)
+    try:
+        found = []
+        for _ in range(2):
+            server.run({"do": "hooks", "modules": ["imported_by_us", "a_trainer"]}, str(tmp_path / "log"))
+            found.append(messages(server)[0]["report"])
+    finally:
+        server.close()
+        process.close()
+    for report in found:
+        assert (report["imported_by_us"], report["a_trainer"]) == (0, 2)  # at the server's fork and at the attempt's
+    assert found[0]["random"] != found[1]["random"]
+
+
 def test_the_warm_process_has_imported_what_a_trial_needs_and_started_no_thread(tmp_path: Path) -> None:
     digits = {"schedule": "linear", "objective": "fm", "architecture": "mlp", "data": "digits"}
     digits |= {"train": {"steps": 1, "batch_size": 4}, "eval": {"metric": "fd_digits", "samples": 8}}

@@ -26,8 +26,8 @@ def queue(works: str, deaths: int = 1, **retries: int) -> Queue:
 def ask(made: Queue, slot: str = "s", *, stopping: bool = False) -> str:
     """What a free slot is given, as it is written in `queue`; "" for nothing yet, "over" for nothing any more."""
     reply = made.exchange(slot, [], [], True, stopping)
-    if reply["tasks"]:
-        return "+".join(Task(**given).id for given in reply["tasks"])
+    if reply["works"]:
+        return " ".join("+".join(Task(**given).id for given in work) for work in reply["works"])
     return "over" if reply["over"] else ""
 
 
@@ -46,7 +46,7 @@ def test_slots_take_what_is_next_as_soon_as_they_are_free() -> None:
     for name in "bc":  # the second slot is twice as fast
         end(made, name, slot="two")
         ask(made, "two")
-    assert made.leases["two"][0].id == "d"
+    assert made.leases["two"][0][0].id == "d"
     end(made, "a", slot="one")
     assert ask(made, "one") == "over"
     news = made.news()
@@ -65,7 +65,7 @@ def test_before_anything_has_ended_what_is_longest_by_its_length_comes_first() -
     end(made, "a0", slot="u", wall_seconds=7.5)  # longer than its length told, and than d's, which comes to 7.75
     assert [ask(made, slot) for slot in "yu"] == ["c1", "b1"]
     end(made, "c0", slot="x", wall_seconds=1.0)
-    assert [ask(made, slot) for slot in "xz"] == ["d1", "a1"]
+    assert [ask(made, slot) for slot in "xv"] == ["d1", "a1"]
 
 
 def test_of_the_next_seed_what_took_longest_comes_first_and_before_it_what_is_new() -> None:
@@ -224,3 +224,77 @@ def test_progress_is_passed_on_once_and_only_while_a_task_runs() -> None:
     outcome = {**Outcome("a", "done").to_dict(), "task": "a"}
     made.exchange("s", [outcome], [{"task": "a", "step": 3}], False, False)
     assert made.news()["progress"] == []
+
+
+def singles(count: int, deaths: int = 0) -> Queue:
+    """So many trainings of one arm, ``t00 t01 ...``; the first has been given to slot ``s``."""
+    made = queue(" ".join(f"t{n:02}" for n in range(count)), deaths)
+    assert ask(made) == "t00"
+    return made
+
+
+def test_units_that_are_over_in_no_time_are_handed_out_together() -> None:
+    made = singles(40)
+    end(made, "t00", wall_seconds=0.001)
+    given = ask(made)
+    assert given == " ".join(f"t{n:02}" for n in range(1, 17))
+    news = made.news()
+    assert [start["task"] for start in news["started"]] == ["t00", "t01"]  # the others wait in the slot
+    assert (news["ready"], news["held"], news["left"]) == (23, 16, 39)
+    for name in given.split():
+        end(made, name, wall_seconds=0.001)
+    assert (made.news()["held"], made.leases) == (0, {})
+
+
+def test_a_handful_takes_no_longer_than_it_may() -> None:
+    made = singles(40)
+    end(made, "t00", wall_seconds=0.06)
+    assert ask(made) == "t01 t02 t03"
+    assert ask(made, "other") == "t04 t05 t06"
+
+
+def test_a_handful_leaves_enough_for_the_other_slots() -> None:
+    made = singles(12)
+    ask(made, "one")
+    ask(made, "two")
+    end(made, "t00", wall_seconds=0.0)
+    assert ask(made) == "t03"  # 8 more wait, and two others work
+    end(made, "t01", slot="one")
+    end(made, "t02", slot="two")
+    end(made, "t03")
+    assert ask(made) == "t04 t05 t06"
+
+
+def test_what_is_new_or_packed_is_in_no_handful() -> None:
+    labels = {**{f"a{n}": "a" for n in range(24)}, "b": "b", "p": "a", "q": "a"}
+    tasks = [Task(key, "own", {}, "train", label) for key, label in labels.items()]
+    made = Queue([one.to_dict() for one in tasks], [*([n] for n in range(25)), [25, 26]], {}, 0)
+    assert [ask(made, slot) for slot in "xyz"] == ["a0", "a1", "a2"]
+    for name, slot in zip(("a0", "a1", "a2"), "xyz", strict=True):
+        end(made, name, slot=slot, wall_seconds=0.001)
+    assert ask(made, "x") == "b"  # nothing is known of it
+    assert ask(made, "y") == "p+q"  # longer than one alone
+    assert ask(made, "z") == "a3 a4 a5"
+
+
+def test_what_a_slot_has_not_begun_when_it_is_stopped_waits_again() -> None:
+    made = singles(40)
+    end(made, "t00", wall_seconds=0.001)
+    ask(made)
+    end(made, "t01", "interrupted", stopping=True)
+    assert ask(made, stopping=True) == "over"
+    news = made.news()
+    assert (news["held"], news["ready"], news["lost"]) == (0, 38, [])
+    assert [work[0].id for work in made.ready] == [f"t{n:02}" for n in range(2, 40)]
+
+
+def test_when_a_worker_dies_with_several_units_in_hand_each_is_tried_alone() -> None:
+    made = singles(40)
+    end(made, "t00", wall_seconds=0.001)
+    assert len(ask(made).split()) == 16
+    assert made.release("s", "gone")["lost"] == []
+    assert ask(made, "two") == "t01"
+    assert made.release("two", "gone")["lost"] == [{"task": "t01", "error": "gone"}]  # now it was this one
+    assert ask(made, "three") == "t02"
+    end(made, "t02", slot="three")
+    assert ask(made, "three") == "t03"

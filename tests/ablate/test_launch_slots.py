@@ -185,6 +185,37 @@ def test_a_slot_takes_nothing_new_after_a_stop(tmp_path: Path) -> None:
     assert runner.started == []
 
 
+class Handing:
+    """A desk that hands out a handful, once."""
+
+    def __init__(self, *names: str) -> None:
+        self.works = [[Task(name, "e", {}).to_dict()] for name in names]
+        self.asked: list[tuple[list[str], bool, bool]] = []
+
+    def exchange(self, slot: str, ended: Any, progress: Any, wants: bool, stopping: bool) -> dict[str, Any]:
+        self.asked.append(([outcome["task"] for outcome in ended], wants, stopping))
+        works, self.works = self.works if not stopping else [], []
+        return {"works": works, "over": not works}
+
+
+def test_a_slot_works_through_a_handful_before_it_asks_again(tmp_path: Path) -> None:
+    made = slot(tmp_path, runner := Scripted({}))
+    made.desk = desk = Handing("a", "b", "c")
+    assert made.step()
+    assert runner.started == ["a", "b", "c"]
+    assert desk.asked == [([], True, False), (["a", "b", "c"], True, False)]
+
+
+def test_a_slot_leaves_the_rest_of_a_handful_after_a_stop(tmp_path: Path) -> None:
+    made = slot(tmp_path, runner := Endless({}))
+    made.desk = desk = Handing("a", "b", "c")
+    assert not made.step()
+    (tmp_path / "stop").write_text("stop")
+    assert made.step()
+    assert runner.started == ["a"]
+    assert desk.asked[-1] == (["a"], True, True)
+
+
 def test_a_slot_that_is_ended_asks_what_it_runs_for_a_checkpoint(tmp_path: Path) -> None:
     runner = Endless({})
     made = slot(tmp_path, runner, WORKS[3:])

@@ -59,7 +59,7 @@ def take(queue: Queue, slot: str, ended: str = "") -> str:
     """What a slot is given; it has done `ended`."""
     outcome = [{**Outcome(ended, "done").to_dict(), "task": ended}] if ended else []
     reply = queue.exchange(slot, outcome, [], True, False)
-    return str(reply["tasks"][0]["key"]) if reply["tasks"] else ""
+    return str(reply["works"][0][0]["key"]) if reply["works"] else ""
 
 
 def test_slots_are_asked_for_as_many_at_a_time_as_may_start_and_no_more_than_there_may_be(queue: Queue) -> None:
