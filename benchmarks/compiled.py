@@ -19,7 +19,7 @@ import tempfile
 from typing import Any
 
 import torch
-from step import seconds
+from step import over, seconds
 from step_sides import METHODS, SIZES, Ours, Run, Size, Straightforward
 
 from ablate_core.compiled import CompiledCompute
@@ -75,7 +75,7 @@ def compare(name: str, size: Size, device: str, dtype: str, rounds: int) -> str:
         for key, run in runs.items():
             times[key].append(seconds(run.step, device))
     pairs = (("straight", "compiled"), ("eager", "compiled"), ("compiled", "floor"))
-    ratios = [statistics.median(a / b for a, b in zip(times[x], times[y], strict=True)) for x, y in pairs]
+    ratios = [over(times, *pair) for pair in pairs]
     ms = [f"{1000 * statistics.median(times[key]):.1f}" for key in ("straight", "eager", "compiled")]
     return " | ".join([*ms, *(f"{ratio:.2f}x" for ratio in ratios[:2]), f"{ratios[2]:.3f}", f"{error:.0e}"])
 

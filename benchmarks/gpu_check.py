@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from stopwatch import Stopwatch
 from torch import Tensor
 
 from ablate_core import legality, trainer
@@ -207,22 +208,13 @@ def waiting(method: str, packed: int = 0) -> dict[str, int]:
 
 
 def step_seconds(trial: TrialConfig, repeats: int = 3) -> float:
-    """Median seconds of a step in the steady loop, from an idle device to an idle device."""
-    warm, timed = 20, 100
+    """Median seconds of a step in the steady loop."""
     times = []
     for _ in range(repeats):
-        seen: list[float] = []
-
-        def should_stop(seen: list[float] = seen) -> bool:
-            seen.append(0.0)
-            if len(seen) in (warm, warm + timed):
-                torch.cuda.synchronize()
-                seen[-1] = time.perf_counter()
-            return len(seen) >= warm + timed
-
+        watch = Stopwatch(120, "cuda", warm=20)
         with tempfile.TemporaryDirectory() as folder:
-            train(trial, Path(folder), device="cuda", should_stop=should_stop)
-        times.append((seen[-1] - seen[warm - 1]) / timed)
+            train(trial, Path(folder), device="cuda", should_stop=watch)
+        times.append(watch.per_step())
     return statistics.median(times)
 
 

@@ -1,39 +1,34 @@
 """A pack of small trials against the same trials one after another; run ``python benchmarks/pack.py``.
 
 Time of one optimiser step, per member (CPU seconds of one thread; on CUDA seconds from an idle device to an idle
-device): of the pack; of `trainer.train` alone; and of the
-straightforward formulation that public code uses (a separate forward pass, ``torch.func.jvp`` on a copy of the
-network for all rows, gradients on, averages in a Python loop, numbers fetched at every step). MeanFlow on a small SiT
-(depth 4, width 64, 8x8x3 images, patches of 2). Interleaved; medians over the repeats. All three keep the memory that
-a step frees, as the training loop does: without it (`--sweep`, where each is a process of its own) the straightforward
-step is slower.
+device): of the pack; of `trainer.train` alone; and of the straightforward formulation that public code uses (a separate
+forward pass, ``torch.func.jvp`` on a copy of the network for all rows, gradients on, averages in a Python loop, the
+norm of the gradients fetched at every step). MeanFlow on a small SiT (depth 4, width 64, 8x8x3 images, patches of 2).
+Interleaved; medians over the repeats. All three keep the memory that a step frees, as the training loop does: without
+it (`--sweep`, where each is a process of its own) the straightforward step is slower.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
-from step_sides import average_of
-from straight_sit import StraightSiT
+from step_sides import Size, Straightforward
+from stopwatch import Stopwatch
 from torch import Tensor
 
-from ablate_core.architectures.native import written_out
+from ablate_core.architectures.sit import SiT
 from ablate_core.config import TrialConfig
 from ablate_core.datasets.base import Dataset, Samples
 from ablate_core.memory import keep_memory
 from ablate_core.packing import Member, train_pack
-from ablate_core.preparation import build_network, load_batch
-from ablate_core.random import Draws
 from ablate_core.trainer import train
 
 
@@ -68,39 +63,9 @@ def config(seed: int, batch: int, steps: int) -> TrialConfig:
     )
 
 
-class Watch:
-    """A `should_stop` that ends the trial after `steps`, and notes the time of those after the first `WARM`.
-
-    CPU seconds; on CUDA, seconds from an idle device to an idle device.
-    """
-
-    WARM = 3
-
-    def __init__(self, steps: int, device: str = "cpu") -> None:
-        self.steps, self.device, self.asked = steps, device, 0
-        self.began = self.ended = 0.0
-
-    def __call__(self) -> bool:
-        if self.asked == self.WARM:
-            self.began = self._now()
-        if self.asked == self.steps:
-            self.ended = self._now()
-        self.asked += 1
-        return self.asked > self.steps
-
-    def per_step(self) -> float:
-        return (self.ended - self.began) / (self.steps - self.WARM)
-
-    def _now(self) -> float:
-        if self.device == "cpu":
-            return time.process_time()
-        torch.cuda.synchronize()  # between the steps that are timed nothing waits
-        return time.perf_counter()
-
-
 def packed(members: int, batch: int, steps: int, device: str = "cpu") -> float:
     """Seconds of a step of one member in a pack."""
-    watches = [Watch(steps, device)] + [Watch(steps) for _ in range(members - 1)]
+    watches = [Stopwatch(steps, device)] + [Stopwatch(steps) for _ in range(members - 1)]
     with tempfile.TemporaryDirectory() as folder:
         group = [
             Member(config(i, batch, steps + 9), Path(folder, str(i)), should_stop=watch)
@@ -113,46 +78,21 @@ def packed(members: int, batch: int, steps: int, device: str = "cpu") -> float:
 
 def alone(batch: int, steps: int, device: str = "cpu") -> float:
     """Seconds of a step of one trial of ours."""
-    watch = Watch(steps, device)
+    watch = Stopwatch(steps, device)
     with tempfile.TemporaryDirectory() as folder:
         train(config(0, batch, steps + 9), Path(folder), should_stop=watch, device=device)
     return watch.per_step()
 
 
-@written_out(False)
 def straightforward(batch: int, steps: int, device: str = "cpu") -> float:
-    """Seconds of a step as public code writes it (EDAPINENUT/ExplicitShortCut loss/meanflow_loss.py, train.py)."""
-    trial = config(0, batch, steps)
-    data = trial.data.load()
-    net = StraightSiT(build_network(trial, data, device))
-    target, average = copy.deepcopy(net), copy.deepcopy(net).requires_grad_(False)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, betas=(0.9, 0.95), foreach=True)
-    watch = Watch(steps, device)
-    for step in range(steps + 1):
-        watch()
-        given = load_batch(trial, data, torch.randint(len(data.x), (batch,)), step, device)
-        draws = Draws(0, step, device=device)
-        times = trial.objective.time_sampler.sample(
-            batch, draws, schedule=trial.schedule, noise_std=1.0, step=step, total_steps=steps
-        )
-        noise = draws.normal("noise", *given.x0.shape)
-        y = torch.where(draws.uniform("dropout.label", batch) < 0.1, 10, given.y)
-        gap = (times.t - times.r)[:, None, None, None]
-        t = times.t[:, None, None, None]
-        x, v = (1 - t) * given.x0 + t * noise, noise - given.x0
-        u = net(x, times.r, times.t, y)
-        one, zero = torch.ones_like(times.t), torch.zeros_like(times.t)
-        _, slope = torch.func.jvp(lambda x, r, t, y=y: target(x, r, t, y), (x, times.r, times.t), (v, zero, one))
-        aim = (v - gap * slope).detach()
-        square = (u - aim).square().flatten(1).sum(1)
-        loss = (square / (square.detach() + 1e-3)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        average_of(average, net)
-        target.load_state_dict(net.state_dict())
-        loss.item(), norm.item()
+    """Seconds of a step as public code writes it; see `step_sides`. Its optimiser is the one of `config`."""
+    architecture = config(0, batch, steps).architecture
+    assert isinstance(architecture, SiT)
+    run = Straightforward("meanflow", Size(architecture, (3, 8, 8), batch), device, "fp32")
+    run.optimizer = torch.optim.AdamW(run.parameters, lr=1e-4, betas=(0.9, 0.95), foreach=True)
+    watch = Stopwatch(steps, device)
+    while not watch():
+        run.step()
     return watch.per_step()
 
 

@@ -3,7 +3,7 @@
 Straightforward is what public code does (EDAPINENUT/ExplicitShortCut loss/meanflow_loss.py, train.py, arch/sit.py): a
 network with attention written out, a forward pass of it for the prediction, ``torch.func.jvp`` on a deep copy for all
 rows with gradients on (guided rows and others apart, after two forwards of the guided ones), an optimiser and an
-average in loops over parameters, the loss and the norm fetched at every step. The floor is flow matching of ours.
+average in loops over parameters, the norm of the gradients fetched at every step. The floor is flow matching of ours.
 Before anything is timed, the gradients of both formulations are compared: relative difference of all gradients
 together, at most 1e-6 in float32.
 

@@ -24,7 +24,7 @@ import sys
 import threading  # noqa: F401  see `without_fork_hooks`
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 HUGE_PAGE = 2 << 20
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -63,6 +63,8 @@ def main(setup: dict[str, Any]) -> None:
             _load(name)(*arguments)
     body = _load(setup["body"])
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # servers are not waited for
+    sys.stdout, sys.stderr = _lines(1), _lines(2)
+    faulthandler.enable(sys.stderr)
     gc.freeze()  # keep the pages of the imports shared after a fork; a collection would take long and find little
     gc.enable()
     if setup["many"]:
@@ -264,11 +266,8 @@ def _attempt(body: Callable[..., None], order: int, write: int, server: int) -> 
         null = os.open(os.devnull, os.O_RDONLY)
         for target, source in ((0, null), (1, log), (2, log)):
             os.dup2(source, target)
-        sys.stdout = open(1, "w", buffering=1, closefd=False, encoding="utf-8", errors="replace")
-        sys.stderr = open(2, "w", buffering=1, closefd=False, encoding="utf-8", errors="replace")
-        faulthandler.enable(sys.stderr)
         torch = sys.modules.get("torch")
-        if torch is not None:
+        if torch is not None and torch.get_num_threads() != message["threads"]:
             torch.set_num_threads(message["threads"])
 
         def send(report: dict[str, Any]) -> None:
@@ -289,6 +288,11 @@ def _attempt(body: Callable[..., None], order: int, write: int, server: int) -> 
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)  # no interpreter shutdown: it can hang on threads of math libraries, and costs time
+
+
+def _lines(number: int) -> TextIO:
+    """Text for the file of this number, whichever that will be, line by line."""
+    return open(number, "w", buffering=1, closefd=False, encoding="utf-8", errors="replace")
 
 
 def _write(pipe: int, line: bytes) -> None:
