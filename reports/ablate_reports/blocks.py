@@ -17,6 +17,8 @@ Array = npt.NDArray[np.float64]
 
 ZERO = 1e-12
 """A residual standard deviation below this (relative to the size of y) is no noise at all."""
+NOTHING = 1e-9
+"""So few degrees of freedom of the residuals are rounding."""
 MOST = 100.0
 """Ratios of spread are not told apart beyond this."""
 FEW = 10
@@ -179,13 +181,12 @@ def spread_ratios(values: Mapping[str, Mapping[int, float]], fit: BlockFit, rati
     rest = dict(values)
     found: dict[str, Spread] = {}
     while len(fit.arms) > 1:
-        squares, unit = fit.squares()
-        f, p = _against_others(fit, squares, unit)
+        f, p, variance = _against_others(fit)
         beyond = np.flatnonzero(f > ratio**2)
         if len(fit.arms) <= FEW:  # in few arms one noisy one makes another look noisy
             beyond = beyond[np.argsort(-f[beyond], kind="stable")[:1]]
         going = beyond if len(beyond) else np.arange(len(fit.arms))
-        found |= {fit.arms[i]: Spread(math.sqrt(f[i]), float(p[i]), float(squares[i] / unit[i])) for i in going}
+        found |= {fit.arms[i]: Spread(math.sqrt(f[i]), float(p[i]), float(variance[i])) for i in going}
         rest = {a: seeds for a, seeds in rest.items() if a not in found}
         if not len(beyond) or not rest:
             break
@@ -194,15 +195,25 @@ def spread_ratios(values: Mapping[str, Mapping[int, float]], fit: BlockFit, rati
     return {a: (found | alone)[a] for a in values}
 
 
-def _against_others(fit: BlockFit, squares: Array, unit: Array) -> tuple[Array, Array]:
-    """(a,) variance of each arm over that of the others, and the p of its F test."""
+def _against_others(fit: BlockFit) -> tuple[Array, Array, Array]:
+    """(a,) variance of each arm over that of the others, the p of its F test, and the variance.
+
+    An arm whose residuals are zero whatever its values are, such as one of two seeds that shares one with others, tells
+    nothing of its spread: it counts as one that is as the others are.
+    """
+    squares, unit = fit.squares()
     noise = (ZERO * max(1.0, float(np.abs(fit.y).max()))) ** 2
     df = unit.sum() - unit
-    others = (squares.sum() - squares) / df
-    usable = others > noise  # where the others do not vary at all, a ratio means nothing
-    f = np.where(usable, squares / unit / np.where(usable, others, 1.0), 0.0)
-    p = special.fdtrc(fit.sizes - 1, df, f)  # scipy.stats.f.sf without its checks
-    return (_without_leak(f, len(fit.arms)) if fit.seeds else np.minimum(f, MOST**2)), p
+    known, judged = unit > NOTHING, df > NOTHING
+    variance = np.where(known, squares / np.where(known, unit, 1.0), fit.sigma**2)
+    others = (squares.sum() - squares) / np.where(judged, df, 1.0)
+    usable = judged & (others > noise)  # where the others do not vary at all, a ratio means nothing
+    f = np.where(usable, variance / np.where(usable, others, 1.0), 0.0)
+    f = np.where(known, f, 1.0)
+    p = np.where(
+        known & usable, special.fdtrc(fit.sizes - 1, np.where(judged, df, 1.0), f), 1.0
+    )  # stats.f.sf, unchecked
+    return (_without_leak(f, len(fit.arms)) if fit.seeds else np.minimum(f, MOST**2)), p, variance
 
 
 def _without_leak(f: Array, a: int) -> Array:

@@ -117,7 +117,8 @@ class MaxT:
         inside = np.ones((len(s), len(z)))
         for load, count in zip(*self.__dict__["_loads"], strict=True):
             rest = np.sqrt(1 - load**2)
-            upper, lower = (c * s[:, None] + load * z) / rest, (-c * s[:, None] + load * z) / rest
+            with np.errstate(divide="ignore"):  # a load of 1 decides alone: infinity is right
+                upper, lower = (c * s[:, None] + load * z) / rest, (-c * s[:, None] + load * z) / rest
             inside *= np.clip(special.ndtr(upper) - special.ndtr(lower), 0, 1) ** count
         return float(weight @ inside @ density)
 

@@ -17,6 +17,7 @@ from test_page import HOSTILE
 
 from ablate_reports import StudyFrames, render_csv, render_html, render_json, render_markdown
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # nobody wants numpy's remarks in a terminal
 METRIC = "Frechet distance on digit-classifier features (fd_digits), not FID"
 SAID: dict[str, tuple[str, ...]] = {
     "empty": ("Nothing has been planned or run in this study.",),

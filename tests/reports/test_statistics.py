@@ -311,3 +311,21 @@ def test_the_satterthwaite_mean_of_a_balanced_study_is_the_textbook_one() -> Non
     assert mean.high is not None
     assert mean.high - mean.mean == pytest.approx(stats.t.isf(0.025, df) * math.sqrt(variance), rel=1e-8)
     assert model.seed_sd == pytest.approx(math.sqrt((ms_seed - ms_error) / a), rel=1e-8)
+
+
+@pytest.mark.parametrize("seeds", [(0, 7), (1, 9), (2, 5)])
+@pytest.mark.filterwarnings("error::RuntimeWarning")  # nobody wants numpy's remarks in a terminal
+def test_an_arm_that_shares_one_of_its_two_seeds_tells_nothing_of_its_spread(seeds: tuple[int, int]) -> None:
+    """Its residuals are zero whatever its values are; by rounding it would vary endlessly more than the others."""
+    for trial in range(50):
+        rest = draw(4, 3, rng_seed=trial)
+        apart = dict(zip(seeds, (float(trial), 100.0), strict=True))
+        model, without = fit({**rest, "apart": apart}), fit(rest)
+        assert model is not None
+        assert without is not None
+        assert "apart" not in model.own
+        assert "apart" in model.pooled
+        assert (model.sigma, model.df) == (pytest.approx(without.sigma, rel=1e-9), without.df)
+        spread = model.spread["apart"]
+        assert (spread.ratio, spread.p) == (1.0, 1.0)
+        assert 0 < spread.variance < 100
