@@ -63,7 +63,7 @@ def main(setup: dict[str, Any]) -> None:
             _load(name)(*arguments)
     body = _load(setup["body"])
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # servers are not waited for
-    sys.stdout, sys.stderr = _lines(1), _lines(2)
+    sys.stdout, sys.stderr = _lines(1), _lines(2)  # made once: an attempt only puts its log behind these numbers
     faulthandler.enable(sys.stderr)
     gc.freeze()  # keep the pages of the imports shared after a fork; a collection would take long and find little
     gc.enable()

@@ -211,8 +211,9 @@ class Queue:
             self.alone.update(task.id for work in held for task in work)
             self.ready.extendleft(reversed(held))
             return
-        for task in held[0] if held else []:
-            self.died[task.id] = self.died.get(task.id, 0) + (len(held[0]) == 1)
+        work = held[0] if held else []
+        for task in work:
+            self.died[task.id] = self.died.get(task.id, 0) + (len(work) == 1)
             if self.deaths < 0 or self.died[task.id] <= self.deaths:
                 again.append(task)
             else:

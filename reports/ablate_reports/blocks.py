@@ -205,14 +205,12 @@ def _against_others(fit: BlockFit) -> tuple[Array, Array, Array]:
     noise = (ZERO * max(1.0, float(np.abs(fit.y).max()))) ** 2
     df = unit.sum() - unit
     known, judged = unit > NOTHING, df > NOTHING
-    variance = np.where(known, squares / np.where(known, unit, 1.0), fit.sigma**2)
-    others = (squares.sum() - squares) / np.where(judged, df, 1.0)
+    unit, df = np.where(known, unit, 1.0), np.where(judged, df, 1.0)
+    variance = np.where(known, squares / unit, fit.sigma**2)
+    others = (squares.sum() - squares) / df
     usable = judged & (others > noise)  # where the others do not vary at all, a ratio means nothing
-    f = np.where(usable, variance / np.where(usable, others, 1.0), 0.0)
-    f = np.where(known, f, 1.0)
-    p = np.where(
-        known & usable, special.fdtrc(fit.sizes - 1, np.where(judged, df, 1.0), f), 1.0
-    )  # stats.f.sf, unchecked
+    f = np.where(known, np.where(usable, variance / np.where(usable, others, 1.0), 0.0), 1.0)
+    p = np.where(known & usable, special.fdtrc(fit.sizes - 1, df, f), 1.0)  # scipy.stats.f.sf without its checks
     return (_without_leak(f, len(fit.arms)) if fit.seeds else np.minimum(f, MOST**2)), p, variance
 
 
