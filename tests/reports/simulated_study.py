@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,23 @@ def study(
         published=[],
     )  # fmt: skip
     return StudyFrames(study=fields | study_fields, **(simulated | (parts or {})))
+
+
+def study_of(values: Mapping[str, Mapping[int, float | Sequence[float]]], **more: Any) -> StudyFrames:
+    """A study of exactly these trials: arm -> seed -> value at the last step, or its draws."""
+    frames = study(dict.fromkeys(values, 0.0), 1 + max(s for seeds in values.values() for s in seeds), **more)
+    drawn = [
+        (f"trial-{arm}-{seed}", draw, value)
+        for arm, seeds in values.items()
+        for seed, some in seeds.items()
+        for draw, value in enumerate([some] if isinstance(some, float | int) else some)
+    ]
+    last = frames.measurements[frames.measurements["step"] == frames.measurements["step"].max()]
+    rows = last.drop(columns=["draw", "value"]).merge(pd.DataFrame(drawn, columns=["trial_id", "draw", "value"]))
+    kept = {name: getattr(frames, name) for name in COLUMNS} | {"measurements": rows}
+    for name in ("trials", "attempts", "curves", "artifacts"):
+        kept[name] = kept[name][kept[name]["trial_id"].isin(rows["trial_id"])]
+    return StudyFrames(study=frames.study, **kept)
 
 
 PATH = {"A": 0.0, "B": -0.045, "C": -0.06, "D": -0.062, "E": -0.14}

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from simulated_study import DEGENERATE, degenerate_page, study
+from simulated_study import DEGENERATE, degenerate_page, study, study_of
 from test_analysis import changed
 from test_page import HOSTILE
 
-from ablate_reports import StudyFrames, render_csv, render_html, render_json, render_markdown
+from ablate_reports import StudyFrames, analyse, render_csv, render_html, render_json, render_markdown
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # nobody wants numpy's remarks in a terminal
 METRIC = "Frechet distance on digit-classifier features (fd_digits), not FID"
@@ -151,6 +151,17 @@ def check(frames: StudyFrames) -> None:
     assert re.sub(r"\s+", " ", document["headline"]) in seen
     assert render_markdown(frames)
     assert render_csv(frames).count("\n") >= len(frames.arms) + 1
+
+
+@pytest.mark.parametrize("bad", [50.0, 400.0])
+def test_one_lost_seed_of_the_baseline_spoils_comparisons_and_no_report(bad: float) -> None:
+    """Nine comparisons with it are then nearly one: the law of the largest of them had no root."""
+    rng = np.random.default_rng(0)
+    values = {f"x{i}": {s: (5 - 0.2 * i) * math.exp(0.005 * rng.normal()) for s in range(3)} for i in range(10)}
+    values["x0"][2] = bad
+    frames = study_of(values)
+    check(frames)
+    assert {r.verdict for r in analyse(frames).rows[1:]} == {"inconclusive"}
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 from ablate_reports import simultaneous
 from ablate_reports.simultaneous import MaxT, scale_nodes
@@ -93,3 +93,54 @@ def test_where_the_polynomial_does_not_fit_every_p_value_is_computed(monkeypatch
     monkeypatch.setattr(simultaneous, "DEGREE", 4)
     law, t = MaxT(equal(9), 20.0), np.linspace(0, 6, 30)
     assert law.adjusted_many(t).tolist() == [law.adjusted_p(float(c)) for c in t]
+
+
+def product(loads: list[float]) -> np.ndarray:
+    corr = np.outer(loads, loads)
+    np.fill_diagonal(corr, 1.0)
+    return corr
+
+
+@pytest.mark.parametrize("loads", [[0.9, 0.95, 0.97], [0.99, 0.992, 0.5], [0.9999, 0.99995, 0.99999]])
+@pytest.mark.parametrize("df", [2.0, 20.0])
+def test_loadings_near_one_agree_with_adaptive_integration(loads: list[float], df: float) -> None:
+    """The baseline of a study is far noisier than its arms: the integrand steps within a hundredth of z."""
+    loading, c = np.array(loads), 2.2
+    rest, (nodes, weights) = np.sqrt(1 - loading**2), scale_nodes(df)
+
+    def given(s: float, both: bool) -> float:
+        def integrand(z: float) -> float:
+            below = special.ndtr((-c * s + loading * z) / rest) if both else 0.0
+            return float(stats.norm.pdf(z) * np.prod(special.ndtr((c * s + loading * z) / rest) - below))
+
+        steps = sorted({float(np.clip(sign * c * s / x, -9, 9)) for x in loading for sign in (-1, 1)})
+        return float(integrate.quad(integrand, -9.001, 9.001, points=steps, limit=200, epsabs=1e-11)[0])
+
+    law = MaxT(product(loads), df)
+    assert law.exact
+    for found, both in ((law.cdf(c), True), (law.upper_cdf(c), False)):
+        oracle = sum(w * given(s, both) for s, w in zip(nodes, weights, strict=True))
+        assert found == pytest.approx(oracle, abs=1e-8)
+
+
+@pytest.mark.parametrize("m", [2, 9, 400])
+def test_critical_values_fall_to_that_of_one_contrast(m: int) -> None:
+    """...as the baseline becomes noisier: never below, and with no step between how the two cases are computed."""
+    one, all_of_them = stats.t.isf(0.025, 2), stats.t.isf(0.025 / m, 2)
+    found = [
+        MaxT(product([load] * m), 2.0).critical(0.05) for load in (0.9, 0.98, 0.99, 0.9935, 0.999, 0.99999, 1 - 1e-9)
+    ]
+    assert found == sorted(found, reverse=True)
+    assert all(one <= c <= all_of_them for c in found)
+    assert found[-1] == pytest.approx(one, rel=2e-4)
+    assert found[2] - found[3] < found[1] - found[2]
+
+
+def test_a_family_that_is_all_but_one_contrast_has_its_critical_value() -> None:
+    """By quasi-random numbers, which are good to 1e-3, there would be no root between t and Bonferroni's value."""
+    rng, t = np.random.default_rng(0), stats.t.isf(0.025, 4)
+    for _ in range(20):
+        noise = 1e-4 * rng.normal(size=(5, 8))
+        corr = np.corrcoef(rng.normal(size=8) + noise)
+        assert t <= MaxT(corr, 4.0).critical(0.05) == pytest.approx(t, abs=0.02)
+        assert MaxT(corr, 4.0).upper_critical(0.05) == pytest.approx(stats.t.isf(0.05, 4), abs=0.02)
