@@ -57,7 +57,7 @@ def _normal_nodes(low: float, step: Array, width: float) -> tuple[Array, Array]:
         width: how wide that is.
     """
     if width > 1.2 * STEP_Z:  # the trapezoidal rule is then exact to 1e-12
-        z = np.linspace(low, Z, round((Z - low) / STEP_Z) + 1)[None]
+        z: Array = np.linspace(low, Z, round((Z - low) / STEP_Z) + 1)[None]
         weights = np.full(z.shape, STEP_Z)
         weights[:, [0, -1]] /= 2
     else:
