@@ -114,10 +114,7 @@ def _picked(a: Analysis, names: list[str]) -> tuple[list[str], str]:
     """
     frames: StudyFrames = a.frames
     study, base = frames.study["name"], frames.baseline
-    best = min(
-        (r for r in a.rows if r.value is not None), key=lambda r: (r.value or 0.0) * (1 if a.lower_is_better else -1),
-        default=None,
-    )  # fmt: skip
+    best = a.leader
     if names:
         found = list(dict.fromkeys(arm for name in names for arm in arms_named(frames, name) if arm != base))
         if not found:

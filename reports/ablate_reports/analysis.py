@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -123,6 +123,12 @@ class Analysis:
     def by_id(self) -> dict[str, ArmRow]:
         """arm_id -> row."""
         return {r.arm_id: r for r in self.rows}
+
+    @cached_property
+    def leader(self) -> ArmRow | None:
+        """The best-looking arm, the effects of its seeds taken out; None where no arm has a value."""
+        best = _best(self.model, self.model.arms, self.lower_is_better) if self.model else None
+        return None if best is None else self.by_id[best]
 
     @property
     def baseline_name(self) -> str:
@@ -239,12 +245,17 @@ def _tied(frames: StudyFrames, model: Model | None, means: Mapping[str, Mean], a
     judged = {a: m for a, m in means.items() if m.low is not None}
     if model is None or len(judged) < 2:
         return set()
-    best = (min if frames.lower_is_better else max)(means, key=lambda a: means[a].mean)
+    best = _best(model, means, frames.lower_is_better)
     if best not in judged:  # the best-looking arm has one seed: nobody can say who ties with it
         return set()
     found = model.compare([(a, best) for a in judged if a != best], alpha)
-    tied = {best} | {c.arm for c in found if c.low is None or c.high is None or c.low <= 0 <= c.high}
-    return tied if len(tied) < len(judged) else set()
+    worse = {c.arm for c in found if c.low is not None and c.high is not None
+             and (c.low > 0 if frames.lower_is_better else c.high < 0)}  # fmt: skip
+    return set(judged) - worse if worse else set()
+
+
+def _best(model: Model, arms: Iterable[str], lower_is_better: bool) -> str | None:
+    return (min if lower_is_better else max)(arms, key=model.level, default=None)
 
 
 def _detectable(frames: StudyFrames, model: Model | None, power_level: float = 0.8) -> float | None:

@@ -183,7 +183,7 @@ def best(a: Analysis) -> str:
     """The arms that nobody can tell from the best; where nothing is resolved, which one leads."""
     if a.situation.tied:
         return ", ".join(a.situation.tied)
-    return f"{a.situation.lowest[0]} leads, not resolved" if a.situation.lowest else "—"
+    return f"{formats.short(a.leader.label)} leads, not resolved" if a.leader else "—"
 
 
 def seeds(a: Analysis) -> str:

@@ -58,7 +58,7 @@ def _normal_nodes(low: float, step: Array, width: float) -> tuple[Array, Array]:
     """
     if width > 1.2 * STEP_Z:  # the trapezoidal rule is then exact to 1e-12
         z: Array = np.linspace(low, Z, round((Z - low) / STEP_Z) + 1)[None]
-        weights = np.full(z.shape, STEP_Z)
+        weights: Array = np.full(z.shape, STEP_Z)
         weights[:, [0, -1]] /= 2
     else:
         at = np.clip(step, low, Z)[:, None]

@@ -173,6 +173,22 @@ class Model:
         half = t_beyond(alpha / 2, df) * se
         return Mean(arm, n, centre, centre - half, centre + half, sd, se=se)
 
+    def level(self, arm: str) -> float:
+        """The arm's mean with the effects of its seeds taken out, where they are known: what arms are ranked by.
+
+        A plain mean would put an arm first because a hard seed of it is missing.
+
+        Raises:
+            KeyError: the arm has no value.
+        """
+        values = self.values[arm]
+        if self._fit is None:
+            return float(np.mean(list(values.values())))
+        layout = self._layout()
+        if arm in layout.weights:
+            return float(layout.weights[arm] @ layout.y)
+        return float(np.mean(list(values.values())) - self._fit.seeds_of(values) @ self._fit.y)
+
     def compare(self, pairs: Sequence[tuple[str, str]], alpha: float = 0.05) -> list[Contrast]:
         """Contrasts ``arm - reference`` with intervals that hold for all pairs of this call at once.
 

@@ -8,11 +8,12 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from simulated_study import CONDITION, METRIC, rich_study, study
+from simulated_study import CONDITION, METRIC, rich_study, study, study_of
 
 from ablate_reports import tables
 from ablate_reports.analysis import analyse
 from ablate_reports.data import COLUMNS, StudyFrames, field_diff, final_values, metric_title
+from ablate_reports.figures.cost import placed, times
 
 
 def changed(frames: StudyFrames, **parts: object) -> StudyFrames:
@@ -205,6 +206,37 @@ def test_bold_marks_every_arm_tied_with_the_best_and_none_when_all_tie() -> None
     assert [r.tied_best for r in apart.rows] == [False, True, True]
     level = analyse(study({"fm": 0.0, "a": 0.0}, 5, noise=0.05, rng_seed=5))
     assert not any(r.tied_best for r in level.rows)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_best_arm_is_not_the_one_that_lost_its_hard_seed(mode: str) -> None:
+    """L has the better mean, because seed 2 is missing of it; on the seeds that both have, M is better, surely."""
+    rng, hard, sign = np.random.default_rng(0), (0.0, 0.0, 1.0), 1 if mode == "min" else -1
+
+    def arm(effect: float, seeds: range = range(3)) -> dict[int, float]:
+        return {s: 10 * math.exp(sign * (effect + hard[s] + 0.004 * rng.normal())) for s in seeds}
+
+    values = {"base": arm(0.0), "L": arm(-0.3, range(2)), "M": arm(-0.4), "N": arm(-0.05)}
+    a = analyse(study_of(values, metric={"name": "fd_digits", "mode": mode}))
+    rows = {r.label: r for r in a.rows}
+    assert a.model is not None
+    assert a.leader is rows["M"]
+    assert sign * rows["L"].value < sign * rows["M"].value
+    assert a.model.level("arm-M") - a.model.level("arm-L") == pytest.approx(
+        a.model.compare([("arm-M", "arm-L")])[0].estimate
+    )
+    assert [label for label, r in rows.items() if r.tied_best] == ["M"]
+    assert {p.row.label for p in placed(a, times(a)[1], same=1.0) if p.place == "front"} == {"M"}
+
+
+def test_a_level_without_seed_effects_is_the_mean() -> None:
+    a = analyse(study(seeds=3))
+    assert a.model is not None
+    for arm, seeds in a.model.values.items():
+        assert a.model.level(arm) == pytest.approx(np.mean(list(seeds.values())))  # balanced
+    one = analyse(study_of({"fm": {0: 2.0, 1: 4.0}, "a": {1: 3.0}})).model  # no blocks with one arm that has two seeds
+    assert one is not None
+    assert one.level("arm-a") == pytest.approx(math.log(3))
 
 
 def test_nothing_is_bold_when_the_best_looking_arm_has_one_seed() -> None:

@@ -81,24 +81,26 @@ def times(analysis: Analysis) -> tuple[str, list[Priced]]:
 def placed(analysis: Analysis, arms: list[Priced], same: float = 0.0) -> list[Priced]:
     """Every arm with its place, cheapest first.
 
-    The front are the arms that no arm at the same cost or less surpasses in its mean. Another arm is behind it when the
-    best arm at its cost or less is better with simultaneous confidence, tied with it when nobody can say.
+    The front are the arms that no arm at the same cost or less surpasses in its mean, seeds taken out. Another arm is
+    behind it when the best arm at its cost or less is better with simultaneous confidence, tied with it when nobody
+    can say.
 
     Args:
         same: costs that exceed each other by this share or less are equal.
     """
-    sign = 1.0 if analysis.lower_is_better else -1.0
-    ranked = sorted(arms, key=lambda p: (p.cost, sign * (p.row.value or 0.0)))
+    model, sign = analysis.model, 1.0 if analysis.lower_is_better else -1.0
+    level = {p.row.arm_id: sign * model.level(p.row.arm_id) for p in arms} if model else {}
+    ranked = sorted(arms, key=lambda p: (p.cost, level[p.row.arm_id]))
     ahead: dict[str, Priced] = {}
     front: set[str] = set()
     for p in ranked:
-        best = min((q for q in ranked if q.cost <= p.cost * (1 + same)), key=lambda q: sign * (q.row.value or 0.0))
-        if best.row.value == p.row.value:
+        best = min((q for q in ranked if q.cost <= p.cost * (1 + same)), key=lambda q: level[q.row.arm_id])
+        if best is p or best.row.value == p.row.value:
             front.add(p.row.arm_id)
         else:
             ahead[p.row.arm_id] = best
     pairs = [(arm, p.row.arm_id) for arm, p in ahead.items()]
-    found = {c.arm: c for c in analysis.model.compare(pairs, analysis.alpha)} if analysis.model and pairs else {}
+    found = {c.arm: c for c in model.compare(pairs, analysis.alpha)} if model and pairs else {}
     out = []
     for p in ranked:
         arm = p.row.arm_id
