@@ -160,7 +160,7 @@ def analyse(frames: StudyFrames) -> Analysis:
     primary, found = groups(frames)
     values = primary.by_arm() if primary else {}
     flat = [v for seeds in values.values() for v in seeds.values()]
-    scale = "log" if all(v > 0 for v in flat) else "linear"
+    scale = primary.scale if primary else "log"
     ordered = {a: values[a] for a in frames.ordered if a in values}
     transform = math.log if scale == "log" else float
     scaled = {a: {s: transform(v) for s, v in seeds.items()} for a, seeds in ordered.items()}
@@ -317,7 +317,7 @@ def _situation(
         resolution=formats.magnitude(detectable, scale) if detectable else None,
         tied=[formats.short(r.label) for r in rows if r.tied_best],
         lower_is_better=frames.lower_is_better,
-        luck=chance.sentence(scale) if (chance := luck(model)) is not None else "",
+        luck=chance.sentence(scale, frames.lower_is_better) if (chance := luck(model)) is not None else "",
     )
 
 

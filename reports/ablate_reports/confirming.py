@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ablate_reports.data import DIVERGED, DONE, FAILED, FINAL, StudyFrames, final_values, records
+from ablate_reports.data import DIVERGED, DONE, FAILED, FINAL, StudyFrames, counting, final_values, records, scale_of
 from ablate_reports.formats import listed
 from ablate_reports.verdicts import count
 
@@ -31,17 +31,21 @@ def exploration(frames: StudyFrames) -> StudyFrames:
     return replace(frames, **{name: part[~part["trial_id"].isin(fresh)] for name, part in parts.items()})
 
 
-def fresh_values(whole: StudyFrames, primary: Group, scale: str) -> dict[str, dict[int, float]]:
-    """arm -> seed -> y of the confirming trials, stale ones included; empty for an arm that has none yet."""
+def fresh_values(whole: StudyFrames, primary: Group) -> tuple[dict[str, dict[int, float]], str]:
+    """arm -> seed -> y of the confirming trials, stale ones included, and their scale; empty for an arm that has none.
+
+    It is the exploration's, unless a fresh value is not positive: leaving it out would flatter its arm.
+    """
     rows, stale = _rows(whole, primary), _stale(whole)
-    explored = final_values(whole, rows)
+    scale = "linear" if "linear" in (primary.scale, scale_of(counting(whole, rows, confirm=True))) else "log"
+    explored = final_values(whole, rows, scale)
     places = whole.study_arms
     found: dict[str, dict[int, float]] = {arm: {} for arm in places.loc[places["kind"] == "confirm", "arm_id"]}
-    for part in (final_values(whole, rows, confirm=True), explored[explored["trial_id"].isin(stale)]):
+    for part in (final_values(whole, rows, scale, confirm=True), explored[explored["trial_id"].isin(stale)]):
         for r in records(part):
-            if math.isfinite(r.value) and math.isfinite(r.seed) and (r.value > 0 or scale != "log"):
+            if math.isfinite(r.value) and math.isfinite(r.seed):
                 found.setdefault(r.arm_id, {})[int(r.seed)] = math.log(r.value) if scale == "log" else float(r.value)
-    return {arm: found[arm] for arm in whole.ordered if arm in found}  # in the order of the exploration
+    return {arm: found[arm] for arm in whole.ordered if arm in found}, scale  # in the order of the exploration
 
 
 def _rows(whole: StudyFrames, primary: Group) -> pd.DataFrame:
@@ -71,7 +75,7 @@ def state(whole: StudyFrames, primary: Group) -> str:
     parts = [f"{n} {word}" for word in (DIVERGED, FAILED) if (n := int((trials["status"] == word).sum()))]
     if waiting := int((~trials["status"].isin(FINAL)).sum()):
         parts.append(f"{waiting} {'is' if waiting == 1 else 'are'} not finished")
-    values = final_values(whole, _rows(whole, primary), confirm=True)
+    values = final_values(whole, _rows(whole, primary), "linear", confirm=True)  # on any scale: only whether it is one
     usable = set(values.loc[values["value"].notna(), "trial_id"])
     if lacking := sum(t not in usable for t in trials.loc[trials["status"] == DONE, "trial_id"]):
         parts.append(f"{lacking} {'has' if lacking == 1 else 'have'} no value that means the same as the explored ones")

@@ -11,7 +11,7 @@ from collections import Counter, namedtuple
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -311,19 +311,12 @@ def metric_title(name: str, defined: Mapping[str, Any] | None = None) -> str:
     return f"{title}, {samples:,} samples" if isinstance(samples, int) else title
 
 
-def final_values(frames: StudyFrames, rows: pd.DataFrame, *, confirm: bool = False) -> pd.DataFrame:
-    """One row per finished trial and arm measured from it: the value that counts, by the study's ``metric.at``.
-
-    Draws of one step are averaged on the log scale (arithmetically when one is not positive). A value of None or NaN
-    at the step that counts stays NaN: an earlier, better-looking step never stands in for it.
+def counting(frames: StudyFrames, rows: pd.DataFrame, *, confirm: bool = False) -> pd.DataFrame:
+    """The measurements of finished trials at the steps that may count, by the study's ``metric.at``.
 
     Args:
-        frames: the study.
-        rows: its measurements of one ``(metric_id, cond_id)``.
-        confirm: the values of trials that were run to confirm a pick, instead of all others.
-
-    Returns:
-        ``trial_id, arm_id, seed, step, value``.
+        rows: measurements of one metric identity.
+        confirm: those of trials that were run to confirm a pick, instead of all others.
     """
     mine = (frames.trials["status"] == DONE) & (frames.trials["confirm"] == confirm)
     done = set(frames.trials.loc[mine, "trial_id"])
@@ -333,16 +326,41 @@ def final_values(frames: StudyFrames, rows: pd.DataFrame, *, confirm: bool = Fal
         rows = rows[rows["step"] == at["step"]]
     elif at == "last":
         rows = rows[rows["step"] == rows.groupby(["trial_id", "arm_id"])["step"].transform("max")]
+    return rows
+
+
+def scale_of(rows: pd.DataFrame) -> Literal["log", "linear"]:
+    """``log`` where every finite value is positive: one draw that is not puts all of a study on the linear scale."""
+    values = rows["value"].to_numpy(dtype=np.float64)
+    return "log" if (values[np.isfinite(values)] > 0).all() else "linear"
+
+
+def final_values(frames: StudyFrames, rows: pd.DataFrame, scale: str, *, confirm: bool = False) -> pd.DataFrame:
+    """One row per finished trial and arm measured from it: the value that counts, by the study's ``metric.at``.
+
+    Draws of one step are averaged on the scale of the analysis. A value of None or NaN at the step that counts stays
+    NaN: an earlier, better-looking step never stands in for it.
+
+    Args:
+        frames: the study.
+        rows: its measurements of one metric identity.
+        scale: that of all values that are compared, see `scale_of`.
+        confirm: the values of trials that were run to confirm a pick, instead of all others.
+
+    Returns:
+        ``trial_id, arm_id, seed, step, value``.
+    """
+    rows, at = counting(frames, rows, confirm=confirm), frames.study["metric"]["at"]
     grouped = rows.groupby(["trial_id", "arm_id", "seed", "step"], sort=True)["value"]
-    values = grouped.agg(_mean_of_draws).reset_index()
+    values = grouped.agg(lambda draws: _mean_of_draws(draws, scale)).reset_index()
     if at == "best" and len(values):
         order = values.sort_values("value", ascending=frames.lower_is_better, kind="stable", na_position="last")
         values = order.groupby(["trial_id", "arm_id"], sort=True).head(1).sort_values(["trial_id", "arm_id"])
     return values.reset_index(drop=True)
 
 
-def _mean_of_draws(values: Iterable[float]) -> float:
+def _mean_of_draws(values: Iterable[float], scale: str) -> float:
     drawn = np.asarray(list(values), dtype=np.float64)
-    if not np.isfinite(drawn).all():
+    if not np.isfinite(drawn).all() or (scale == "log" and (drawn <= 0).any()):
         return float("nan")
-    return float(np.exp(np.log(drawn).mean()) if (drawn > 0).all() else drawn.mean())
+    return float(np.exp(np.log(drawn).mean()) if scale == "log" else drawn.mean())

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from ablate_reports import formats
 from ablate_reports.blocks import fit_blocks
 from ablate_reports.data import StudyFrames, records
 from ablate_reports.groups import Group
@@ -166,13 +167,17 @@ def _best(ratio: float, cost: float) -> int | None:
     return min(below, below + 1, key=lambda k: (_price(k, ratio, cost), k))
 
 
-def sentence(found: Components, plan: DrawPlan | None) -> str:
+def sentence(found: Components, plan: DrawPlan | None, scale: str = "log") -> str:
     """What the two variances are, and what follows for the number of draws."""
-    gen = f"resampling one checkpoint by {100 * math.sqrt(found.gen):.2g}%"
+
+    def size(variance: float) -> str:
+        return f"{100 * math.sqrt(variance):.2g}%" if scale == "log" else formats.number(math.sqrt(variance), 2)
+
+    gen = f"resampling one checkpoint by {size(found.gen)}"
     if found.train <= 0:
         first = f"Retraining is not seen to move the metric; {gen} (standard deviations)."
     else:
-        train = f"Retraining moves the metric by {100 * math.sqrt(found.train):.2g}%"
+        train = f"Retraining moves the metric by {size(found.train)}"
         first = f"{train}, {gen} (standard deviations; ratio {math.sqrt(found.ratio):.1f})."
     if plan is None:
         return first

@@ -98,7 +98,7 @@ def document(a: Analysis) -> dict[str, Any]:
         "failures": _records(tables.failures(a)),
         "skips": _records(tables.skips(a)),
         "published": published.records(a),
-        "findings": findings.document(a.findings),
+        "findings": findings.document(a),
     }  # fmt: skip
 
 

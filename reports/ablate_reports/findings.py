@@ -166,17 +166,18 @@ def _noise(a: Analysis) -> Noise | None:
         return None
     spent = draws.costs(a.frames, a.primary)
     plan = draws.plan_draws(found, *spent) if spent else None
-    return Noise(found, plan, draws.sentence(found, plan))
+    return Noise(found, plan, draws.sentence(found, plan, a.scale))
 
 
 def confirmation(a: Analysis) -> Confirmed | None:
     """What fresh seeds say of picked arms."""
     if a.primary is None or a.model is None or not any_confirming(a.whole):
         return None
-    fresh = fresh_values(a.whole, a.primary, a.scale)
+    fresh, scale = fresh_values(a.whole, a.primary)
+    same = scale == a.scale
     return confirm(
-        a.model.values, fresh, a.frames.baseline, a.frames.trained, margin=a.margin,
-        lower_is_better=a.lower_is_better, alpha=a.alpha,
+        a.model.values if same else a.primary.by_arm(), fresh, a.frames.baseline, a.frames.trained,
+        margin=a.margin if same else None, lower_is_better=a.lower_is_better, alpha=a.alpha, scale=scale,
     )  # fmt: skip
 
 
@@ -235,13 +236,14 @@ def _seeds(a: Analysis) -> power.SeedPlan | None:
     )  # fmt: skip
 
 
-def document(f: Findings) -> dict[str, Any]:
+def document(a: Analysis) -> dict[str, Any]:
     """The findings as plain mappings for ``report.json``."""
+    f = a.findings
     return {
         "equivalence": [asdict(e) for e in f.equivalence],
         "plans": {name: _plan(plan) for name, plan in f.plans.items()},
         "noise": None if f.noise is None else asdict(f.noise),
-        "luck": None if f.luck is None else {**asdict(f.luck), "sentence": f.luck.sentence()},
+        "luck": None if f.luck is None else {**asdict(f.luck), "sentence": f.luck.sentence(a.scale, a.lower_is_better)},
         "confirmed": None if f.confirmed is None else confirmation_document(f.confirmed),
         "rungs": [asdict(r) for r in f.rungs],
         "speeds": [asdict(s) for s in f.speeds],
@@ -270,7 +272,7 @@ def _plan(plan: Plan) -> dict[str, Any]:
 def confirmation_document(found: Confirmed) -> dict[str, Any]:
     """A confirmation as plain values."""
     return {
-        "stale": found.stale,
+        "stale": found.stale, "scale": found.scale,
         "arms": [
             {
                 "arm_id": c.arm, "verdict": c.verdict, "explored": c.explored, "note": c.note,

@@ -15,7 +15,16 @@ from typing import Any, cast
 
 import pandas as pd
 
-from ablate_reports.data import StudyFrames, definition, field_diff, final_values, metric_title, records
+from ablate_reports.data import (
+    StudyFrames,
+    counting,
+    definition,
+    field_diff,
+    final_values,
+    metric_title,
+    records,
+    scale_of,
+)
 
 SAMPLE_FIELDS = ("samples", "num_samples", "n_samples")
 
@@ -28,6 +37,7 @@ class Group:
         cond_id: the condition; of several, all of them joined by commas.
         condition: its fields; where arms differ in one, every value it has, in the order of the arms.
         conditions: arm -> its own condition; `cond_ids`: the id of that.
+        scale: ``log`` where every value of its finished trials is positive, else ``linear``.
     """
 
     metric_id: str
@@ -41,6 +51,7 @@ class Group:
     lower_is_better: bool = True
     conditions: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     cond_ids: dict[str, str] = field(default_factory=dict, repr=False)
+    scale: str = "log"
 
     @property
     def title(self) -> str:
@@ -122,6 +133,7 @@ def _group(frames: StudyFrames, metric_id: str, rows: pd.DataFrame) -> Group:
     order = {arm: i for i, arm in enumerate(frames.ordered)}
     pairs = sorted({(r.arm_id, r.cond_id) for r in records(rows)}, key=lambda p: (order.get(p[0], len(order)), p))
     conditions = {arm: known.get(cond, {}) for arm, cond in pairs}
+    scale = scale_of(counting(frames, kept))
     return Group(
         metric_id,
         ",".join(dict.fromkeys(cond for _, cond in pairs)),
@@ -129,11 +141,12 @@ def _group(frames: StudyFrames, metric_id: str, rows: pd.DataFrame) -> Group:
         metric,
         _merged(conditions.values()),
         kept,
-        final_values(frames, kept),
+        final_values(frames, kept, scale),
         int(wrong.sum()),
         not (higher is True or higher == 1),
         conditions,
         dict(pairs),
+        scale,
     )
 
 

@@ -41,17 +41,19 @@ class Luck:
     expected: float
     limit: float
 
-    def sentence(self, scale: str = "log") -> str:
+    def sentence(self, scale: str = "log", lower_is_better: bool = True) -> str:
         """``Of 10 equal arms, luck alone would make the best look 1.2% better than it is, ...``."""
-        by, most = (_better(x, scale) for x in (self.expected, self.limit))
+        by, most = (_better(x, scale, lower_is_better) for x in (self.expected, self.limit))
         return (
             f"Of {self.arms} equal arms, luck alone would make the best look {by} better than it is, one time in 20 by "
             f"more than {most}."
         )
 
 
-def _better(x: float, scale: str) -> str:
-    return f"{-100 * math.expm1(-x):.1f}%" if scale == "log" else formats.number(x, 2)
+def _better(x: float, scale: str, lower_is_better: bool) -> str:
+    if scale != "log":
+        return formats.number(x, 2)
+    return f"{-100 * math.expm1(-x):.1f}%" if lower_is_better else formats.magnitude(x)
 
 
 @lru_cache(maxsize=256)
@@ -124,12 +126,14 @@ class Confirmed:
 
     Attributes:
         model: of the fresh seeds alone; None without any.
+        scale: that of the contrasts and of `explored`.
         stale: seeds of confirming trials that other trials have too; their values are not used.
     """
 
     found: list[Confirmation]
     model: Model | None
     stale: list[int] = field(default_factory=list)
+    scale: str = "log"
 
 
 def confirm(
@@ -141,6 +145,7 @@ def confirm(
     margin: float | None = None,
     lower_is_better: bool = True,
     alpha: float = 0.05,
+    scale: str = "log",
 ) -> Confirmed | None:
     """Judge picked arms on fresh seeds only.
 
@@ -148,6 +153,7 @@ def confirm(
         explored: arm -> seed -> y of the trials that took part in the picking.
         fresh: the same of the trials that were run to confirm; those on seeds of `explored` are left out.
         networks: arm -> what was trained for it, where arms share their trainings.
+        scale: of both.
 
     Returns:
         None where nothing was run to confirm.
@@ -172,7 +178,7 @@ def confirm(
         else:
             verdict = judge(c.low, c.high, margin, lower_is_better=lower_is_better)
             found.append(Confirmation(arm, c, verdict, before, c.note if c.low is None else ""))
-    return Confirmed(found, model, stale)
+    return Confirmed(found, model, stale, scale)
 
 
 def _difference(values: Values, arm: str, baseline: str | None) -> float | None:

@@ -60,14 +60,20 @@ def confirmation(analysis: Analysis) -> list[str]:
     if found.confirmed is not None:
         return confirmed(analysis, found.confirmed)
     picked = sum(r.verdict == "better" for r in analysis.rows)
-    return [found.luck.sentence(scale)] if found.luck is not None and picked and found.luck.arms > 2 else []
+    return (
+        [found.luck.sentence(scale, analysis.lower_is_better)]
+        if found.luck is not None and picked and found.luck.arms > 2
+        else []
+    )
 
 
 def confirmed(analysis: Analysis, found: Confirmed) -> list[str]:
     """A sentence for every arm that was confirmed or not, and what was lost or left out."""
     frames, said = analysis.frames, []
     for c in found.found:
-        said.append(c.sentence(formats.short(frames.label(c.arm)), analysis.baseline_name, analysis.scale))
+        said.append(c.sentence(formats.short(frames.label(c.arm)), analysis.baseline_name, found.scale))
+    if found.scale != analysis.scale:
+        said.append("A fresh value is not positive, so these differences are in the metric's own units.")
     if found.stale:
         seeds = formats.listed([str(s) for s in found.stale])
         said.append(f"Not fresh, so left out: seed{'s' if len(found.stale) > 1 else ''} {seeds}.")

@@ -149,8 +149,7 @@ def other_groups(analysis: Analysis) -> list[tuple[Group, Table, Table]]:
 def _other(analysis: Analysis, group: Group) -> Table:
     """The arms of a group that is not the primary: the same statistics, among themselves."""
     frames, by_arm = analysis.frames, group.by_arm()
-    log = all(v > 0 for seeds in by_arm.values() for v in seeds.values())
-    scale = "log" if log else "linear"
+    scale, log = group.scale, group.scale == "log"
     scaled = {a: {s: math.log(v) if log else v for s, v in seeds.items()} for a, seeds in by_arm.items()}
     model = fit_shared(scaled, frames.trained)
     base = frames.baseline

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pytest
 from simulated_study import CONDITION, METRIC, rich_study, study, study_of
 
-from ablate_reports import tables
+from ablate_reports import queries, tables
 from ablate_reports.analysis import analyse
 from ablate_reports.data import COLUMNS, StudyFrames, field_diff, final_values, metric_title
 from ablate_reports.figures.cost import placed, times
@@ -75,7 +76,7 @@ def test_a_missing_last_value_is_not_replaced_by_an_earlier_one() -> None:
 @pytest.mark.parametrize(("at", "expected"), [({"step": 500}, 500), ("last", 2000), ("best", 2000)])
 def test_the_declared_step_decides_which_value_counts(at: object, expected: int) -> None:
     frames = study(metric={"name": "fd_digits", "mode": "min", "at": at})
-    assert set(final_values(frames, frames.measurements)["step"]) == {expected}
+    assert set(final_values(frames, frames.measurements, "log")["step"]) == {expected}
 
 
 def test_best_says_that_it_flatters() -> None:
@@ -89,6 +90,21 @@ def test_draws_of_a_step_are_averaged_on_the_log_scale() -> None:
     one, two = analyse(frames).by_id["arm-ct"].value, analyse(both).by_id["arm-ct"].value
     assert one is not None
     assert two == pytest.approx(2 * one)
+
+
+def test_draws_are_averaged_as_the_query_under_the_figures_does_where_one_arm_is_not_positive() -> None:
+    """KID: of two arms of one arithmetic mean, that with unequal draws looked 40 % better."""
+    rng = np.random.default_rng(0)
+
+    def arm(*means: float) -> dict[int, list[float]]:
+        return {s: [m + 1e-5 * rng.normal() for m in means] for s in range(4)}
+
+    a = analyse(study_of({"base": arm(0.001, 0.009), "same": arm(0.0048, 0.0052), "other": arm(-0.0005, 0.0004)}))
+    assert a.scale == "linear"
+    assert a.by_id["arm-base"].value == pytest.approx(a.by_id["arm-same"].value, abs=3e-5)
+    measurements, trials = a.frames.measurements, a.frames.trials  # noqa: F841  read by the query
+    asked = duckdb.sql(queries.final_values(a)).df().groupby("arm_id")["value"].mean()
+    assert {r.arm_id: r.value for r in a.rows} == pytest.approx(asked.to_dict())
 
 
 def test_values_of_another_identity_or_condition_never_meet() -> None:

@@ -8,13 +8,15 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from simulated_study import GRID, rich_study, study
+from simulated_study import GRID, rich_study, study, study_of
 from test_analysis import changed
 
-from ablate_reports import render_json
+from ablate_reports import render_json, sections
 from ablate_reports.analysis import analyse
 from ablate_reports.data import COLUMNS, StudyFrames
 from ablate_reports.factorial import factorial
+from ablate_reports.findings import confirmation
+from ablate_reports.luck import Luck
 
 
 def findings_of(frames: StudyFrames) -> dict[str, object]:
@@ -136,6 +138,39 @@ def test_confirming_trials_stand_apart_from_the_exploration() -> None:
     text = findings_of(confirmed_study())["confirmed"]
     assert isinstance(text, dict)
     assert text["arms"][0]["verdict"] == "better"
+
+
+def test_a_fresh_value_that_is_not_positive_counts() -> None:
+    """Two of five were dropped, and what was left was confirmed as 51 % better."""
+    explored = {arm: {s: level + 1e-4 * s for s in range(3)} for arm, level in (("b", 0.01), ("x", 0.005))}
+    fresh = {"b": [0.0101, 0.0099, 0.01, 0.0102, 0.0098], "x": [0.004, -0.001, 0.005, -0.002, 0.0045]}
+    frames = study_of({arm: explored[arm] | {3 + i: v for i, v in enumerate(fresh[arm])} for arm in fresh})
+    a = analyse(changed(frames, trials=frames.trials.assign(confirm=frames.trials["seed"] >= 3)))
+    assert a.scale == "log"
+    confirmed = confirmation(a)
+    assert confirmed is not None
+    [one] = confirmed.found
+    assert confirmed.scale == "linear"
+    assert one.contrast is not None
+    assert (one.contrast.n, one.contrast.n_reference) == (5, 5)
+    assert one.contrast.estimate == pytest.approx(np.mean(fresh["x"]) - np.mean(fresh["b"]))
+    assert one.explored == pytest.approx(-0.005)
+    said = sections.confirmed(a, confirmed)
+    assert "%" not in " ".join(said)
+    assert "A fresh value is not positive, so these differences are in the metric's own units." in said
+
+
+def test_what_is_said_of_luck_and_noise_follows_the_scale_and_the_direction() -> None:
+    values = {f"x{i}": {s: [0.001 * (i - 2) + 1e-4 * (s + d) for d in (0, 1)] for s in range(4)} for i in range(5)}
+    values["x1"][0] = [-0.002, -0.001]
+    a = analyse(study_of(values))
+    found = findings_of(a.frames)
+    assert a.scale == "linear"
+    assert "%" not in json.dumps(found["luck"])
+    assert "%" not in json.dumps(found["noise"])
+    known = Luck(10, 3.0, 0.07, 0.0688, 0.1)
+    assert f"{100 * math.expm1(0.0688):.1f}% better" in known.sentence("log", lower_is_better=False)
+    assert f"{-100 * math.expm1(-0.0688):.1f}% better" in known.sentence("log")
 
 
 def test_claims_of_the_study_are_judged_with_its_margin() -> None:
