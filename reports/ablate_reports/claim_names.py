@@ -74,6 +74,11 @@ class Names:
         """The arms at one of the wanted levels of every axis that is named."""
         return tuple(a for a, at in self.chosen.items() if all(at.get(x) in levels for x, levels in wanted.items()))
 
+    def at(self, arm: str, axis: str, level: str) -> tuple[str, ...]:
+        """The arms that have this level of an axis and all else as `arm` has it."""
+        wanted = {**self.chosen[arm], axis: level}
+        return tuple(a for a, at in self.chosen.items() if at == wanted)
+
     def named(self, text: str) -> Side:
         """The arms a name stands for.
 
@@ -220,7 +225,7 @@ def names_of(frames: StudyFrames, nfe: int | None = None) -> Names:
         for axis, level, name in _level_names(rows):
             levels.setdefault(normal(name), {})[axis, level] = None
     for label, arms in in_plans.items():
-        labels.setdefault(label, {}).update(arms if label not in labels else {})
+        labels.setdefault(label, arms)
     for arm in shown:
         labels.setdefault(normal(arm), {})[arm] = None
     chosen = choices(frames)

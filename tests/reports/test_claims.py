@@ -16,7 +16,8 @@ from test_analysis import changed
 
 from ablate.space import expand, load_space
 from ablate_reports.claim_names import Names, names_of
-from ablate_reports.claims import Claims, judge_claims, read
+from ablate_reports.claim_reading import read
+from ablate_reports.claims import Claims, judge_claims
 from ablate_reports.data import COLUMNS, StudyFrames
 from ablate_reports.statistics import fit
 
@@ -195,6 +196,48 @@ def test_a_level_of_two_axes_must_be_written_with_its_axis() -> None:
     }
 
 
+LABELLED: ROWS = [
+    ("fm1", "methods", "ofat", "fm", {"objective": "fm", "nfe": "1"}),
+    ("mf1", "methods", "ofat", "meanflow", {"objective": "meanflow", "nfe": "1"}),
+    *((f"{m}{n}", "cross", "grid", f"{name}/{n}", {"objective": name, "nfe": n})
+      for m, name in (("fm", "fm"), ("mf", "meanflow")) for n in ("1", "2")),
+]  # fmt: skip
+"""A grid, and one plan that names its arms at one step as their levels are called."""
+
+
+def test_a_claim_may_name_an_arm_as_one_plan_calls_it() -> None:
+    """Such names were known and stood for no arm, and a level of the same name was then hidden."""
+    rows: ROWS = [("a", "first", "base", "MF", {}), ("b", "first", "list", "half/iid", {"plug": "half"}),
+                  ("b", "one", "ofat", "plug=half", {"plug": "half"})]  # fmt: skip
+    for count in (2, 3):
+        names = names_of(frames_of(rows[:count], "a"))
+        assert pairs("plug=half is better than MF.", names) == {("half/iid", "MF")}
+    assert pairs("one.plug=half is better than MF.", names) == {("half/iid", "MF")}
+    assert pairs("meanflow is better than fm.", names_of(frames_of(LABELLED, "fm1"))) == {("meanflow", "fm")}
+
+
+def test_for_every_axis_compares_at_each_of_its_levels_whatever_names_the_sides() -> None:
+    names = names_of(frames_of(LABELLED, "fm1"))
+    both = {("meanflow", "fm"), ("meanflow/2", "fm/2")}
+    assert pairs("meanflow is better than fm for every nfe.", names) == both
+    assert pairs("objective=meanflow is better than objective=fm for every nfe.", names) == both
+    [claim] = judged(
+        ["meanflow is better than fm for every nfe."], {"fm1": 0.0, "mf1": -0.2, "fm2": -0.7, "mf2": -0.1}, names
+    ).judged
+    assert claim.status == "fails"
+    alone: ROWS = [*LABELLED[:2], ("fm2", "more", "ofat", "fm2", {"objective": "fm", "nfe": "2"})]
+    problem = read("meanflow is better than fm for every nfe.", names_of(frames_of(alone, "fm1"))).problem
+    assert problem == "'for every nfe': no plan crosses 'nfe' with what is compared"
+
+
+def test_a_ranking_leaves_out_arms_that_have_no_level_of_its_axis() -> None:
+    rows: ROWS = [("base", "steps", "base", "base", {}), ("late", "steps", "ofat", "nfe=2", {"nfe": "2"}),
+                  *((f"{m}{n}", "cross", "grid", f"{m}/{n}", {"objective": m, "nfe": n})
+                    for m in ("meanflow", "sct") for n in ("1", "2"))]  # fmt: skip
+    found = pairs({"same_ranking": {"of": "objective", "over": "nfe"}}, names_of(frames_of(rows, "base")))
+    assert found == {("meanflow/1", "sct/1"), ("meanflow/2", "sct/2")}
+
+
 def test_a_number_of_steps_must_be_the_one_that_everything_is_measured_with() -> None:
     assert read("ESC is better than CT at one step", methods(1)).problem == ""
     assert "at one step" in read("ESC is better than CT at one step", methods(4)).problem
@@ -276,9 +319,13 @@ EFFECTS = {"id0": 0.0, "id1": -0.2, "id2": -0.5, "id3": -0.2}
         ("ESC is better than MeanFlow by at least 10 %.", "holds"),
         ("ESC is better than MeanFlow by at least 50 %.", "fails"),
         ("ESC is better than MeanFlow by at least 26.4 %.", "undecided"),
+        ("FM is worse than ESC by at least 50 %.", "holds"),
+        ("FM is worse than ESC by at least 150 %.", "fails"),
+        ("ESC is better than FM by at least 100 %.", "not understood"),
+        ({"worse": ["FM", "ESC"], "by": 1.5}, "fails"),
     ],
 )
-def test_claims_hold_fail_or_stay_open(text: str, status: str) -> None:
+def test_claims_hold_fail_or_stay_open(text: Any, status: str) -> None:
     [claim] = judged([text], EFFECTS).judged
     assert claim.status == status, claim.reason
     assert claim.reason
@@ -288,6 +335,13 @@ def test_higher_is_better_turns_everything_around() -> None:
     claims = ["ESC is better than MeanFlow.", "MeanFlow is better than ESC by at least 10 %.", "FM is worse than CT."]
     found = judged(claims, EFFECTS, lower_is_better=False).judged
     assert [c.status for c in found] == ["fails", "holds", "fails"]
+    claims = [
+        "FM is better than ESC by at least 60 %.",
+        "FM is better than ESC by at least 120 %.",
+        "CT is worse than FM by 100 %",
+    ]
+    found = judged(claims, EFFECTS, lower_is_better=False).judged
+    assert [c.status for c in found] == ["holds", "fails", "not understood"]
 
 
 def test_the_family_is_what_the_claims_compare_and_nothing_else() -> None:
@@ -308,7 +362,7 @@ def test_what_cannot_be_compared_stays_open_with_the_reason() -> None:
     [claim] = judged(["ESC is better than MeanFlow."], {"id0": 0.0, "id2": -1.0}).judged
     assert (claim.status, claim.reason) == (
         "undecided",
-        "ESC against MeanFlow: no value of ESC and MeanFlow to compare",
+        "ESC against MeanFlow: no value of MeanFlow to compare",
     )
     [claim] = judge_claims(["ESC is better than CT."], methods(), fit({"id2": {0: 0.0}, "id1": {0: 1.0}})).judged
     assert (claim.status, claim.reason) == ("undecided", "ESC against CT: no interval: one seed")
