@@ -317,6 +317,7 @@ def _situation(
         resolution=formats.magnitude(detectable, scale) if detectable else None,
         tied=[formats.short(r.label) for r in rows if r.tied_best],
         lower_is_better=frames.lower_is_better,
+        others=sum(not r.baseline for r in rows),
         luck=chance.sentence(scale, frames.lower_is_better) if (chance := luck(model)) is not None else "",
     )
 

@@ -60,7 +60,16 @@ def _noise(analysis: Analysis) -> Fact:
 def _resolution(analysis: Analysis) -> Fact:
     m = analysis.model
     if not analysis.detectable or m is None or not m.sigma:
-        return Fact("Detectable difference", "unknown", "needs two seeds of the baseline and of another arm")
+        alone = m is not None and analysis.frames.baseline in m.own
+        why = (
+            "the baseline's seeds spread more than the others'"
+            if alone
+            else "needs two seeds of the baseline and of another arm"
+        )
+        return Fact("Detectable difference", "unknown", why)
+    now = formats.magnitude(analysis.detectable, analysis.scale)
+    if m.independent < 2:
+        return Fact("Detectable difference", now, "80% power")
     planned = [
         (n, power.detectable_with(m.sigma, m.independent, n, blocked=m.blocked, alpha=analysis.alpha))
         for n in PLANNED_SEEDS
@@ -69,7 +78,6 @@ def _resolution(analysis: Analysis) -> Fact:
         f"{n}{' seeds' if n == PLANNED_SEEDS[0] else ''}:\u00a0{formats.magnitude(d, analysis.scale)}"
         for n, d in planned
     )
-    now = formats.magnitude(analysis.detectable, analysis.scale)
     return Fact("Detectable difference", now, f"80% power; a new study of {more}")
 
 

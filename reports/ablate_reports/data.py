@@ -42,8 +42,8 @@ trials were run to confirm a pick, ``trials`` says so in ``confirm``. ``rungs`` 
 of early stopping judged: the metric at that step, and whether it was ``kept``, ``stopped``, or would have been stopped
 and ran on for the ``audit``; a study that stops nothing early has none."""
 
-HUGE = 1e100
-"""A measured value beyond this has no square: it is as little a number as an infinite one."""
+HUGE = 1e70
+"""A measured value beyond this has no fourth power: it is as little a number as an infinite one."""
 
 DECISIONS = ("kept", "stopped", "audit")
 

@@ -33,8 +33,11 @@ def rounded(value: float | None, digits: int | None) -> str:
     return f"{round(value, digits) + 0.0:,.{max(0, digits)}f}".replace("-", MINUS)
 
 
-def change(delta: float | None, scale: str = "log") -> str:
-    """A difference on the model's scale: a percentage for logs (a factor beyond +200 %), signed units otherwise."""
+def change(delta: float | None, scale: str = "log", *, resolved: bool = False) -> str:
+    """A difference on the model's scale: a percentage for logs (a factor beyond +200 %), signed units otherwise.
+
+    One that is `resolved` is not rounded to none.
+    """
     if delta is None or not math.isfinite(delta):
         return "—"
     if scale != "log":
@@ -43,13 +46,18 @@ def change(delta: float | None, scale: str = "log") -> str:
     if percent > 200:
         return _factor(delta)
     digits = 0 if percent >= 100 else 2 if percent <= -99 else 1  # -99.95 % is not -100 %
+    if resolved and 0 < abs(percent) < 0.05:
+        digits = math.ceil(-math.log10(abs(percent)))
     text = f"{percent:+.{digits}f}%"
     return text.replace("-", MINUS)
 
 
 def interval(low: float | None, high: float | None, scale: str = "log") -> str | None:
     """An interval of differences: ``−8.3% to −5.5%``."""
-    return None if low is None or high is None else f"{change(low, scale)} to {change(high, scale)}"
+    if low is None or high is None:
+        return None
+    ends = (change(end, scale, resolved=low * high > 0) for end in (low, high))
+    return " to ".join(ends)
 
 
 def magnitude(delta: float, scale: str = "log") -> str:

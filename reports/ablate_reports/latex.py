@@ -97,11 +97,15 @@ def change(a: Analysis, c: Contrast | None, verdict: Verdict | None) -> tuple[st
     slope = 100 * math.exp(min(c.estimate, 700.0)) if log else 1.0
     digits = formats.digits_of(None if c.se is None else c.se * slope)
 
+    resolved = c.low is not None and c.high is not None and c.low * c.high > 0
+
     def said(delta: float | None) -> str:
-        value = 100 * math.expm1(min(delta, 700.0)) if log and delta is not None else delta
-        if digits is None:
+        if digits is None or delta is None:
             return formats.change(delta, a.scale)
-        return ("+" if value is not None and value > 0 else "") + formats.rounded(value, digits)
+        size, shown = 100 * math.expm1(min(delta, 700.0)) if log else delta, digits
+        if resolved and size:  # what excludes no change must not be rounded to it
+            shown = max(digits, math.ceil(-math.log10(abs(size))))
+        return ("+" if delta > 0 else "") + formats.rounded(size, shown)
 
     unit = "%" * (log and digits is not None)
     mark = NO_INTERVAL if c.low is None else DAGGER if verdict == "inconclusive" else ""
@@ -154,7 +158,9 @@ def _said(a: Analysis) -> list[str]:
     if any(r.tied_best for r in a.rows):
         said.append("Bold: every arm that cannot be told from the best one.")
     elif len(judged) > 1:
-        said.append("Nothing is bold, because no arm can be told from all others.")
+        unsure = a.leader is not None and a.leader.low is None
+        why = "the best-looking arm has no interval" if unsure else "no arm is worse than the best one beyond doubt"
+        said.append(f"Nothing is bold, because {why}.")
     return said + _marks([(r.contrast, r.verdict) for r in judged], a)
 
 

@@ -41,8 +41,10 @@ def notes(
         found.append("The study declares the opposite direction of its metric's definition; the study's is used.")
     found += _unjudged(frames, primary, others)
     found += _spread_notes(frames, model)
-    if model and model.no_spread:
+    if model and model.no_spread and not model.own:
         found.append(f"{NO_SPREAD[0].upper()}{NO_SPREAD[1:]}. Check that the seed reaches the training.")
+    elif model and model.no_spread:
+        found.append("The seeds of all other arms gave identical values, so these are not compared with each other.")
     ones = [formats.short(labels[a]) for a, seeds in (model.values if model else {}).items() if len(seeds) == 1]
     if ones:
         found.append(f"{ONE_SEED[0].upper()}{ONE_SEED[1:]} for {', '.join(ones)}.")

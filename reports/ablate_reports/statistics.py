@@ -228,7 +228,7 @@ class Model:
         """The arms that a family of contrasts judges by their own variance; see `SPREAD_RATIO` and `SHARED_RATIO`."""
         used = Counter(arm for pair in pairs for arm in pair)
         shared = {a for a, n in used.items() if n > 2 and a in self.spread and self.spread[a].ratio > SHARED_RATIO}
-        return (set(self.own) | shared) if self.sigma else set()
+        return set(self.own) | shared
 
     def _single(self, arm: str, ref: str, alpha: float) -> Contrast:
         """A contrast and its ordinary interval."""
@@ -238,7 +238,7 @@ class Model:
         if min(len(a), len(b)) < 2:
             paired = np.mean([a[s] - b[s] for s in common]) if common else plain
             return Contrast(arm, ref, float(paired), len(a), len(b), note=ONE_SEED)
-        own = set(self.own) if self.sigma else set()
+        own = set(self.own)
         estimates, cov, dfs = self._joint([(arm, ref)], own)
         estimate, se, df = float(estimates[0]), math.sqrt(float(cov[0, 0])), float(dfs[0])
         if se == 0:

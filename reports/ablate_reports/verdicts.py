@@ -61,6 +61,7 @@ class Situation:
         planned, final, done, diverged, failed: trials by status (final = done + diverged + failed).
         measured: trials with a usable value of the metric.
         arms_measured: arms with a usable value, baseline included.
+        others: arms beside the baseline, with a value or without.
         lowest: label and value of the best mean, formatted; None without a value.
         no_spread: repeated seeds gave identical values everywhere.
         resolution: the smallest detectable difference, formatted, or None.
@@ -87,6 +88,7 @@ class Situation:
     tied: Sequence[str]
     lower_is_better: bool = True
     luck: str = ""
+    others: int = 0
 
 
 def count(n: int, noun: str) -> str:
@@ -105,7 +107,7 @@ def headline(s: Situation) -> str:
 
 def _plain(sentence: str) -> bool:
     """True when the first word is ours, not a label whose case must stay."""
-    return sentence.split()[0] in {"All", "No", "Nothing", "One", "None"}
+    return sentence.split()[0] in {"All", "No", "Nothing", "One", "None"} or sentence.startswith("The one ")
 
 
 def _nothing_measured(s: Situation) -> str | None:
@@ -148,17 +150,22 @@ def _compared(s: Situation) -> str:
             f"({s.level} simultaneous interval {best.interval}, {seeds}) in {s.metric}."
         )
     if len(k["equivalent"]) == len(s.compared):
-        which = "The one other arm is" if len(judged) == 1 else f"All {len(judged)} other arms are"
-        return f"{which} equivalent to {s.baseline} within {s.margin} in {s.metric}."
+        return f"{_everyone(s)} equivalent to {s.baseline} within {s.margin} in {s.metric}."
     if len(k["worse"]) == len(s.compared):
-        which = "The one other arm is" if len(judged) == 1 else f"All {len(judged)} other arms are"
-        return f"{which} worse than {s.baseline} in {s.metric}."
+        return f"{_everyone(s)} worse than {s.baseline} in {s.metric}."
     if len(k["inconclusive"]) == len(s.compared):
         limit = f"; differences below about {s.resolution} cannot be seen at this size" if s.resolution else ""
         return f"No difference to {s.baseline} is resolved in {s.metric}{limit}."
     parts = [f"{len(k[v])} {v}" for v in ("equivalent", "inconclusive", "worse") if k[v]]
     parts += [f"{len(s.compared) - len(judged)} without an interval"] * (len(judged) < len(s.compared))
     return f"No arm beats {s.baseline} in {s.metric}: {', '.join(parts)}."
+
+
+def _everyone(s: Situation) -> str:
+    n = len(s.compared)
+    if n < s.others:  # the rest has no value
+        return "The one arm that can be compared is" if n == 1 else f"All {n} arms that can be compared are"
+    return "The one other arm is" if n == 1 else f"All {n} other arms are"
 
 
 def remarks(s: Situation) -> list[str]:

@@ -164,6 +164,42 @@ def test_one_lost_seed_of_the_baseline_spoils_comparisons_and_no_report(bad: flo
     assert {r.verdict for r in analyse(frames).rows[1:]} == {"inconclusive"}
 
 
+def test_one_noisy_arm_among_constant_ones_is_compared_with_them() -> None:
+    """Recall saturates: its arms do not vary over seeds, and the page said so of the one that does."""
+    rng = np.random.default_rng(1)
+    values = {f"c{i:02}": {s: 0.9 + 0.001 * i for s in range(5)} for i in range(30)}
+    values["noisy"] = {s: 0.5 * math.exp(0.1 * rng.normal()) for s in range(5)}
+    a = analyse(study_of(values, metric={"name": "fd_digits", "mode": "max"}))
+    row = a.by_id["arm-noisy"]
+    assert row.contrast is not None
+    assert (row.verdict, row.contrast.method, row.contrast.df) == ("worse", "welch", 4.0)
+    assert row.contrast.se == pytest.approx(np.std(np.log(list(values["noisy"].values())), ddof=1) / math.sqrt(5))
+    assert a.by_id["arm-c01"].verdict is None
+    assert "The seeds of all other arms gave identical values, so these are not compared with each other." in a.notes
+    check(a.frames)
+
+
+def test_two_arms_that_share_no_seed_and_no_spread_make_a_page() -> None:
+    """The larger spread is shut out of the pooled variance, and what is left is one arm: no plan for a new study."""
+    steady = dict(enumerate((1.0, 1.0001, 0.9999, 1.00005, 0.99995)))
+    frames = study_of({"base": steady, "x": dict(enumerate((2.0, 1.0, 3.5, 0.7, 9.0), start=5))})
+    check(frames)
+    assert analyse(frames).model.pooled == ("arm-base",)  # type: ignore[union-attr]
+    noisy = study_of(
+        {
+            "base": dict(enumerate((2.0, 1.0, 3.5, 0.7, 9.0))),
+            **{f"x{i}": {s: v + i for s, v in steady.items()} for i in range(8)},
+        }
+    )
+    assert "the baseline's seeds spread more than the others'" in text_of(render_html(noisy)).replace("’", "'")
+
+
+def test_values_whose_fourth_power_is_no_number_are_no_values() -> None:
+    frames = study_of({"b": {0: -1e90, 1: 2e90, 2: 1.5e90}, "x": {0: 1e99, 1: 2e99, 2: 1.2e99}, "y": {0: 1.0, 1: 2.0}})
+    check(frames)
+    assert [r.n for r in analyse(frames).rows] == [0, 0, 2]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_random_frames_raise_nothing(seed: int) -> None:
     check(random_study(seed))

@@ -6,17 +6,20 @@ reads the text back.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import unicodedata
 from collections.abc import Iterator
 
 import pytest
-from simulated_study import DEGENERATE, component_study, rich_study, study
+from simulated_study import DEGENERATE, component_study, rich_study, study, study_of
 from test_page import HOSTILE
 
 from ablate_reports import StudyFrames, analyse, formats, render_latex
+from ablate_reports.latex import change
 from ablate_reports.latex_text import PREAMBLE, text
+from ablate_reports.statistics import Contrast
 
 TOKEN = re.compile(r"%[^\n]*|\\[A-Za-z]+[ ]*|\\.|[{}$&#^_~]|[^\\{}$&#^_~%]+", re.S)
 CHARACTERS = {
@@ -181,6 +184,23 @@ def test_numbers_end_at_the_first_digit_of_their_standard_error() -> None:
 ])  # fmt: skip
 def test_rounding_to_a_standard_error(value: float, error: float | None, expected: str) -> None:
     assert formats.rounded(value, formats.digits_of(error)) == expected
+
+
+def test_what_is_resolved_is_not_rounded_to_no_change() -> None:
+    """A percentage ends at the first digit of its standard error, which may be ten of them."""
+    contrast = Contrast("x", "b", math.log(1.5), 3, 3, se=0.1, low=math.log(1.009), high=math.log(2.2), df=4.0)
+    assert change(analyse(study()), contrast, "worse") == ("+50\\%", "+0.9\\% to +120\\%")
+    assert formats.interval(0.0003, 0.05) == "+0.03% to +5.1%"
+    assert formats.interval(-0.0003, 0.05) == "−0.0% to +5.1%"
+    assert formats.change(0.0003) == "+0.0%"
+
+
+def test_the_caption_says_why_nothing_is_bold() -> None:
+    three = {"b": {0: 1.0, 1: 1.01, 2: 0.99}, "x": {0: 0.5, 1: 0.51, 2: 0.505}, "y": {0: 2.0, 1: 2.1, 2: 2.05}}
+    assert "the best-looking arm has no interval" in render_latex(study_of({**three, "z": {0: 0.4}}))
+    assert "Bold: every arm" in render_latex(study_of(three))
+    level = render_latex(study({"fm": 0.0, "a": 0.0, "c": 0.0}, 5, noise=0.05, rng_seed=5))
+    assert "Nothing is bold, because no arm is worse than the best one beyond doubt." in level
 
 
 def test_all_arms_that_tie_with_the_best_are_bold_and_the_lowest_alone_never_is() -> None:

@@ -113,6 +113,18 @@ def test_every_state_of_a_study_has_its_sentence(situation: Situation, sentence:
     assert headline(situation) == sentence
 
 
+def test_an_arm_without_a_value_is_not_among_all_others() -> None:
+    worse = arm("ct", "worse", 0.1)
+    assert (
+        headline(state(worse, worse, others=3))
+        == "All 2 arms that can be compared are worse than the baseline fm in FID."
+    )
+    assert headline(state(worse, others=2)) == "The one arm that can be compared is worse than the baseline fm in FID."
+    assert headline(state(worse, others=1)) == "The one other arm is worse than the baseline fm in FID."
+    running = headline(state(worse, others=1, planned=10))
+    assert running == "9 of 10 trials finished so far: the one other arm is worse than the baseline fm in FID."
+
+
 def test_arms_of_one_seed_are_not_called_inconclusive() -> None:
     mixed = state(arm("ct", "worse", 0.2), arm("esc", "inconclusive", interval=None))
     assert headline(mixed) == "No arm beats the baseline fm in FID: 1 worse, 1 without an interval."
