@@ -5,10 +5,15 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 from ablate.errors import AblateError, ExitCode
+
+STARTERS = ("run", "eval", "confirm")
+"""Commands that start Ray and trainings."""
 
 
 def main() -> None:
@@ -16,6 +21,8 @@ def main() -> None:
     if not is_the_program():
         _run()
         return
+    if next((word for word in sys.argv[1:] if not word.startswith("-")), "") in STARTERS:
+        leave_at_once()
     code: list[int] = []
     atexit.register(_leave, code)  # first, so that it is called last
     try:
@@ -44,6 +51,22 @@ def _run() -> None:
     except Exception as error:
         _complain(f"internal: {type(error).__name__}: {error} (the same command with --debug shows where)", debug)
         sys.exit(ExitCode.INTERNAL)
+
+
+def leave_at_once() -> None:
+    """Until a run has its own handlers, and after it, a signal ends this process on the spot.
+
+    A KeyboardInterrupt in the middle of an import may be lost, or be told as another error. Nothing has to be undone:
+    what has been begun ends with this process, and what has been recorded stays.
+    """
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        what = "interrupted" if number == signal.SIGINT else f"preempted by {signal.Signals(number).name}"
+        os.write(2, f"error: {what}; run the same command again to continue\n".encode())
+        os._exit(ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.PREEMPTED)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, leave)
 
 
 def is_the_program() -> bool:

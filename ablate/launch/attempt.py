@@ -33,7 +33,7 @@ LOCK_SECONDS = 30.0
 
 HEARTBEAT_SECONDS = 30.0
 
-PACK_CAUSES = ("oom", "crash", "pack")
+PACK_CAUSES = ("oom", "crash", "pack", "preempt")
 """Why a pack as a whole fails: that says nothing about any one member, so they are tried again in smaller packs."""
 
 Send = Callable[[dict[str, Any]], None]
@@ -84,8 +84,8 @@ class Context:
 class Outcome:
     """How an attempt ended.
 
-    The `cause` of a failure decides whether it is tried again: oom, crash, error, or ``pack`` where all of a pack
-    failed together. `packed` trainings shared the process.
+    The `cause` of a failure decides whether it is tried again: oom, crash, error, ``preempt`` where what it ran in was
+    taken away, or ``pack`` where all of a pack failed together. `packed` trainings shared the process.
     """
 
     key: str
@@ -246,7 +246,7 @@ class Attempt:
             return self.trained(
                 train(config, self.folder, device=device, report=self.report, should_stop=self.should_stop)
             )
-        except Exception as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # a trainer's own: the process is the slot's
             return self.failed(error), {}
 
     def trained(self, result: Any) -> tuple[Outcome, dict[str, Any]]:
@@ -255,7 +255,7 @@ class Attempt:
         facts = {"num_parameters": result.num_parameters, "peak_mem_mb": memory}
         return Outcome(self.task.key, result.status, int(result.step), result.reason or ""), facts
 
-    def failed(self, error: Exception, cause: str = "error") -> Outcome:
+    def failed(self, error: BaseException, cause: str = "error") -> Outcome:
         """The outcome that an exception comes to; its traceback is printed."""
         traceback.print_exception(error, file=sys.stdout)
         cause = "oom" if is_out_of_memory(error) else cause
@@ -348,7 +348,7 @@ def died(task: Task, step: int, exited: dict[str, Any]) -> Outcome:
     """The outcome of an attempt whose process ended without saying so."""
     name, code = exited["signal"], exited["code"]
     if name is None and code is None:
-        return Outcome(task.key, "failed", step, "", "crash", "WorkerDied", "the process that forks attempts died")
+        return Outcome(task.key, "failed", step, "", "preempt", "WorkerDied", "the process that forks attempts died")
     if name is None:
         head = f"the process ended with code {code} in the middle of the trial"
         return Outcome(task.key, "failed", step, "", "crash", f"exit {code}", head)

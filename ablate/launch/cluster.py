@@ -7,6 +7,7 @@ import importlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of a space mean the folder the person stands in
     "RAY_AIR_NEW_OUTPUT": "0",  # its banner is printed even when it is told to be silent
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_memory_monitor_refresh_ms": "0",  # it knows only slots, which are small, and would kill them for an attempt
+    "RAY_worker_oom_score_adjustment": "0",  # so that the kernel takes the attempt that is too large, see `forking`
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's future default, and no warning about it
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # three files per trial that nobody reads
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is the driver's
@@ -46,6 +49,33 @@ class Cluster:
         return sum(node.get(resource, 0.0) for node in self.nodes)
 
 
+_starting: int | None = None
+"""The thread that starts Ray, while it does."""
+
+
+def _apart() -> None:
+    """In a process of Ray's that has just been forked: leave our process group.
+
+    SIGTERM or SIGUSR1 to the group, which is what `timeout`, Slurm and supervisors send, is a request to checkpoint.
+    That takes Ray, which would end at once.
+    """
+    if _starting == threading.get_ident():
+        os.setpgid(0, 0)
+
+
+os.register_at_fork(after_in_child=_apart)
+
+
+@contextlib.contextmanager
+def _ray_apart() -> Iterator[None]:
+    global _starting
+    _starting = threading.get_ident()
+    try:
+        yield
+    finally:
+        _starting = None
+
+
 @contextlib.contextmanager
 def connected(options: RunOptions) -> Iterator[Cluster]:
     """Be connected to Ray, and leave it as it was found: what was started here is shut down, also after an error.
@@ -64,7 +94,7 @@ def connected(options: RunOptions) -> Iterator[Cluster]:
     address = elsewhere(options) or "local"
     try:
         try:
-            with tempfile.TemporaryDirectory(prefix="ablate-ship-") as stage:
+            with _ray_apart(), tempfile.TemporaryDirectory(prefix="ablate-ship-") as stage:
                 ray.init(**_arguments(address, options, Path(stage)))
         except (ConnectionError, ValueError) as error:
             if address == "local":

@@ -95,7 +95,6 @@ class Driver:
         self.draining = False
         self.held = 0
         self.first_progress = 0.0
-        self.gpu_seconds = self.cpu_seconds = 0.0
         self.ingested = time.monotonic()
         self.ingests = 0
         state.started = job.started
@@ -232,7 +231,7 @@ class Driver:
         self.view.message("stopping: running trials write a checkpoint; press Ctrl-C again to kill them")
 
     def _preempted(self, number: int, frame: FrameType | None) -> None:
-        if self.stop_code is None:
+        if self.stop_code is None or self.draining:
             self.stop(ExitCode.PREEMPTED, f"preempted by {signal.Signals(number).name}; {CONTINUE}")
 
     def stop(self, code: ExitCode, reason: str, drain: bool = False) -> None:
@@ -260,6 +259,10 @@ class Driver:
                 running.advance(progress["step"], progress["phase"])
         for outcome in news["ended"]:
             self._account(outcome)
+        for failure in news["retried"]:
+            self._spend(failure)
+            if (running := self.state.running.get(failure["task"])) is not None:
+                running.started = time.monotonic()
         for loss in news["lost"]:
             self._lost(self.tasks[loss["task"]], loss["error"])
         self.held = news["held"]
@@ -282,7 +285,7 @@ class Driver:
                 self.ingester.publish_snapshot()
             self.ingested = time.monotonic()
         limit = self.options.time_limit
-        if limit and self.state.elapsed >= limit and self.stop_code is None:
+        if limit and self.state.elapsed >= limit and (self.stop_code is None or self.draining):
             self.stop(ExitCode.LIMIT, f"time limit of {limit:g} s reached; {CONTINUE}")
         self._heed_budget()
         self.view.update(self.state)
@@ -323,10 +326,7 @@ class Driver:
         self.ended.add(running.key)
         setattr(state, status, getattr(state, status) + 1)
         state.steps_trained += max(outcome["step"] - running.first_step, 0)
-        seconds = outcome["wall_seconds"] / outcome["packed"]  # of a slot, which a pack shares
-        state.slot_seconds += seconds
-        self.gpu_seconds += seconds * state.gpus_per_trial
-        self.cpu_seconds += seconds * state.cpus_per_trial
+        self._spend(outcome)
         if status == "failed":
             self.failures.append({**outcome, "label": running.label, "seed": running.seed})
         self.view.ended(state, running, outcome)
@@ -335,6 +335,9 @@ class Driver:
         if len(self.failures) > self.failure_limit and self.stop_code is None:
             why = f"{len(self.failures)} trials failed, more than --max-failures allows"
             self.stop(ExitCode.TOO_MANY_FAILURES, why)
+
+    def _spend(self, outcome: dict[str, Any]) -> None:
+        self.state.slot_seconds += outcome["wall_seconds"] / outcome["packed"]  # of a slot, which a pack shares
 
     def _drop_evaluations(self, trial: str) -> None:
         """What was to be measured on a network that does not exist; the queue does the same."""
@@ -345,11 +348,12 @@ class Driver:
                 self._no_longer_waiting(task)
 
     def _heed_budget(self) -> None:
-        budget = self.job.budget
-        used = {"gpu_hours": self.gpu_seconds / 3600, "cpu_hours": self.cpu_seconds / 3600}
-        for name, hours in used.items():
+        budget, state, now = self.job.budget, self.state, time.monotonic()
+        live = sum((now - running.started) / running.packed for running in state.running.values())
+        hours = (state.slot_seconds + live) / 3600
+        for name, each in (("gpu_hours", state.gpus_per_trial), ("cpu_hours", state.cpus_per_trial)):
             limit = budget.get(name)
-            if limit is not None and hours >= limit and self.stop_code is None:
+            if limit is not None and hours * each >= limit and self.stop_code is None:
                 drain = budget.get("on_exhausted", "finish_running") == "finish_running"
                 self.stop(ExitCode.LIMIT, f"budget.{name} of {limit:g} used up by this run", drain)
 

@@ -119,15 +119,21 @@ def _load(name: str) -> Callable[..., Any]:
 
 
 class _Child:
-    """A forked process: it waits for its `order`, then reports through `read`.
+    """A forked process, and first of a group of its own: it waits for its `order`, then reports through `read`.
 
     Attributes:
         order: where the message that it waits for is written; None once it was.
         over: it has said that its work has ended well.
+        end: readable once the process has ended; None where the kernel has no such thing. `read` ends later where a
+            trainer has forked a process that lives on.
     """
 
     def __init__(self, pid: int, read: int, order: int) -> None:
         self.pid, self.read = pid, read
+        self.end: int | None = None
+        if hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):
+                self.end = os.pidfd_open(pid)
         self.order: int | None = order
         self.tail = b""
         self.over = False
@@ -140,6 +146,12 @@ class _Child:
             while line:
                 line = line[pipe.write(line) :]
 
+    def kill(self) -> None:
+        """End it, and what it has forked. It is not reaped, so that nobody else has its number."""
+        for end in (os.killpg, os.kill):  # it may not have made its group yet
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                end(self.pid, signal.SIGKILL)
+
 
 class _Server:
     """Serves one slot: forks its attempts and passes their reports on."""
@@ -148,7 +160,7 @@ class _Server:
         self.connection, self.body = connection, body
         self.selector = selectors.DefaultSelector()
         self.selector.register(connection, selectors.EVENT_READ)
-        self.children: dict[int, _Child] = {}  # by where they report: the spare, the one that works, and those that go
+        self.children: dict[int, _Child] = {}  # by what is watched: the spare, the one that works, and those that go
         self.spare: _Child | None = None
         self.running: _Child | None = None
         self.buffer = b""
@@ -158,12 +170,16 @@ class _Server:
             self.spare = self.fork()
             while True:
                 for key, _ in self.selector.select():
+                    if self.selector.get_map().get(key.fd) is not key:
+                        continue  # closed since, and its number may have been given to another
                     child = self.children.get(key.fd)
-                    if not (self.from_slot() if child is None else self.from_child(child)):
+                    if child is not None:
+                        self.from_child(child, ended=key.fd == child.end)
+                    elif not self.from_slot():
                         return
         finally:
-            for child in self.children.values():
-                os.kill(child.pid, signal.SIGKILL)
+            for child in {*self.children.values()}:
+                child.kill()
                 os.waitpid(child.pid, 0)
 
     def from_slot(self) -> bool:
@@ -177,6 +193,8 @@ class _Server:
             message = json.loads(line)
             if "run" in message:
                 self.start(line + b"\n")
+            elif self.running is not None and message["signal"] == signal.SIGKILL:
+                self.running.kill()
             elif self.running is not None:
                 os.kill(self.running.pid, message["signal"])
         return bool(data)
@@ -203,30 +221,47 @@ class _Server:
             _attempt(self.body, order, write, server)
         os.close(write)
         os.close(order)
-        child = self.children[read] = _Child(pid, read, ours)
-        self.selector.register(read, selectors.EVENT_READ)
+        child = _Child(pid, read, ours)
+        os.set_blocking(read, False)
+        for watched in (read, child.end):
+            if watched is not None:
+                self.children[watched] = child
+                self.selector.register(watched, selectors.EVENT_READ)
         return child
 
-    def from_child(self, child: _Child) -> bool:
-        """Forward the child's reports; end-of-file on its pipe means that its process has ended."""
-        data = os.read(child.read, 1 << 16)
-        if not data:
+    def from_child(self, child: _Child, ended: bool) -> None:
+        """Forward the child's reports; `ended`: it has, and there will be no more of them."""
+        data = b""
+        with contextlib.suppress(BlockingIOError):
+            while part := os.read(child.read, 1 << 16):
+                data += part
+            ended = ended or child.end is None
+            if not ended:  # its end is about to be seen
+                self.unwatch(child.read)
+        self.forward(child, data)
+        if ended:
             self.gone(child)
-            return True
+
+    def unwatch(self, watched: int) -> None:
+        if self.children.pop(watched, None) is not None:
+            self.selector.unregister(watched)
+
+    def forward(self, child: _Child, data: bytes) -> None:
         *lines, child.tail = (child.tail + data).split(b"\n")
         over = lines and lines[-1].startswith(OVER)
         self.reply(*(b"{" + line + b"}" for line in lines))
         if over and self.running is child:
             self.running, child.over = None, True
             self.spare = self.spare or self.fork()  # the slot is asking for its next work meanwhile
-        return True
 
     def gone(self, child: _Child) -> None:
-        self.selector.unregister(child.read)
-        del self.children[child.read]
-        os.close(child.read)
+        for watched in (child.read, child.end):
+            if watched is not None:
+                self.unwatch(watched)
+                os.close(watched)
         if child.order is not None:
             os.close(child.order)
+        child.kill()  # what it has left behind holds its lock, its memory, a GPU
         _, status, usage = os.wait4(child.pid, 0)
         if child is self.spare:
             self.spare = None
@@ -254,7 +289,9 @@ def _attempt(body: Callable[..., None], order: int, write: int, server: int) -> 
     """The forked process: from here on everything belongs to one attempt. Never returns into the server's code."""
     code = 1
     try:
+        os.setpgid(0, 0)
         die_with_parent(server)
+        first_to_go()
         stop = _stop_on_signals()
         with open(order, "rb") as pipe:
             line = pipe.readline()
@@ -331,6 +368,12 @@ def merge_pages() -> None:
         first, last = -(-low // HUGE_PAGE) * HUGE_PAGE, high // HUGE_PAGE * HUGE_PAGE
         if last > first:
             advise(first, last - first, 25)  # MADV_COLLAPSE
+
+
+def first_to_go() -> None:
+    """Where memory runs out, the kernel (Linux) is to end an attempt, and nothing that the others need."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+        file.write(b"1000")
 
 
 def die_with_parent(parent: int) -> None:

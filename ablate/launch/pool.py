@@ -43,6 +43,7 @@ class Pool:
         self.live: set[str] = set()
         self.starting: set[str] = set()
         self.error = ""
+        self.broken: ClusterError | None = None
         self.since = 0.0
         self.done = 0
         self.news = ask("news")
@@ -64,7 +65,7 @@ class Pool:
         return self.over() or (not self.live and not self.news["ready"])
 
     def over(self) -> bool:
-        return self.hopeless() or self.monitor.over()
+        return self.broken is not None or self.hopeless() or self.monitor.over()
 
     def hopeless(self) -> bool:
         """Every worker dies before it takes anything: there is no point in starting more."""
@@ -72,6 +73,8 @@ class Pool:
 
     def check(self) -> None:
         """Raises ClusterError where there was no point in going on."""
+        if self.broken is not None:
+            raise self.broken
         if self.hopeless():
             raise ClusterError(f"workers die before they take any work: {self.error}; `ablate doctor` may know why")
 
@@ -89,10 +92,15 @@ class Pool:
     def died(self, name: str, error: str) -> None:
         self.ended(name)
         self.error = error
-        self.hear(self.ask("release", name, error))
+        self.hear("release", name, error)
 
-    def hear(self, news: dict[str, Any] | None = None) -> None:
-        self.news = self.ask("news") if news is None else news
+    def hear(self, method: str = "news", *arguments: Any) -> None:
+        """Ask the queue for its news. A queue that is gone ends the run: Tune hides what is raised where it calls."""
+        try:
+            self.news = self.ask(method, *arguments)
+        except ClusterError as error:
+            self.broken = error
+            return
         self.done += len(self.news["ended"])
         if self.news["progress"] or self.news["ended"]:  # a slot that is up may wait for a process to import torch
             self.since = self.since or time.monotonic()

@@ -68,6 +68,7 @@ class Queue:
         self.started: list[dict[str, Any]] = []
         self.progress: dict[str, dict[str, Any]] = {}
         self.ended: list[dict[str, Any]] = []
+        self.retried: list[dict[str, Any]] = []
         self.lost: list[dict[str, Any]] = []
 
     # --- what a slot says and asks
@@ -159,10 +160,12 @@ class Queue:
                 if outcome["packed"] > 1 and outcome["cause"] in PACK_CAUSES:
                     if not stopping:
                         self.broken.setdefault(slot, []).append(task)
+                        self.retried.append(outcome)
                         continue
                     outcome = {**outcome, "status": "interrupted"}  # of no member's doing: the next run goes on
                 elif not stopping and self._once_more(task, outcome["cause"]):
                     again.append([task])
+                    self.retried.append(outcome)
                     continue
             self.ended.append(outcome)
             self.progress.pop(task.id, None)
@@ -228,12 +231,13 @@ class Queue:
         Returns:
             started: ``{task, packed}`` of everything that was handed out; `packed` trainings share a process.
             progress: the newest report of each running task.
-            ended: final outcomes, each with its ``task``.
+            ended: final outcomes, each with its ``task``; retried: those of attempts at tasks that are tried once more.
             lost: ``{task, error}`` of tasks whose workers have died too often.
             ready, held: units that wait, and that slots work at; `left` counts these and the evaluations that wait for
             a training. `idle_deaths`: workers that died in a row with nothing in hand.
         """
-        found = {"started": self.started, "progress": [*self.progress.values()], "ended": self.ended, "lost": self.lost}
+        found = {"started": self.started, "progress": [*self.progress.values()], "ended": self.ended}
+        found |= {"retried": self.retried, "lost": self.lost}
         self._clear()
         ready, held = len(self.ready), sum(map(len, self.leases.values()))
         left = ready + held + sum(map(len, self.blocked.values()))

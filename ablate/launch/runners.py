@@ -192,6 +192,7 @@ class ActorRunner:
         self.journal = Journal(self.paths, "worker")
         sys.path[:] = settings.path()
         self.stopping = threading.Event()
+        self.open: dict[str, Task] = {}
         self.messages: list[dict[str, Any]] = []
         self.thread: threading.Thread | None = None
         self.news = threading.Condition()
@@ -202,6 +203,18 @@ class ActorRunner:
         self.thread.start()
 
     def _run(self, work: Sequence[Task]) -> None:
+        self.open = {task.id: task for task in work}
+        try:
+            self._logged(work)
+        except BaseException as error:  # such as a trainer's SystemExit, or a journal that cannot be written
+            head = " ".join(str(error).split()) or "raised in the middle of the trial"
+            for task in [*self.open.values()]:
+                outcome = Outcome(task.key, "failed", 0, "", "crash", type(error).__name__, head, packed=len(work))
+                self._tell({"outcome": {**outcome.to_dict(), "task": task.id}})
+        finally:
+            self._tell({"free": True})
+
+    def _logged(self, work: Sequence[Task]) -> None:
         import torch
 
         torch.set_num_threads(self.settings.context.threads)
@@ -212,9 +225,10 @@ class ActorRunner:
             contextlib.redirect_stderr(file),
         ):
             run_work(work, self.settings.context, self.journal, self._tell, self.stopping.is_set)
-        self._tell({"free": True})
 
     def _tell(self, message: dict[str, Any]) -> None:
+        if outcome := message.get("outcome"):
+            self.open.pop(outcome["task"], None)
         with self.news:
             self.messages.append(message)
             self.news.notify()

@@ -166,12 +166,27 @@ def counts(state: RunState) -> str:
     return ", ".join(parts)
 
 
-class PlainView:
+class _Lines:
+    """Lines to a stream, flushed. When their reader goes away (``| head``), the run goes on unseen."""
+
+    def __init__(self, stream: IO[str], every: float) -> None:
+        self.stream, self.every = stream, every
+        self.last = time.monotonic()
+        self.read = True
+
+    def line(self, text: str) -> None:
+        try:
+            if self.read:
+                print(text, file=self.stream, flush=True)
+        except BrokenPipeError:
+            self.read = False
+
+
+class PlainView(_Lines):
     """Lines for a log file: trials as they end, the counts at most every `every` seconds."""
 
     def __init__(self, stream: IO[str], every: float = 15.0) -> None:
-        self.stream, self.every = stream, every
-        self.last = time.monotonic()
+        super().__init__(stream, every)
 
     def start(self, state: RunState) -> None:
         self.message(opening(state))
@@ -187,7 +202,7 @@ class PlainView:
 
     def message(self, text: str) -> None:
         self.last = time.monotonic()
-        print(text, file=self.stream, flush=True)
+        self.line(text)
 
     def finish(self, summary: RunSummary) -> None:
         self.message(summary.line())
@@ -203,16 +218,15 @@ def _why(outcome: dict[str, Any]) -> str:
     return f": {text}" if text else ""
 
 
-class JsonView:
+class JsonView(_Lines):
     """One JSON object per line; see the top of this file."""
 
     def __init__(self, stream: IO[str], every: float = 10.0) -> None:
-        self.stream, self.every = stream, every
-        self.last = time.monotonic()
+        super().__init__(stream, every)
 
     def _write(self, event: str, **fields: Any) -> None:
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}
-        print(json.dumps({"event": event, **plain}), file=self.stream, flush=True)
+        self.line(json.dumps({"event": event, **plain}))
 
     def start(self, state: RunState) -> None:
         names = ("study", "trials", "waiting", "evaluations", "skipped", "slots", "cpus_per_trial", "gpus_per_trial")
