@@ -245,6 +245,8 @@ def _checked_study(study: Mapping[str, Any]) -> dict[str, Any]:
     if full["metric"]["mode"] not in ("min", "max"):
         raise ValueError(f"study.metric.mode is 'min' or 'max', got {full['metric']['mode']!r}")
     at = full["metric"]["at"]
+    if isinstance(at, int) and not isinstance(at, bool):  # as a plan writes the step
+        at = full["metric"]["at"] = {"step": at}
     if at not in ("last", "best") and not (isinstance(at, Mapping) and isinstance(at.get("step"), int)):
         raise ValueError(f"study.metric.at is 'last', 'best' or {{step: N}}, got {at!r}")
     if not 0 < float(full["alpha"]) < 0.5:

@@ -69,8 +69,18 @@ def broken(config: Any, folder: Path, *, device: str = "cpu", report: Any = None
     raise RuntimeError("nothing works")
 
 
+def leaves(config: Any, folder: Path, *, device: str = "cpu", report: Any = None, should_stop: Any = None) -> Any:
+    """Ends as a script ends."""
+    sys.exit("bye")
+
+
 def body(task: dict[str, Any], send: Any, should_stop: Any) -> None:
     """Body for tests of the fork server itself."""
+    if "forks" in task and (child := os.fork()) == 0:  # it holds whatever this process has open
+        time.sleep(60)
+        os._exit(0)
+    if "forks" in task:
+        send({"child": child})
     if task["do"] == "exit":
         os._exit(9)
     if task["do"] == "segfault":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -151,6 +153,25 @@ def test_an_internal_error_says_so_and_how_to_see_more(ablate: Call, monkeypatch
     assert ended.err == "error: internal: RuntimeError: two lines (the same command with --debug shows where)\n"
     ended = ablate("schema", "--debug")
     assert "Traceback" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "words"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 75, "preempted by SIGTERM")]
+)
+def test_a_signal_before_anything_is_started_ends_the_command_with_its_line(
+    tmp_path: Path, number: str, code: int, words: str
+) -> None:
+    """It reads a space that nobody writes; in the middle of an import, KeyboardInterrupt could be lost."""
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "old.jsonl").touch()  # a store that may hold everything: nothing is begun early
+    os.mkfifo(tmp_path / "space.yaml")
+    command = [sys.executable, "-m", "ablate", "run", str(tmp_path / "space.yaml"), "--store", str(tmp_path), "--yes"]
+    given = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    with open(tmp_path / "space.yaml", "w"):  # opens when it is read
+        given.send_signal(getattr(signal, number))
+        assert given.wait(30) == code
+    assert given.stderr is not None
+    assert given.stderr.read() == f"error: {words}; run the same command again to continue\n"
 
 
 def test_the_version_needs_no_command(ablate: Call) -> None:

@@ -50,6 +50,13 @@ def events(journal: Journal, kind: str) -> list[dict[str, Any]]:
     return [event for event in read_events(journal.paths) if event["kind"] == kind]
 
 
+def test_a_trainer_that_ends_as_a_script_does_has_failed(journal: Journal) -> None:
+    """In a worker of its own accord there is no process to end."""
+    outcome = run(journal, "launch_trainers:leaves")
+    assert (outcome.status, outcome.error_type, outcome.error_head) == ("failed", "SystemExit", "bye")
+    assert [event["status"] for event in events(journal, "attempt_ended")] == ["failed"]
+
+
 def test_a_real_trial_leaves_its_curve_its_number_its_picture_and_its_end(journal: Journal) -> None:
     outcome = run(journal)
     assert (outcome.status, outcome.step) == ("done", 20)
@@ -168,7 +175,7 @@ def test_progress_is_sent_to_whoever_watches(journal: Journal) -> None:
         ({"code": 9, "signal": None}, "crash", "exit 9"),
         ({"code": None, "signal": "SIGSEGV"}, "crash", "SIGSEGV"),
         ({"code": None, "signal": "SIGKILL"}, "oom", "SIGKILL"),
-        ({"code": None, "signal": None}, "crash", "WorkerDied"),
+        ({"code": None, "signal": None}, "preempt", "WorkerDied"),
     ],
 )
 def test_a_process_that_died_without_a_word_is_described(exited: Any, cause: str, error_type: str) -> None:

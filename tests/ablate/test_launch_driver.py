@@ -73,7 +73,7 @@ def driver(
 
 
 def news(**found: Any) -> dict[str, Any]:
-    return {"started": [], "progress": [], "ended": [], "lost": [], "held": 0, **found}
+    return {"started": [], "progress": [], "ended": [], "retried": [], "lost": [], "held": 0, **found}
 
 
 def progress(key: str, step: int, held: int = 1) -> dict[str, Any]:
@@ -197,6 +197,38 @@ def test_a_used_up_budget_lets_running_trials_end_unless_it_says_stop(journal: J
     assert strict.stop_file.read_text() == "stop"
 
 
+def test_a_budget_is_used_by_what_runs_and_by_what_is_tried_again(journal: Journal) -> None:
+    made = driver(journal, budget={"cpu_hours": 0.02, "on_exhausted": "stop"})
+    made.report(progress("key0", 1))
+    made.state.running["key0"].started -= 40
+    made.tick()
+    assert made.stop_code is None
+    failed = end("key0", "failed", seconds=40.0)["ended"]
+    made.report(news(retried=failed, held=1))
+    made.tick()
+    assert made.stop_code is None, "its seconds count once"
+    made.state.running["key0"].started -= 40
+    made.tick()
+    assert made.stop_code is ExitCode.LIMIT
+    assert made.stop_file.read_text() == "stop"
+
+
+@pytest.mark.parametrize("reason", ["limit", "signal"])
+def test_a_run_that_lets_trials_end_still_heeds_its_limit_and_preemption(journal: Journal, reason: str) -> None:
+    made = driver(journal, budget={"cpu_hours": 0.001}, time_limit=60.0)
+    made.report(end("key0", seconds=40.0))
+    made.report(progress("key1", 1))
+    made.tick()
+    assert made.stop_file.read_text() == "drain"
+    if reason == "limit":
+        made.state.started -= 100
+        made.tick()
+    else:
+        made._preempted(signal.SIGTERM, None)
+    assert made.stop_file.read_text() == "stop"
+    assert made.summary().exit_code is (ExitCode.LIMIT if reason == "limit" else ExitCode.PREEMPTED)
+
+
 def test_more_failures_than_allowed_stop_the_run(journal: Journal) -> None:
     made = driver(journal, max_failures=1)
     made.report(end("key0", "failed"))
@@ -227,7 +259,6 @@ def test_members_of_a_pack_share_what_their_slot_costs(journal: Journal) -> None
     for n in range(4):
         made.report(end(f"key{n}", seconds=200.0, packed=4))
     assert made.state.slot_seconds == pytest.approx(200)
-    assert made.gpu_seconds == pytest.approx(100)
 
 
 def test_a_run_is_over_as_soon_as_everything_is_accounted_for(journal: Journal) -> None:

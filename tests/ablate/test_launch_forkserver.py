@@ -150,6 +150,39 @@ def test_a_stop_reaches_the_attempt(server: ForkServer, tmp_path: Path) -> None:
     assert found[-1]["exited"]["code"] == 0
 
 
+@pytest.mark.parametrize(
+    ("do", "code", "name"), [("ok", 0, None), ("exit", 9, None), ("segfault", None, "SIGSEGV"), ("raise", 1, None)]
+)
+def test_what_an_attempt_has_forked_neither_hides_its_end_nor_outlives_it(
+    server: ForkServer, tmp_path: Path, do: str, code: int | None, name: str | None
+) -> None:
+    """A child holds the attempt's pipe, so that no end-of-file tells of its end, and the lock of its trial."""
+    server.run({"do": do, "forks": True}, str(tmp_path / "log.txt"))
+    found = messages(server, seconds=10)
+    assert (found[-1]["exited"]["code"], found[-1]["exited"]["signal"]) == (code, name)
+    assert gone([found[0]["report"]["child"]])
+
+
+def test_a_killed_attempt_takes_along_what_it_has_forked(server: ForkServer, tmp_path: Path) -> None:
+    server.run({"do": "wait", "forks": True}, str(tmp_path / "log.txt"))
+    child = messages(server, until="report")[0]["report"]["child"]
+    assert alive(child)
+    server.kill()
+    assert messages(server)[-1]["exited"]["signal"] == "SIGKILL"
+    assert gone([child])
+
+
+def test_an_attempt_is_what_the_kernel_ends_where_memory_runs_out(server: ForkServer, tmp_path: Path) -> None:
+    def score(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+    server.run({"do": "wait"}, str(tmp_path / "log.txt"))
+    report = messages(server, until="report")[0]["report"]
+    assert score(report["pid"]) == 1000
+    assert score(report["server"]) == score(os.getpid())
+    assert os.getpgid(report["pid"]) == report["pid"]
+
+
 def test_closing_the_connection_kills_the_attempt(warm: WarmProcess, tmp_path: Path) -> None:
     connection = ForkServer(warm.address)
     connection.run({"do": "wait"}, str(tmp_path / "log.txt"))

@@ -129,6 +129,23 @@ def test_a_failure_is_tried_again_as_often_as_its_cause_allows() -> None:
     assert ends(made) == [("b", "failed")]
 
 
+def test_an_attempt_whose_forking_process_died_is_given_to_the_next_and_its_seconds_are_told() -> None:
+    made = queue("a b+c", preempt=1)
+    assert ask(made) == "a"
+    end(made, "a", "failed", cause="preempt", error_type="WorkerDied", wall_seconds=3.0)
+    news = made.news()
+    assert (news["ended"], [(o["task"], o["wall_seconds"]) for o in news["retried"]]) == ([], [("a", 3.0)])
+    assert made.news()["retried"] == []
+    assert ask(made) == "a"
+    end(made, "a", "failed", cause="preempt")
+    assert ends(made) == [("a", "failed")]
+    assert ask(made) == "b+c"
+    for name in "bc":
+        end(made, name, "failed", cause="preempt", packed=2)
+    assert ends(made) == [], "nor is it a member's doing"
+    assert ask(made) == "b"
+
+
 def test_nothing_is_handed_out_or_tried_again_after_a_stop() -> None:
     made = queue("a b", oom=9)
     ask(made)

@@ -294,7 +294,7 @@ from ablate.space import expand, space_from_text
 from ablate.store import StorePaths
 plan = expand(space_from_text({space!r}, name="toy"))
 options = RunOptions(local_cpus=2, gpus=0, report_seconds=0.5)
-run_plan(plan, StorePaths(sys.argv[1]), options, PlainView(sys.stderr), trainer="launch_trainers:slow")
+summary = run_plan(plan, StorePaths(sys.argv[1]), options, PlainView(sys.stderr), trainer="launch_trainers:slow")
 """
 
 
@@ -327,6 +327,24 @@ def test_a_killed_driver_loses_nothing_and_nothing_is_trained_twice(tmp_path: Pa
     assert {e["trial_id"] for e in resumed}.isdisjoint(done_before)
     steps = {e["trial_id"]: e["step"] for e in read_events(paths) if e["kind"] == "measurement"}
     assert steps == {trial.key: 200 for trial in wanted.trials}
+
+
+def test_a_request_to_the_whole_process_group_leaves_ray_alive_until_checkpoints_are_written(tmp_path: Path) -> None:
+    """What `timeout`, Slurm and supervisors send. Ray ended at once, and a minute later took the driver along."""
+    paths = StorePaths(tmp_path)
+    space = SPACE.format(steps=2000, objectives="fm", seeds="0, 1, 2", samples=50, oom=0)
+    code = DRIVER.format(here=HERE, space=space) + "\nsys.exit(int(summary.exit_code))"
+    driver = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not any(paths.root.rglob("checkpoint.pt")):
+        assert driver.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(driver.pid, signal.SIGTERM)
+    assert driver.wait(40) == ExitCode.PREEMPTED
+    statuses = Counter(state.status for state in states(paths).values())
+    assert statuses["interrupted"] >= 1
+    assert set(statuses) <= {"interrupted", "planned"}
 
 
 def in_the_middle(paths: StorePaths) -> bool:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from ablate.launch import runners
 from ablate.launch.attempt import Context, Outcome, Task
 from ablate.launch.queue import Queue
-from ablate.launch.runners import ProcessRunner, SlotSettings
+from ablate.launch.runners import ActorRunner, ProcessRunner, SlotSettings
 from ablate.launch.slots import Slot
 from ablate.store import Journal, StorePaths, read_events
 
@@ -54,6 +55,31 @@ def test_a_crash_of_the_attempt_is_written_down_for_it(tmp_path: Path, code: Any
     assert (message["outcome"]["task"], free) == (KEY, {"free": True})
     (end,) = ended(tmp_path)
     assert (end["status"], end["error_type"], end["step"]) == ("failed", error, 7)
+
+
+def test_a_worker_that_cannot_write_down_what_it_does_says_so_and_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as on a full disk: the slot waited for ever."""
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runners, "run_work", full)
+    made = ActorRunner(SlotSettings(Context(str(tmp_path)), "actor", "", 1.0, 1.0, ()))
+    made.start([Task(key, "eval-key", {}) for key in (KEY, KEY[::-1])])
+    found: list[dict[str, Any]] = []
+    deadline = time.monotonic() + 10
+    while not (found and "free" in found[-1]) and time.monotonic() < deadline:
+        found += made.poll(0.1)
+    made.close()
+    *outcomes, free = found
+    assert free == {"free": True}
+    assert [(m["outcome"]["task"], m["outcome"]["status"]) for m in outcomes] == [
+        (KEY, "failed"),
+        (KEY[::-1], "failed"),
+    ]
+    assert "No space left" in outcomes[0]["outcome"]["error_head"]
 
 
 def test_a_crash_of_a_pack_is_written_down_for_each_of_its_open_members(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 from ray.tune.search import Searcher
 
 from ablate.errors import ClusterError
@@ -128,6 +129,23 @@ def test_workers_that_all_die_as_they_start_end_the_run_with_one_line(queue: Que
     assert made.over()
     assert search.suggest("5") == Searcher.FINISHED
     with pytest.raises(ClusterError, match="before they take any work: ModuleNotFoundError: ablate_core"):
+        made.check()
+
+
+def test_a_queue_that_is_gone_ends_the_run_with_its_one_line_wherever_that_is_seen(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune puts what its searcher raises into an error of its own, with a traceback in it."""
+    made, search = slots(queue)
+    search.suggest("1")
+
+    def dead(_: Any) -> Any:
+        raise ray.exceptions.RayActorError
+
+    monkeypatch.setattr("ray.get", dead)
+    search.on_trial_complete("1")
+    assert made.over()
+    with pytest.raises(ClusterError, match="the process that held the run's queue was killed"):
         made.check()
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import time
+from typing import Any
 
 import pytest
 
@@ -71,6 +73,20 @@ def test_plain_lines_say_counts_now_and_then_and_every_end() -> None:
     assert lines[2] == "failed      arm seed 1 in 1m01s: SIGSEGV: killed"
     assert lines[3] == "1 done in 3 s"
     assert len(lines) == 4
+
+
+@pytest.mark.parametrize("kind", [PlainView, JsonView])
+def test_a_run_goes_on_when_the_reader_of_its_lines_goes_away(kind: Any) -> None:
+    """``ablate run --json | head -2``."""
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as stream:
+        view = kind(stream, every=0)
+        view.start(state())
+        view.ended(state(), Running("k", "arm", 1, 100), OUTCOME)
+        view.finish(RunSummary(done=1, wall_seconds=3))
+        assert not view.read
+        os.dup2(os.open(os.devnull, os.O_WRONLY), write)  # what is left in the buffer goes there
 
 
 def test_json_lines_are_one_object_each_and_hold_no_nan() -> None:

@@ -73,7 +73,7 @@ def test_a_missing_last_value_is_not_replaced_by_an_earlier_one() -> None:
     assert (row.n, row.note) == (2, "1 finished without a usable value")
 
 
-@pytest.mark.parametrize(("at", "expected"), [({"step": 500}, 500), ("last", 2000), ("best", 2000)])
+@pytest.mark.parametrize(("at", "expected"), [({"step": 500}, 500), (500, 500), ("last", 2000), ("best", 2000)])
 def test_the_declared_step_decides_which_value_counts(at: object, expected: int) -> None:
     frames = study(metric={"name": "fd_digits", "mode": "min", "at": at})
     assert set(final_values(frames, frames.measurements, "log")["step"]) == {expected}
