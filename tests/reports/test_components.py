@@ -15,7 +15,7 @@ from test_analysis import changed
 
 from ablate_reports.analysis import Analysis, analyse
 from ablate_reports.choices import choices, find, varying
-from ablate_reports.data import COLUMNS
+from ablate_reports.data import COLUMNS, records
 from ablate_reports.figures import components, cost, cumulative, curves, effects, heatmap, mains, parallel, rungs
 
 STUDY = analyse(component_study())
@@ -313,3 +313,21 @@ def test_averaged_over_all_orders_the_components_divide_the_whole_change() -> No
         "c": pytest.approx(0.1, abs=0.03),
     }
     assert components.shapley(STUDY, choices(STUDY.frames), BASE, FULL) == {}  # not every combination was measured
+
+
+def test_a_lost_trial_of_a_hard_seed_does_not_move_the_average_over_all_orders() -> None:
+    """The worth is additive, so the average is what the component is worth alone; one seed of three is much harder."""
+    levels = {"a": ["0", "1"], "b": ["0", "1"]}
+    rng, hard = np.random.default_rng(0), {0: 0.0, 1: 0.0, 2: 1.0}
+    a = crossed(levels, lambda c: 0.0)
+    of_arm = {"arm-" + "-".join(c): -0.1 * int(c[0]) - 0.2 * int(c[1]) for c in itertools.product("01", "01")}
+    rows = a.frames.measurements
+    value = [10 * math.exp(of_arm[r.arm_id] + hard[int(r.seed)] + 0.004 * rng.normal()) for r in records(rows)]
+    gone = a.frames.trials["trial_id"] == "trial-1-1-2"
+    trials = a.frames.trials.assign(status=a.frames.trials["status"].mask(gone, "failed"))
+    a = analyse(changed(a.frames, measurements=rows.assign(value=value), trials=trials))
+    chosen = choices(a.frames)
+    found = components.shapley(a, chosen, chosen["arm-0-0"], chosen["arm-1-1"])
+    assert found == {"a": pytest.approx(-0.1, abs=0.02), "b": pytest.approx(-0.2, abs=0.02)}
+    [whole] = a.model.compare([("arm-1-1", "arm-0-0")]) if a.model else []
+    assert sum(found.values()) == pytest.approx(whole.estimate, abs=1e-12)

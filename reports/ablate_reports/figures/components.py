@@ -110,14 +110,17 @@ def shapley(
     model, k = analysis.model, len(changed)
     if model is None or not 1 < k <= MOST_ORDERED:
         return {}
-    means: dict[frozenset[str], float] = {}
+    arms: dict[frozenset[str], str] = {}
     for size in range(k + 1):
         for some in itertools.combinations(changed, size):
             arm = find(chosen, {**base, **{name: changed[name] for name in some}})
             if arm is None:
                 return {}
-            values = model.values[arm].values()
-            means[frozenset(some)] = sum(values) / len(values)
+            arms[frozenset(some)] = arm
+    start, *others = arms.values()
+    # contrasts with one arm, not means: that an arm has lost a hard seed is nothing that a component is worth
+    gained = {start: 0.0} | {arm: model.compare([(arm, start)])[0].estimate for arm in others}
+    means = {some: gained[arm] for some, arm in arms.items()}
     weight = {s: math.factorial(s) * math.factorial(k - s - 1) / math.factorial(k) for s in range(k)}
     return {
         name: sum(
