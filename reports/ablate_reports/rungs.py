@@ -30,10 +30,13 @@ Decision = Literal["kept", "stopped", "audit"]
 MIN_ARMS = 6
 """Fewer arms rank in too few ways for an interval to mean anything."""
 RESAMPLES = 2000
+ROUNDING = 1e-12
+"""Values that differ relatively by less than this are equal: means over two and over three seeds round differently."""
 KEPT = 1 / 3
 """The share a rung is imagined to keep where nothing was stopped: successive halving with eta = 3."""
 SURVIVORS = "not estimated: only survivors ran on, and they were selected by this rung; it takes audit arms"
 TOO_FEW = f"not estimated: fewer than {MIN_ARMS} arms have both values"
+TIED = "not estimated: all values at the {} are equal"
 
 
 @dataclass(frozen=True)
@@ -113,10 +116,13 @@ def rank_stability(
         return replace(bare, note=TOO_FEW)
     weight = np.array([len(stopped) / len(audited) if a in audited else 1.0 for a in arms])
     x, y = (sign * np.array([values[a] for a in arms]) for values in (early, final))
+    for tied, where in ((x, "rung"), (y, "end")):
+        if np.ptp(tied) <= ROUNDING * np.abs(tied).max():
+            return replace(bare, note=TIED.format(where))
     counts = _resampled([[i for i, a in enumerate(arms) if (a in audited) == late] for late in (False, True)], seed)
     taus = _tau_b(x, y, counts * weight)
     taus = taus[np.isfinite(taus)]
-    low, high = np.quantile(taus, [alpha / 2, 1 - alpha / 2]) if len(taus) else (math.nan, math.nan)
+    low, high = np.quantile(taus, [alpha / 2, 1 - alpha / 2])
     lost, regret = _cut(x, y, counts, weight, kept)
     here_lost, _ = _cut(x, y, np.ones((1, len(arms))), weight, kept)
     best = arms[int(y.argmin())]

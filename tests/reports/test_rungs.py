@@ -102,6 +102,15 @@ def test_few_arms_are_not_ranked() -> None:
     assert rank_stability(*pair(5, 0.8, 0), 1).note == TOO_FEW
 
 
+@pytest.mark.parametrize("tied", ["at the rung", "at the end"])
+def test_values_that_are_all_equal_rank_nothing(tied: str) -> None:
+    values, _ = pair(8, 0.5, 0)
+    equal = dict.fromkeys(values, 1.0)
+    found = rank_stability(equal, values, 50) if tied == "at the rung" else rank_stability(values, equal, 50)
+    assert (found.tau, found.low, found.lost, found.regret, found.best) == (None, None, None, None, None)
+    assert found.sentence() == f"At step 50, rank agreement is not estimated: all values {tied} are equal."
+
+
 def test_a_perfect_rung_loses_nothing_and_a_reversed_one_everything() -> None:
     _, final = pair(12, 0.5, 0)
     same = rank_stability(final, final, 7)
