@@ -185,7 +185,8 @@ def _split(
                 values.setdefault((of[arm], seed), []).append(y)
         means = [(n, s, sum(ys) / len(ys)) for (n, s), ys in values.items() if len(ys) == len(common)]
         first = {network: cells[arms[0]] for network, arms in per.items()}
-        between = _Layout(first, outer, means, interactions).analysed(typ, error, alpha)
+        if any(len({first[n][f] for n, _, _ in means}) > 1 for f in outer):
+            between = _Layout(first, outer, means, interactions).analysed(typ, error, alpha)
     found = {t.factors: t for part in (inside, between) if part is not None for t in part.terms}
     names: list[Name] = [(f,) for f in factors] + list(itertools.combinations(factors, 2))
     unknown = "not estimable: trainings are not measured alike"
@@ -314,7 +315,10 @@ class _Layout:
             others, aliases = [t for t in self.mains if t != term], self._aliases(term)
         if (gained := self.gains(term, others)) < self.full[term]:
             return Term(term, gained, self.full[term], why=self._why(term, others))
-        ss = max(0.0, self.fitted(others).rss - self.fitted([*others, term]).rss)
+        without, fitted = self.fitted(others), self.fitted([*others, term])
+        if (seen := fitted.rank - without.rank) < gained:  # the cells would do, but not the trials that have values
+            return Term(term, seen, gained, why="not estimable: too few trials were measured in several ways")
+        ss = max(0.0, without.rss - fitted.rss)
         if sigma is None:
             return Term(term, gained, gained, ss, aliases=aliases)
         f = ss / gained / sigma**2

@@ -314,6 +314,24 @@ def test_trainings_that_are_measured_in_different_ways_are_compared_in_those_the
     assert {t.why for t in apart.terms if t.factors == ("b",)} == {"not estimable: trainings are not measured alike"}
 
 
+def test_where_no_trial_was_measured_in_all_ways_trainings_are_not_compared() -> None:
+    cells = grid("b", "a")
+    networks = {arm: arm[:2] for arm in cells}
+    lost = {arm: {int(at["a"][1]): 0.1 * i} for i, (arm, at) in enumerate(cells.items())}
+    found = made(cells, lost, networks=networks)
+    assert {t.factors: t.why for t in found.terms} == {
+        ("b",): "not estimable: trainings are not measured alike",
+        ("a",): "not estimable: too few trials were measured in several ways",
+        ("b", "a"): "not estimable: too few trials were measured in several ways",
+    }
+    assert all(e.estimate is None for e in found.effects)
+    one = {arm: {0: 0.3, 1: 0.2} if at["b"] == "b1" else lost[arm] for arm, at in cells.items()}
+    by = {t.factors: t for t in made(cells, one, networks=networks).terms}
+    assert by["b",].why == "not estimable: trainings are not measured alike"
+    assert by["a",].estimable, "the trials of b1 have it"
+    assert by["b", "a"].why == "not estimable: too few trials were measured in several ways"
+
+
 def test_with_one_training_or_none_shared_nothing_is_split() -> None:
     cells = grid("a", "b")
     values = drawn(cells)
