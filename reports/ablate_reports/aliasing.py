@@ -101,7 +101,7 @@ def two_level(
 
     Args:
         cells: arm -> factor -> level.
-        reference: factor -> the level coded -1; default: that of the first arm.
+        reference: factor -> the level coded -1; default, also for a level that no arm has: that of the first arm.
 
     Raises:
         ValueError: a factor has more than two levels, or an arm lacks one.
@@ -118,7 +118,8 @@ def two_level(
                 f"aliasing: {factor!r} has {len(levels)} levels; a two-level design has two of each factor"
             )
         if len(levels) == 2:
-            low = (reference or {}).get(factor, levels[0])
+            low = (reference or {}).get(factor)
+            low = low if low in levels else levels[0]
             found.append(factor)
             columns.append([-1.0 if cells[a][factor] == low else 1.0 for a in arms])
     return tuple(found), np.array(columns).T.reshape(len(arms), len(found))
@@ -147,9 +148,7 @@ def alias_structure(factors: Sequence[str], design: Array) -> Aliases:
         partners = [(j, float(inner[i, j])) for j in range(len(effects)) if j != i and abs(inner[i, j]) > PARTLY]
         aliases[effect] = [(effects[j], round(c, 12)) for j, c in partners]
     lengths = [len(w.factors) for w in words]
-    lengths += [3] * any(len(e) > 1 for f in factors for e, _ in aliases[f,]) + [2] * any(
-        len(e) == 1 for f in factors for e, _ in aliases[f,]
-    )
+    lengths += [3] * any(len(e) > 1 for f in factors for e, _ in aliases[f,])
     return Aliases(tuple(factors), len(runs), words, min(lengths, default=None), aliases)
 
 

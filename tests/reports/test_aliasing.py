@@ -164,6 +164,27 @@ def test_a_full_design_gives_the_estimates_of_statsmodels() -> None:
         assert chain.estimate.se == pytest.approx(se, rel=1e-8)
 
 
+def test_a_reference_that_the_plan_does_not_have_is_no_level_of_it() -> None:
+    """Levels 128 and 256 where the baseline has 64: the axis varies all the same, and is no constant column."""
+    names, design = fraction("abc")
+    cells = arms(names, design)
+    del cells["run7"]
+    _, known = two_level(cells, {"a": "off", "b": "off"})
+    _, other = two_level(cells, {"a": "64", "b": "off"})
+    assert np.array_equal(other, known)
+    assert alias_structure(list(names), other).words == []
+    rng = np.random.default_rng(2)
+    values = {a: {s: 0.2 * (at["a"] == "on") + 0.01 * float(rng.normal()) for s in range(3)} for a, at in cells.items()}
+    found = {str(c): c.value for c in chains(cells, values, {"a": "64", "b": "off", "c": "off"})}
+    assert set(found) == {"a", "b", "c", "a × b", "a × c", "b × c"}
+    assert found == {name: pytest.approx(0.2 * (name == "a"), abs=0.02) for name in found}
+
+
+def test_a_full_design_that_lost_a_cell_has_the_resolution_of_a_factor_beside_a_pair() -> None:
+    found = alias_structure("abc", fraction("abc")[1][1:])
+    assert (found.words, found.resolution) == ([], 3)
+
+
 def test_when_pairs_do_not_fit_factors_alone_are_estimated_and_without_noise_there_is_no_interval() -> None:
     first = [1, 1, -1, 1, 1, 1, -1, -1, -1, 1, -1]
     design = np.array([np.roll(first, i) for i in range(11)] + [[-1] * 11], dtype=float)[:, :5]

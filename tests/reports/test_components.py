@@ -287,6 +287,23 @@ def test_the_main_effects_of_a_grid_are_drawn_with_what_it_cannot_tell() -> None
     assert any("aliased with" in note for note in aliased.notes)
 
 
+def test_levels_that_are_not_the_baselines_are_not_called_so() -> None:
+    levels = {"batch": ["128", "256"], "lr": ["1", "2"]}
+    a = crossed(levels, lambda c: 2.0 * (c["batch"] == "256"))
+    base = ("arm-base", "base", "base", 0, "base", None, None, '{"batch": "64", "lr": "1"}')
+    rows = pd.concat([a.frames.study_arms, pd.DataFrame([base], columns=list(COLUMNS["study_arms"]))])
+    arms = pd.concat([a.frames.arms, a.frames.arms.iloc[:1].assign(arm_id="arm-base", label="base")])
+    about = dict(a.frames.study) | {"baseline_arm_id": "arm-base"}
+    other = analyse(changed(a.frames, arms=arms, study_arms=rows, study=about))
+    [main], [grid] = mains.build(other), heatmap.build(other)
+    assert "against the baseline's level or, where the plan lacks it, against batch 128, with" in main.caption
+    assert "the reference level" in json.dumps(main.spec["layout"]["xaxis"])
+    assert "from the baseline's row and column or, where the plan lacks it, from batch 128; " in grid.caption
+    [main], [grid] = mains.build(STUDY), heatmap.build(STUDY)
+    assert "against the baseline's level, with" in main.caption
+    assert "from the baseline's row and column; " in grid.caption
+
+
 def test_plans_that_change_one_axis_at_a_time_say_that_they_show_no_interaction() -> None:
     [figure] = effects.build(STUDY)
     assert figure.notes == ["Interactions are not estimable from one: no arm there changes two axes at once."]

@@ -10,8 +10,9 @@ from typing import Any
 
 from ablate_reports import formats, queries
 from ablate_reports.analysis import Analysis, ArmRow
+from ablate_reports.choices import choices
 from ablate_reports.data import definition, records
-from ablate_reports.factorial import Effect, Factorial
+from ablate_reports.factorial import REST, Effect, Factorial
 from ablate_reports.figures.base import Figure, Table, axis, layout, numbers, plain
 
 CIVIDIS = ("#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838")
@@ -97,6 +98,15 @@ def _panel(
     return Panel(row, column, axes[row], axes[column], cells, why)
 
 
+def lacking(analysis: Analysis, fitted: Factorial | None) -> str:
+    """``batch 128 and lr 0.01``: what axes are counted from where the plan does not have the baseline's level."""
+    base = choices(analysis.frames).get(str(analysis.frames.baseline), {})
+    others = {
+        f: levels[0] for f, levels in (fitted.factors if fitted else {}).items() if levels[0] != base.get(f, REST)
+    }
+    return formats.listed([f"{formats.short(f, 40)} {formats.short(level, 40)}" for f, level in others.items()])
+
+
 def _scaled(analysis: Analysis, value: float) -> float:
     return math.log(value) if analysis.scale == "log" else value
 
@@ -118,9 +128,12 @@ def _figure(analysis: Analysis, plan: str, kind: str, found: list[Panel], number
         caption += f" The best cell is {formats.short(y)} × {formats.short(x)}"
         caption += f" ({formats.number(analysis.back(ordered[0][0]))})."
     if any(c.effect for p in found for c in p.cells.values()):
+        known = analysis.findings.plans.get(plan)
+        others = lacking(analysis, known.factorial if known else None)
+        start = "the baseline's row and column" + (f" or, where the plan lacks it, from {others}" if others else "")
         caption += (
-            " Below it: how far the two levels together miss what each does alone, counted from the baseline's row and "
-            f"column; {STAR} where the {analysis.level} interval that holds for all of them excludes none."
+            f" Below it: how far the two levels together miss what each does alone, counted from {start}; {STAR} where "
+            f"the {analysis.level} interval that holds for all of them excludes none."
         )
     notes = [f"Interaction of {formats.short(p.row)} and {formats.short(p.column)}: {p.why}." for p in found if p.why]
     pairs = [f"{formats.short(p.row)} × {formats.short(p.column)}" for p in found]

@@ -9,7 +9,7 @@ from ablate_reports import formats, queries
 from ablate_reports.analysis import Analysis
 from ablate_reports.factorial import Effect, Factorial
 from ablate_reports.figures.base import COLOURS, NARROW, Figure, Table, axis, layout, plain, row_label, shorter, symbol
-from ablate_reports.figures.heatmap import MIXED
+from ablate_reports.figures.heatmap import MIXED, lacking
 from ablate_reports.figures.scale import Scale
 from ablate_reports.findings import Plan
 from ablate_reports.verdicts import VERDICTS, Verdict, judge
@@ -38,12 +38,15 @@ def _figure(analysis: Analysis, name: str, kind: str, plan: Plan, effects: list[
     effects = sorted(effects, key=lambda e: e.estimate or 0.0, reverse=not analysis.lower_is_better)[:MOST_ROWS]
     sure = any(e.low is not None for e in effects)
     held = f", with {analysis.level} intervals that hold for all of them at once" if sure else ""
+    others = lacking(analysis, f)
+    instead = f" or, where the plan lacks it, against {others}" if others else ""
     caption = (
         f"What each level changes on average over the other axes of {formats.short(name)}, against the baseline's level"
-        f"{held}. Least squares on the plan's cells; an average says little where the axis interacts."
+        f"{instead}{held}. Least squares on the plan's cells; an average says little where the axis interacts."
     )
     return Figure(
-        f"mains-{number}", f"Main effects in {formats.short(name)}", caption, _spec(analysis, effects),
+        f"mains-{number}", f"Main effects in {formats.short(name)}", caption,
+        _spec(analysis, effects, "the reference level" if others else "the baseline's level"),
         _table(analysis, f), _notes(analysis, plan), nav="Main effects",
         narrow=shorter(_label(analysis, e, NARROW) for e in effects),
         queries=(queries.final_values(analysis), queries.plan(name, kind)),
@@ -74,7 +77,7 @@ def _label(analysis: Analysis, e: Effect, length: int = 40) -> str:
     return f"<b>{name}</b>  {sign}{formats.change(e.estimate, analysis.scale)}"
 
 
-def _spec(analysis: Analysis, effects: list[Effect]) -> dict[str, Any]:
+def _spec(analysis: Analysis, effects: list[Effect], reference: str) -> dict[str, Any]:
     scale = Scale.of(analysis, (v for e in effects for v in (e.low, e.high, e.estimate)))
     data: list[dict[str, Any]] = []
     for verdict in VERDICTS:
@@ -107,7 +110,7 @@ def _spec(analysis: Analysis, effects: list[Effect]) -> dict[str, Any]:
     return {
         "data": data,
         "layout": layout(
-            96 + 44 * len(effects), shapes=scale.shapes(), xaxis=scale.axis("the baseline's level"), yaxis=y,
+            96 + 44 * len(effects), shapes=scale.shapes(), xaxis=scale.axis(reference), yaxis=y,
             annotations=[row_label(_label(analysis, e), i) for i, e in enumerate(effects)],
             margin={"l": 12, "r": 16, "t": 34, "b": 52},
         ),
