@@ -17,7 +17,6 @@ def importance(
     json: JsonOption = False,
 ) -> None:
     """Divide a grid or random study among its axes (PED-ANOVA), beside what pure noise would give."""
-    import json as text
     from dataclasses import asdict
 
     from ablate.cli import present
@@ -25,18 +24,17 @@ def importance(
     from ablate.search import importances
     from ablate.store import StorePaths
     from ablate_reports import analyse
+    from ablate_reports.choices import choices
 
     paths = StorePaths(store_root(store))
     frames = study_frames(paths, study_name(paths, study))
     analysis = analyse(frames)
     if not allow_mixed:
         refuse_mixed(analysis, frames.ordered)
-    choice: dict[str, dict[str, str]] = {}
-    for row in frames.study_arms.to_dict("records"):  # an arm of several plans is chosen by the levels of all of them
-        choice.setdefault(row["arm_id"], {}).update(text.loads(row["choice"] or "{}"))
+    chosen = choices(frames)
     rows = [row for row in analysis.rows if row.value is not None and row.n]
     found = importances(
-        [choice.get(row.arm_id, {}) for row in rows],
+        [chosen[row.arm_id] for row in rows],
         [float(row.value) for row in rows if row.value is not None],
         minimize=frames.lower_is_better,
     )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
+from pathlib import Path
 
 import pytest
+from written_study import SPACE, call_ablate, plan, write
 
 from ablate.errors import AblateError
 from ablate.search import importances
+from ablate.store import StorePaths, rebuild
 
 GRID = [{"path": a, "metric": b, "times": c} for a, b, c in itertools.product("xyz", "pq", "uv")]
 WORTH = {"x": 1.0, "y": 3.0, "z": 9.0}
@@ -46,3 +50,19 @@ def test_an_axis_that_an_arm_does_not_set_is_a_level_of_its_own() -> None:
 def test_a_study_that_cannot_be_divided_is_refused_in_one_line(choices: list[dict[str, str]], counts: str) -> None:
     with pytest.raises(AblateError, match=f"this one has {counts}; read the effects"):
         importances(choices, [1.0] * len(choices), minimize=True)
+
+
+def test_an_axis_that_a_plan_does_not_name_is_at_the_level_of_base(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The arm that a plan of one axis adds says nothing of the batch: it has that of base, and no third one."""
+    text = SPACE.replace("[fm, meanflow, sct_linear]", "[meanflow, sct_linear]")
+    text = text.replace("axes:", "axes:\n  batch: {{path: train.batch_size, levels: [16, 32]}}")
+    text = text.replace(
+        "plans: {{cross: {{kind: grid}}}}", "plans: {{cross: {{kind: grid}}, one: {{kind: ofat, axes: [lr]}}}}"
+    )
+    paths = StorePaths(tmp_path / "store")
+    write(paths, plan(claims="[]", text=text))
+    rebuild(paths)
+    ended = call_ablate(capsys, monkeypatch, tmp_path)("importance", "paths", "--store", str(paths.root), "--json")
+    assert {row["axis"]: row["levels"] for row in json.loads(ended.out)} == {"objective": 3, "lr": 2, "batch": 2}
