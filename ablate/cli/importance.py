@@ -24,15 +24,16 @@ def importance(
     from ablate.search import importances
     from ablate.store import StorePaths
     from ablate_reports import analyse
-    from ablate_reports.choices import choices
+    from ablate_reports.choices import beside_axes, choices
 
     paths = StorePaths(store_root(store))
     frames = study_frames(paths, study_name(paths, study))
     analysis = analyse(frames)
     if not allow_mixed:
         refuse_mixed(analysis, frames.ordered)
-    chosen = choices(frames)
-    rows = [row for row in analysis.rows if row.value is not None and row.n]
+    chosen, beside = choices(frames), beside_axes(frames)
+    measured = [row for row in analysis.rows if row.value is not None and row.n]
+    rows = [row for row in measured if row.arm_id not in beside]
     found = importances(
         [chosen[row.arm_id] for row in rows],
         [float(row.value) for row in rows if row.value is not None],
@@ -54,4 +55,6 @@ def importance(
     present.line(
         "Shares add up to 1 whatever the data: an axis matters where its share is above that of shuffled values."
     )
+    if len(rows) < len(measured):
+        present.line(f"{len(measured) - len(rows)} more also change what is no axis: no axis explains them.")
     return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablate_reports import accounting, draws, power
 from ablate_reports.aliasing import Aliases, Chain, alias_structure, chains, two_level
-from ablate_reports.choices import choices
+from ablate_reports.choices import base_arm, beside_axes, choices
 from ablate_reports.claim_names import names_of
 from ablate_reports.claims import Claims, JudgedClaim, judge_claims
 from ablate_reports.confirming import any_confirming, fresh_values
@@ -36,11 +36,13 @@ class Plan:
     Attributes:
         aliases: None where a factor has other than two levels or the plan is complete.
         chains: what an incomplete two-level plan estimates; empty elsewhere.
+        left_out: its arms that also change what is no axis.
     """
 
     factorial: Factorial
     aliases: Aliases | None
     chains: list[Chain]
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,8 @@ def _plans(a: Analysis) -> dict[str, Plan]:
     """Plans with two factors or more; an arm that stands in several places of one counts where it stands first."""
     if a.model is None:
         return {}
-    every, found = choices(a.frames), {}
-    base = every.get(str(a.frames.baseline), {})
+    every, beside, found = choices(a.frames), beside_axes(a.frames), {}
+    base, start = every.get(str(a.frames.baseline), {}), base_arm(a.frames)
     rows = a.frames.study_arms
     for plan in dict.fromkeys(rows["plan"]):
         mine = rows[(rows["plan"] == plan) & ~rows["kind"].isin(NOT_CROSSED)]
@@ -128,14 +130,16 @@ def _plans(a: Analysis) -> dict[str, Plan]:
         for r in records(mine):
             choice = definition(r.choice) if isinstance(r.choice, str | Mapping) else {}
             own.setdefault(r.arm_id, {str(k): str(v) for k, v in choice.items()})
-        if own and set(mine["kind"]) == {"ofat"} and base:  # the base is an arm of every such plan
-            own = {str(a.frames.baseline): {}, **own}
+        if own and set(mine["kind"]) == {"ofat"} and start is not None:  # the base is an arm of every such plan
+            own = {start: {}, **own}
+        left_out = tuple(arm for arm in own if arm in beside)
+        own = {arm: choice for arm, choice in own.items() if arm not in beside}
         axes = dict.fromkeys(axis for choice in own.values() for axis in choice)
-        known = {arm: {**base, **every.get(arm, {}), **choice} for arm, choice in own.items()}
+        known = {arm: {**every.get(arm, {}), **choice} for arm, choice in own.items()}
         cells = {arm: {axis: at[axis] for axis in axes if axis in at} for arm, at in known.items()}
         fitted = factorial(cells, a.model.values, reference=base, alpha=a.alpha, networks=a.frames.trained)
         if fitted is not None and len(fitted.factors) > 1:
-            found[str(plan)] = _two_level(a, cells, fitted, base)
+            found[str(plan)] = replace(_two_level(a, cells, fitted, base), left_out=left_out)
     return found
 
 
@@ -185,9 +189,10 @@ def _rungs(a: Analysis) -> tuple[list[Rung], list[Speed]]:
     if a.primary is None or a.model is None:
         return [], []
     values = rung_values(a.frames, a.primary, a.model.values, a.scale)
-    chosen = choices(a.frames)
+    chosen, beside = choices(a.frames), beside_axes(a.frames)
+    cells = {arm: levels for arm, levels in chosen.items() if arm not in beside}
     moving = speeds(
-        chosen, values.early, values.final, chosen.get(str(a.frames.baseline), {}), a.alpha, a.frames.trained
+        cells, values.early, values.final, chosen.get(str(a.frames.baseline), {}), a.alpha, a.frames.trained
     )
     return values.rungs(lower_is_better=a.lower_is_better, alpha=a.alpha), moving
 
@@ -266,6 +271,7 @@ def _plan(plan: Plan) -> dict[str, Any]:
             "effects": {" × ".join(e): [[" × ".join(o), c] for o, c in found] for e, found in aliases.aliases.items()},
         },
         "chains": found,
+        "left_out": list(plan.left_out),
     }  # fmt: skip
 
 

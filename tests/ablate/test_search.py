@@ -66,3 +66,16 @@ def test_an_axis_that_a_plan_does_not_name_is_at_the_level_of_base(
     rebuild(paths)
     ended = call_ablate(capsys, monkeypatch, tmp_path)("importance", "paths", "--store", str(paths.root), "--json")
     assert {row["axis"]: row["levels"] for row in json.loads(ended.out)} == {"objective": 3, "lr": 2, "batch": 2}
+
+
+def test_an_arm_that_also_changes_what_is_no_axis_explains_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = "{{kind: list, arms: {{C: {{train.betas: [0.5, 0.9]}}, D: {{lr: 2e-3, train.betas: [0.5, 0.9]}}}}}}"
+    text = SPACE.replace("{{cross: {{kind: grid}}}}", "{{cross: {{kind: grid}}, rows: " + rows + "}}")
+    paths = StorePaths(tmp_path / "store")
+    write(paths, plan(claims="[]", text=text))
+    rebuild(paths)
+    ended = call_ablate(capsys, monkeypatch, tmp_path)("importance", "paths", "--store", str(paths.root))
+    assert "6 arms" in ended.out
+    assert "2 more also change what is no axis: no axis explains them." in ended.out

@@ -64,6 +64,30 @@ def test_the_figure_says_which_components_interact() -> None:
     assert len(figure.table.rows) == 10
 
 
+def test_a_baseline_that_differs_in_more_than_axes_is_not_what_components_are_added_to() -> None:
+    """Another arm of a list with a learning rate of its own: it has the levels of the base, and is not the base."""
+    frames = STUDY.frames
+    more = ("arm-slow", "rows", "list", 0, "slow", None, None, "{}", None)
+    rows = pd.concat([frames.study_arms, pd.DataFrame([more], columns=frames.study_arms.columns)])
+    parts: dict[str, Any] = {"study_arms": rows, "study": dict(frames.study) | {"baseline_arm_id": "arm-slow"}}
+    for name in ("arms", "trials", "measurements"):
+        frame = getattr(frames, name)
+        copied = frame[frame["arm_id"] == frames.baseline].assign(
+            arm_id="arm-slow", label="slow", trained_id="arm-slow"
+        )
+        copied = copied.assign(trial_id="slow-" + copied["trial_id"]) if "trial_id" in frame else copied
+        copied = copied.assign(value=2 * copied["value"]) if name == "measurements" else copied
+        parts[name] = pd.concat([frame, copied[frame.columns]])
+    a = analyse(changed(frames, **parts))
+    assert a.frames.baseline == "arm-slow"
+    full = labelled(a, "+plug +batches +gradual +stable")
+    found = components.components(a, full)
+    assert {place for c in found for place in c.worth} == {"path", "last"}
+    assert not any("arm-slow" in (w.arm, w.reference) for c in found for w in c.worth.values())
+    before = {c.axis: c.worth["last"].estimate for c in components.components(STUDY, full)}
+    assert {c.axis: c.worth["last"].estimate for c in found} == pytest.approx(before)
+
+
 def test_no_figure_where_a_component_was_added_in_one_place_only() -> None:
     frames = STUDY.frames
     only = frames.study_arms[frames.study_arms["kind"].isin(["base", "ofat"])]

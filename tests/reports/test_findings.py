@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from test_analysis import changed
 
 from ablate_reports import render_json, sections
 from ablate_reports.analysis import analyse
+from ablate_reports.choices import beside_axes, choices
 from ablate_reports.data import COLUMNS, StudyFrames
 from ablate_reports.factorial import factorial
 from ablate_reports.findings import confirmation
@@ -66,6 +68,79 @@ def test_one_factor_at_a_time_has_its_base_and_no_interaction() -> None:
     found = analyse(changed(frames, study_arms=plans)).findings.plans["one"].factorial
     assert [t.why for t in found.terms] == ["", "", "not estimable: no arms change both"]
     assert [(e.levels, e.references) for e in found.main()] == [(("ct",), ("(as base)",)), (("huber",), ("(as base)",))]
+
+
+LISTED = """
+name: listed
+axes: {plug: [off, half], batches: [iid, cc]}
+plans:
+  rows:
+    kind: list
+    arms:
+      MF: {}
+      A: {plug: half}
+      B: {plug: half, batches: cc}
+      C: {train.lr: 2e-3}
+      D: {batches: cc, train.lr: 2e-3}
+"""
+"""Rows of a table: plug-in velocity 10 % better, batches of one class 11 %, and another learning rate twice as bad."""
+
+
+def listed_study(**more: Any) -> StudyFrames:
+    effects = {"MF": 0.0, "A": -0.1, "B": -0.21, "C": 0.7, "D": 0.59}
+    own = {"A": {"plug": "half"}, "B": {"plug": "half", "batches": "cc"}, "D": {"batches": "cc"}}
+    members = [("MF", "base", "base", 0, "MF", {"plug": "off", "batches": "iid"})]
+    members += [(arm, "rows", "list", i, arm, own.get(arm, {})) for i, arm in enumerate(effects)]
+    frames = study(effects, noise=0.005, members=members, **more)
+    return changed(frames, study_arms=frames.study_arms[frames.study_arms["plan"] != "methods"])
+
+
+def test_an_arm_that_changes_more_than_axes_is_no_cell_of_a_factorial() -> None:
+    a = analyse(listed_study(space_yaml=LISTED))
+    found = a.findings.plans["rows"]
+    assert found.left_out == ("arm-C", "arm-D")
+    assert {e.factors: e.estimate for e in found.factorial.main()} == {
+        ("plug",): pytest.approx(-0.1, abs=0.02),
+        ("batches",): pytest.approx(-0.11, abs=0.02),
+    }
+    assert findings_of(a.frames)["plans"]["rows"]["left_out"] == ["arm-C", "arm-D"]  # type: ignore[index]
+
+
+def test_an_arm_that_changes_more_than_axes_says_nothing_of_an_axis_speed() -> None:
+    frames = listed_study(space_yaml=LISTED)
+    rows = frames.measurements
+    value = rows["value"] * np.exp(np.random.default_rng(0).normal(0, 0.003, len(rows)))
+    late = rows["arm_id"].isin(["arm-C", "arm-D"]) & (rows["step"] < 2000)
+    found = analyse(changed(frames, measurements=rows.assign(value=value.mask(late, 3 * value)))).findings.speeds
+    assert {s.axis for s in found} == {"plug", "batches"}
+    assert all(abs(s.gain) < 0.02 for s in found)
+
+
+def test_where_the_space_is_not_known_an_arm_with_the_levels_of_another_is_none_either() -> None:
+    frames = listed_study()
+    assert beside_axes(frames) == {"arm-C"}
+    assert beside_axes(changed(frames, study=dict(frames.study) | {"space_yaml": "axes: ["})) == {"arm-C"}
+    rows = frames.study_arms
+    again = rows[rows["label"] == "C"].assign(plan="cross", kind="grid", choice='{"plug": "off", "batches": "cc"}')
+    assert beside_axes(changed(frames, study_arms=pd.concat([rows, again]))) == {"arm-D"}, "C has D's levels by a grid"
+
+
+def test_around_the_base_is_around_it_also_where_another_arm_is_the_baseline() -> None:
+    """The baseline is B: it is no arm of a plan that changes one axis at a time, and the base is."""
+    frames = listed_study(baseline_arm_id="arm-B")
+    rows = frames.study_arms
+    one = rows[rows["label"].isin(["A", "D"])].assign(plan="one", kind="ofat")
+    found = analyse(changed(frames, study_arms=pd.concat([rows, one]))).findings.plans["one"].factorial
+    assert {e.factors: e.estimate for e in found.main()} == {
+        ("plug",): pytest.approx(0.1, abs=0.02),
+        ("batches",): pytest.approx(-0.59, abs=0.02),
+    }, "against the baseline's levels, half and cc"
+
+
+def test_without_a_base_among_the_arms_what_is_not_named_is_not_the_baselines() -> None:
+    frames = listed_study(baseline_arm_id="arm-B")
+    rows = frames.study_arms[frames.study_arms["kind"] != "base"]
+    assert choices(changed(frames, study_arms=rows))["arm-A"] == {"plug": "half"}
 
 
 def test_a_half_fraction_says_what_it_aliases() -> None:

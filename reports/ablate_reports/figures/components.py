@@ -9,7 +9,7 @@ from typing import Any
 
 from ablate_reports import formats, queries
 from ablate_reports.analysis import Analysis
-from ablate_reports.choices import choices, find
+from ablate_reports.choices import beside_axes, choices, find
 from ablate_reports.data import records
 from ablate_reports.figures.base import NARROW, Figure, Table, axis, layout, numbers, plain, row_label, shorter
 from ablate_reports.figures.scale import Scale
@@ -77,16 +77,18 @@ def components(analysis: Analysis, full: str) -> list[Component]:
     base, model = analysis.frames.baseline, analysis.model
     if base is None or model is None:
         return []
-    chosen = {a: levels for a, levels in choices(analysis.frames).items() if analysis.by_id[a].value is not None}
-    if base not in chosen:
+    every, beside = choices(analysis.frames), beside_axes(analysis.frames)
+    chosen = {a: v for a, v in every.items() if analysis.by_id[a].value is not None and a not in beside}
+    if full not in chosen or analysis.by_id[base].value is None:
         return []
-    there, here = chosen[full], chosen[base]
+    there, here = chosen[full], every[base]
+    plain = find(chosen, here) == base  # else the baseline differs from other arms in more than a component
     pairs: dict[tuple[str, str, str], tuple[str, str]] = {}
     path = _path(analysis)
     for name, level in there.items():
         if level == here.get(name):
             continue
-        if alone := find(chosen, {**here, name: level}):
+        if plain and (alone := find(chosen, {**here, name: level})):
             pairs[name, level, "alone"] = (alone, base)
         without = {a: v for a, v in there.items() if a != name} | ({name: here[name]} if name in here else {})
         if (rest := find(chosen, without)) and (full, rest) not in pairs.values():
