@@ -11,6 +11,7 @@ Intervals come from a seeded bootstrap over arms: arms are many enough for it wh
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -54,6 +55,7 @@ class Rung:
             scale; `regret_high` their 95 % quantile.
         best: the arm that ended best here, and whether the rung kept it (or would have).
         note: why nothing is estimated, else "".
+        left_out: values at the rung that are not positive, where the model's scale is the log.
     """
 
     step: int
@@ -70,6 +72,7 @@ class Rung:
     best: str | None = None
     best_kept: bool | None = None
     note: str = ""
+    left_out: int = 0
 
     def sentence(self, scale: str = "log") -> str:
         """``At step 500, tau = 0.59 (0.35 to 0.78, 24 arms); a cut to a third loses the best arm with 5% ...``"""
@@ -244,11 +247,13 @@ class RungValues:
         early: step -> arm -> seed -> y.
         final: arm -> seed -> y.
         decisions: step -> arm -> decision; empty where nothing was stopped.
+        left_out: step -> values without a logarithm.
     """
 
     early: dict[int, dict[str, dict[int, float]]]
     final: dict[str, dict[int, float]]
     decisions: dict[int, dict[str, Decision]]
+    left_out: Mapping[int, int]
 
     def rungs(self, *, lower_is_better: bool = True, alpha: float = 0.05) -> list[Rung]:
         """Every rung by arm means over the seeds that have both values."""
@@ -258,9 +263,8 @@ class RungValues:
             early = {a: sum(values[a][s] for s in seeds) / len(seeds) for a, seeds in both.items() if seeds}
             final = {a: sum(self.final[a][s] for s in both[a]) / len(both[a]) for a in early}
             decided = self.decisions.get(step)
-            found.append(
-                rank_stability(early, final, step, decisions=decided, lower_is_better=lower_is_better, alpha=alpha)
-            )
+            rung = rank_stability(early, final, step, decisions=decided, lower_is_better=lower_is_better, alpha=alpha)
+            found.append(replace(rung, left_out=self.left_out.get(step, 0)))
         return found
 
 
@@ -272,30 +276,35 @@ def rung_values(frames: StudyFrames, group: Group, final: Mapping[str, Mapping[i
     """
     early: dict[int, dict[str, dict[int, float]]] = {}
     decisions: dict[int, dict[str, Decision]] = {}
+    left_out: Counter[int] = Counter()
     rows = frames.rungs
     if len(rows):
         order: dict[Decision, int] = {"kept": 2, "audit": 1, "stopped": 0}
         for r in records(rows):
-            _put(early, int(r.step), r.arm_id, r.seed, [r.value], scale)
+            left_out[int(r.step)] += _put(early, int(r.step), r.arm_id, r.seed, [r.value], scale)
             of_step = decisions.setdefault(int(r.step), {})
             decision: Decision = r.decision
             if order[decision] >= order[of_step.get(r.arm_id, "stopped")]:
                 of_step[r.arm_id] = decision
-        return RungValues(early, {a: dict(s) for a, s in final.items()}, decisions)
+        return RungValues(early, {a: dict(s) for a, s in final.items()}, decisions, left_out)
     last = {(r.trial_id, r.arm_id): r.step for r in records(group.values)}
     draws: dict[tuple[int, str, float], list[float]] = {}
     for r in records(group.rows):
         if r.step < last.get((r.trial_id, r.arm_id), -math.inf):
             draws.setdefault((int(r.step), r.arm_id, r.seed), []).append(r.value)
     for (step, arm, seed), values in draws.items():
-        _put(early, step, arm, seed, values, scale)
-    return RungValues(early, {a: dict(s) for a, s in final.items()}, decisions)
+        left_out[step] += _put(early, step, arm, seed, values, scale)
+    return RungValues(early, {a: dict(s) for a, s in final.items()}, decisions, left_out)
 
 
 def _put(
     early: dict[int, dict[str, dict[int, float]]], step: int, arm: str, seed: float, values: list[float], scale: str
-) -> None:
-    if not math.isfinite(seed) or not all(math.isfinite(v) and (scale != "log" or v > 0) for v in values):
-        return
+) -> bool:
+    """Put the mean of a trial's draws in its place. True where it is left out for want of a logarithm."""
+    if not math.isfinite(seed) or not all(map(math.isfinite, values)):
+        return False
+    if scale == "log" and min(values) <= 0:
+        return True
     y = [math.log(v) if scale == "log" else float(v) for v in values]
     early.setdefault(step, {}).setdefault(arm, {})[int(seed)] = sum(y) / len(y)
+    return False

@@ -12,7 +12,7 @@ from scipy import stats
 from simulated_study import study
 from test_analysis import changed
 
-from ablate_reports import rungs
+from ablate_reports import figures, rungs
 from ablate_reports.analysis import analyse
 from ablate_reports.data import COLUMNS
 from ablate_reports.rungs import SURVIVORS, TOO_FEW, Rung, rank_stability, rung_values, speeds
@@ -177,6 +177,21 @@ def test_a_study_that_stopped_nothing_is_read_from_its_measured_steps() -> None:
     found = values.rungs()
     assert [r.step for r in found] == [500, 1000, 1500]
     assert [r.tau for r in found] == pytest.approx([1.0] * 3), "the simulated curves never cross"
+
+
+def test_early_values_without_a_logarithm_are_counted_and_said() -> None:
+    """A metric that may be negative early on, and is positive at the end: the analysis is on the log scale."""
+    frames = study({f"m{i}": -0.1 * i for i in range(8)})
+    rows = frames.measurements
+    early = (rows["step"] == 500) & (rows["arm_id"] == "arm-m3") & (rows["seed"] < 2)
+    a = analyse(changed(frames, measurements=rows.assign(value=rows["value"].mask(early, -0.01))))
+    assert a.scale == "log"
+    assert [(r.step, r.arms, r.left_out) for r in a.findings.rungs] == [(500, 8, 2), (1000, 8, 0), (1500, 8, 0)]
+    [figure] = figures.rungs.build(a)
+    assert "At step 500, 2 values are not positive and left out." in figure.notes
+    frame = rows[rows["step"] == 500].assign(decision="kept", value=np.where(early[rows["step"] == 500], -0.01, 1.0))
+    b = analyse(changed(frames, rungs=frame[list(COLUMNS["rungs"])]))
+    assert [r.left_out for r in b.findings.rungs] == [2]
 
 
 def test_a_study_with_rungs_is_read_from_what_they_decided() -> None:

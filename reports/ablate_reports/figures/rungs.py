@@ -48,6 +48,8 @@ def build(analysis: Analysis) -> list[Figure]:
         verb = ("was" if stopped else "would have been") + (" kept" if last.best_kept else " lost")
         caption += f" The arm that ended best, {name}, {verb} there."
     notes = [] if stopped else ["Nothing was stopped here; a cut to the best third is imagined."]
+    lacking = [j.rung for j in found if j.rung.left_out]
+    notes += [f"At step {r.step:,}, {_no_logarithm(r.left_out)}" for r in lacking]
     notes += [s.sentence(analysis.scale) for s in speed if s.p_family < 0.05][:3]
     several = queries.all_steps(analysis) if not len(analysis.frames.rungs) else queries.rungs()
     return [
@@ -56,6 +58,10 @@ def build(analysis: Analysis) -> list[Figure]:
             narrow=_narrow(found), queries=(several, queries.final_values(analysis)),
         )
     ]  # fmt: skip
+
+
+def _no_logarithm(n: int) -> str:
+    return f"{n} values are not positive and left out." if n > 1 else "one value is not positive and left out."
 
 
 def judged(analysis: Analysis) -> tuple[list[Judged], list[Speed]]:
