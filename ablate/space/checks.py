@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ablate.space.describe import unknown_part
@@ -45,6 +45,7 @@ class _Checks:
             yield self.at((), "nothing varies; give `axes:` or a plan with named arms")
         if "seed" in self.space.base:
             yield self.at(("base", "seed"), "the seed is not part of a config here; use `seeds:`", key=True)
+        yield from self.written_twice(self.space.base, ("base",))
         for name, preset in self.space.presets.items():
             yield from self.overrides(preset, ("presets", name), presets=True)
         yield from self.preset_cycles()
@@ -75,6 +76,7 @@ class _Checks:
             yield self.at(where, f"{path}: {reason}", key=key)
 
     def overrides(self, overrides: dict[str, Any] | None, where: Where, *, presets: bool) -> Iterator[Problem]:
+        yield from self.written_twice(overrides or {}, where)
         for key, value in (overrides or {}).items():
             if key == "preset" and presets:
                 yield from self.preset(value, (*where, key))
@@ -87,6 +89,16 @@ class _Checks:
             elif wrong is not None:
                 message = f"{'.'.join(wrong)}: {unknown_part(TrialConfig, wrong)}"
                 yield self.at((*where, key, *wrong[len(top) :]), message, key=True)
+
+    def written_twice(self, overrides: Mapping[str, Any], where: Where) -> Iterator[Problem]:
+        """One field in one mapping under two keys, such as ``train.lr`` beside ``train: {lr: ...}``."""
+        seen: dict[tuple[str, ...], str] = {}
+        for key, value in overrides.items():
+            for path, _ in leaves(value, tuple(key.split("."))):
+                if path in seen:
+                    what = f"{'.'.join(path)} is written twice, by {seen[path]!r} and {key!r}; leave one of them out"
+                    yield self.at((*where, key), what, key=True)
+                seen[path] = key
 
     def preset(self, value: Any, where: Where) -> Iterator[Problem]:
         for name in value if isinstance(value, list) else [value]:

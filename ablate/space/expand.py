@@ -92,7 +92,7 @@ class _Walk:
         resolved = self.resolver.resolve({})
         refuse(resolved.problems)
         base = resolved.valid
-        measured, named = self.resolver.base.data["eval"]["metric"], self.space.metric.name
+        measured, named = base.eval.metric, self.space.metric.name
         if named is not None and named != measured:
             self.at(("metric", "name"), f"metric: {named} is compared, but the base measures {measured}", key=False)
         if reasons := self.reasons(base):
@@ -198,6 +198,11 @@ class _Walk:
                 return f"refused: {resolved.problems[0].message}"
             self.problems += [replace(p, message=f"arm {cell.label!r}: {p.message}") for p in resolved.problems]
             return None
+        if resolved.clash and cell.kind == "list":
+            self.at(cell.where, f"arm {cell.label!r}: {resolved.clash}; leave one of them out")
+            return None
+        if resolved.clash:
+            return f"refused: {resolved.clash}, to different values"
         reasons = self.reasons(resolved.config)
         if cell.kind == "list" and (illegal := _illegal(resolved.config)):
             self.at(cell.where, f"arm {cell.label!r} cannot run: {illegal[0]}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from ablate.errors import SpaceError
 from ablate.space.describe import Loc, model_fields_at, problems_of, unknown_part
 from ablate.space.expressions import Expression, ExpressionError
 from ablate.space.levels import Levels
-from ablate.space.problems import Mark, Problem, refuse
+from ablate.space.problems import Mark, Problem, nearest, refuse
 from ablate.space.schema import PER_ARM, Space
 from ablate.space.source import Where, parse_value
 from ablate.space.written import Path, Written, component_name, leaves
@@ -45,6 +45,7 @@ class Resolved:
         choice: the active levels; inactive conditional axes have collapsed.
         inactive: conditional axes that were chosen and do not apply.
         touched: paths laid over the base by levels and the arm's own overrides.
+        clash: what one of these says and another overwrites, else "".
     """
 
     config: TrialConfig | None
@@ -53,6 +54,7 @@ class Resolved:
     inactive: list[str] = field(default_factory=list)
     touched: set[Path] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
+    clash: str = ""
 
     @property
     def valid(self) -> TrialConfig:
@@ -66,7 +68,7 @@ class Resolver:
 
     def __init__(self, space: Space, levels: Levels, fidelity: str | None) -> None:
         self.space, self.levels, self.fidelity = space, levels, fidelity
-        self.settings = [_setting(text) for text in space.overrides]
+        self.settings = [_setting(text, space) for text in space.overrides]
         self.sized = dict(space.fidelity.levels.get(fidelity or "") or {})
         self.sized_per_arm: dict[str, dict[str, Any]] = self.sized.pop(PER_ARM, {})
         self.when = {name: Expression(axis.when) for name, axis in space.axes.items() if axis.when is not None}
@@ -92,10 +94,13 @@ class Resolver:
             self.base.lay(("train", "diverged_above"), self.space.stop.loss_above, ("stop", "loss_above"))
 
     def resolve(self, choice: Mapping[str, str], own: dict[str, Any] | None = None, where: Where = ()) -> Resolved:
-        """The config of a choice of levels plus an arm's own overrides, written at `where`."""
+        """The config of a choice of levels plus an arm's own overrides, written at `where`.
+
+        A level that chooses a whole component comes before one that sets a part of it, whatever the order of the axes.
+        """
         written, touched = self.base.copy(), set[Path]()
         order = [a for a in self.space.axes if a in choice and a not in self.when]
-        for axis in order:
+        for axis in sorted(order, key=lambda axis: self._depth(axis, choice[axis])):
             touched |= self._level(written, axis, choice[axis])
         touched |= self._lay(written, own or {}, where)
         active, inactive = {a: choice[a] for a in order}, list[str]()
@@ -108,8 +113,34 @@ class Resolver:
                 active[axis] = choice[axis]
             else:
                 inactive.append(axis)
+        clash = self._clash(written, active, own or {})
         config, problems = self._finished(written)
-        return Resolved(config, written, active, inactive, touched, problems)
+        return Resolved(config, written, active, inactive, touched, problems, clash)
+
+    def _depth(self, axis: str, level: str) -> int:
+        """The shortest path that a level lays."""
+        return min((len(path) for path, _ in self._leaves(self.levels.of[axis][level].overrides)), default=0)
+
+    def _leaves(self, overrides: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:
+        for key, value in overrides.items():
+            if key == "preset":
+                for name in value if isinstance(value, list) else [value]:
+                    yield from self._leaves(self.space.presets[name])
+            else:
+                yield from leaves(value, tuple(key.split(".")))
+
+    def _clash(self, written: Written, active: Mapping[str, str], own: Mapping[str, Any]) -> str:
+        """A leaf of a chosen level that does not hold, because another level or the arm itself says otherwise."""
+        said = {f"{axis}={level}": dict(self._leaves(self.levels.of[axis][level].overrides))
+                for axis, level in active.items()}  # fmt: skip
+        for who, mine in said.items():
+            for path, value in mine.items():
+                if written.holds(path, value):
+                    continue
+                others = {**said, "the arm itself": dict(self._leaves(own))}
+                other = next((o for o, theirs in others.items() if o != who and _overlaps(path, theirs)), "a preset")
+                return f"{who} and {other} both set {'.'.join(path)}"
+        return ""
 
     def _holds(self, expression: Expression, config: TrialConfig, where: Where) -> bool:
         try:
@@ -178,6 +209,10 @@ class Resolver:
         return self.space.source.mark(where, key=key)
 
 
+def _overlaps(path: Path, others: Iterable[Path]) -> bool:
+    return any(path[: len(other)] == other or other[: len(path)] == path for other in others)
+
+
 def _with_rows(data: dict[str, Any]) -> dict[str, Any]:
     """A written config whose objective names the component of every slot, as its method's row does."""
     objective = data.get("objective")
@@ -191,7 +226,7 @@ def _with_rows(data: dict[str, Any]) -> dict[str, Any]:
     return {**data, **written.data}
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def _setting(text: str, space: Space) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not key:
@@ -200,4 +235,8 @@ def _setting(text: str) -> tuple[str, Any]:
         raise SpaceError(f"{SET} {text}: {reason}")
     if key.split(".")[0] == "seed":
         raise SpaceError(f"{SET} {text}: the seed is not part of a config here; use the seeds option")
-    return key, parse_value(value)
+    found = parse_value(value)
+    for name in (found if isinstance(found, list) else [found]) if key == "preset" else []:
+        if name not in space.presets:
+            raise SpaceError(f"{SET} {text}: {nearest('preset', str(name), space.presets)}")
+    return key, found

@@ -74,6 +74,15 @@ class Written:
         holder[path[-1]] = value
         self.origins[path] = where
 
+    def holds(self, path: Path, value: Any) -> bool:
+        """Whether a leaf that was laid is still there; a component may have been given fields since."""
+        present: Any = self.data
+        for part in path[:-1] if len(path) > 1 and path[-1] == "name" else path:
+            if not isinstance(present, dict) or part not in present:
+                return False
+            present = present[part]
+        return present == value or value == {} or (isinstance(value, str) and component_name(present) == value)
+
     def origin(self, path: tuple[str | int, ...]) -> Where:
         """Where the value at a config path was written: that of the nearest enclosing part that was written."""
         for end in range(len(path), 0, -1):

@@ -46,6 +46,20 @@ def problems(text: str, overrides: tuple[str, ...] = (), **arguments: Any) -> li
         ("base: 3", "1:7: base: input should be a valid dictionary, got 3"),
         (BASE + "axes: {a: {path: train.lr, levels: 3}}", "2:36: axes.a.levels: input should be a valid list, got 3"),
         # configs: the base, levels, arms, fidelity
+        (
+            "base: {objective: fm, train.lr: 5e-3, train: {lr: 1e-3}}\n" + ONE,
+            "1:39: train.lr is written twice, by 'train.lr' and 'train'; leave one of them out",
+        ),
+        (
+            BASE + "axes: {lr: {levels: {a: {}, b: {train: {lr: 1}, train.lr: 2}}}}",
+            "2:49: train.lr is written twice, by 'train' and 'train.lr'; leave one of them out",
+        ),
+        (
+            BASE
+            + "axes: {lr: {path: train.lr, levels: [2e-3, 4e-3]}}\n"
+            + "plans: {rows: {kind: list, arms: {B: {}, A: {lr: 4e-3, train.lr: 5e-4}}}}",
+            "3:42: arm 'A': lr=0.004 and the arm itself both set train.lr; leave one of them out",
+        ),
         ("base: {}\n" + ONE, "1:1: objective: is required"),
         ("base: {objective: meanflo}\n" + ONE, "1:19: objective: no objective is named 'meanflo'; did you"),
         (
@@ -375,3 +389,8 @@ def test_a_size_sets_its_own_fields_of_eval_and_not_the_one_that_varies() -> Non
     assert len(expand(space_from_text(space + level % ""), fidelity="full").evaluations) == 6
     (found,) = problems(space + level % ", nfe: 4", fidelity="full")
     assert "eval.nfe is what axis 'steps' varies" in found
+
+
+def test_an_unknown_preset_on_the_command_line_is_one_line() -> None:
+    with pytest.raises(SpaceError, match=r"--set preset=q: no preset is named 'q'; there are none"):
+        expand(space_from_text(GRID, overrides=("preset=q",)))

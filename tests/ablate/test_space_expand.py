@@ -47,6 +47,42 @@ def choices(found: Plan) -> dict[str, dict[str, str]]:
     return {arm.label: arm.choice for arm in found.arms}
 
 
+def test_a_level_that_chooses_a_component_comes_before_one_of_its_parts_in_any_order_of_the_axes() -> None:
+    """Else esc would have taken back the velocity that its arm is named by, and two arms would have been one."""
+    axes = {
+        "vel": "vel: {path: objective.velocity, levels: [conditional, {name: plugin, prob: 0.5}]}",
+        "objective": "objective: [meanflow, esc]",
+    }
+    found = {}
+    for order in (("vel", "objective"), ("objective", "vel")):
+        made = plan("base: {objective: meanflow}\naxes:\n" + "".join(f"  {axes[a]}\n" for a in order))
+        found[order] = {frozenset(arm.choice.items()): arm.config.resolved() for arm in made.arms}
+        assert len(made.arms) == 4
+        for arm in made.arms:
+            velocity = arm.config.resolved()["objective"]["velocity"]["name"]
+            assert velocity == ("plugin" if "plugin" in arm.choice["vel"] else "conditional")
+    assert found["vel", "objective"] == found["objective", "vel"]
+
+
+def test_a_cell_of_which_two_levels_say_different_things_is_left_out_with_the_reason() -> None:
+    text = "base: {objective: meanflow}\naxes:\n  a: {path: train.lr, levels: [2e-3, 1e-3]}\n"
+    made = plan(text + "  b: {levels: {same: {}, fast: {train.lr: 5e-3}}}\n")
+    assert sorted(labels(made)) == ["0.001/same", "0.002/same"]
+    assert {(skip.label, skip.reason) for skip in made.skips} == {
+        (f"{a}/fast", f"refused: a={a} and b=fast both set train.lr, to different values") for a in ("0.002", "0.001")
+    }
+    agreeing = plan(text + "  b: {levels: {same: {}, slow: {train.lr: 1e-3}}}\n")
+    assert "0.001/slow" not in {skip.label for skip in agreeing.skips}
+
+
+def test_data_of_ones_own_is_planned_without_a_word_on_its_evaluation() -> None:
+    made = plan(
+        "base: {objective: meanflow, data: {name: image_folder, path: /tmp}}\naxes: {schedule: [linear, cosine01]}"
+    )
+    assert labels(made) == ["linear", "cosine01"]
+    assert made.metric.name == made.baseline.config.eval.metric
+
+
 # -- the short form
 
 
