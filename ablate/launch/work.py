@@ -102,7 +102,7 @@ class _Pack:
         return None
 
     def _train(self, configs: dict[str, Any], device: str) -> None:
-        from ablate_core.packing import Member
+        from ablate_core.packing import Member, PackError
 
         attempts = [*self.open]
         members = [Member(configs[a.task.id], a.folder, a.report, a.should_stop) for a in attempts]
@@ -113,7 +113,8 @@ class _Pack:
         steps = [_steps_made(a, result) for a, result in zip(attempts, results, strict=True)]
         for attempt, result, made in zip(attempts, results, steps, strict=True):
             failed = isinstance(result, Exception)
-            outcome, facts = (attempt.failed(result), {}) if failed else attempt.trained(result)
+            cause = "pack" if isinstance(result, PackError) else "error"
+            outcome, facts = (attempt.failed(result, cause), {}) if failed else attempt.trained(result)
             self._end(attempt, outcome, facts, made / sum(steps))
         return None
 

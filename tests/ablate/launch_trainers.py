@@ -107,6 +107,14 @@ def broken_pack(members: Any, *, device: str = "cpu") -> Any:
     raise RuntimeError("nothing stacks")
 
 
+def entangled_pack(members: Any, *, device: str = "cpu") -> Any:
+    """Two members fail together, and nobody knows who it was; the others are done."""
+    from ablate_core.packing import PackError
+
+    error = PackError("the backward pass of 2 trials as one: ValueError: no derivative")
+    return [error if i < 2 else _result("done", member.config.train.steps) for i, member in enumerate(members)]
+
+
 def hungry_pack(members: Any, *, device: str = "cpu") -> Any:
     """Needs more memory than there is."""
     raise MemoryError("a terabyte each")

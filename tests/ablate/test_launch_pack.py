@@ -152,6 +152,14 @@ def test_an_exception_of_the_whole_pack_is_blamed_on_no_member(journal: Journal)
     assert {o.cause for o in out_of_memory.values()} == {"oom"}
 
 
+def test_what_members_did_as_one_is_blamed_on_none_of_them(journal: Journal) -> None:
+    ended = run(journal, [task(0), task(1), task(2)], "launch_trainers:entangled_pack")
+    assert {seed: (o.status, o.cause, o.error_type) for seed, o in ended.items()} == {
+        0: ("failed", "pack", "PackError"), 1: ("failed", "pack", "PackError"), 2: ("done", "", ""),
+    }  # fmt: skip
+    assert [states(journal.paths)[task(seed).key].status for seed in range(3)] == ["lost", "lost", "done"]
+
+
 def slot(paths: StorePaths, warm: WarmProcess, tasks: Sequence[Task]) -> Slot:
     """A slot in this process with one pack in its queue, in which seed 2 crashes; it works in forks of `warm`."""
     crash = {"trainer": "launch_trainers:crash_of_two", "packer": "launch_trainers:pack_with_a_crash"}

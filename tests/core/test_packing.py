@@ -16,7 +16,8 @@ from ablate_core import checkpoint, trainer
 from ablate_core.checkpoint import load_checkpoint
 from ablate_core.config import TrialConfig
 from ablate_core.methods import METHODS
-from ablate_core.packing import Member, lockstep, pack_key, train_pack
+from ablate_core.packing import Member, PackError, lockstep, pack_key, train_pack
+from ablate_core.packing.calls import MemberCompute
 from ablate_core.packing.rendezvous import Rendezvous
 from ablate_core.random import Draws
 from ablate_core.trainer import Result, train
@@ -197,6 +198,39 @@ def test_what_fails_or_diverges_leaves_the_others_as_they_would_have_been(tmp_pa
     assert isinstance(fourth, Exception)
     train(good, tmp_path / "alone")
     assert furthest(state(tmp_path / "good"), state(tmp_path / "alone")) < 1e-4
+
+
+def broken_backward(monkeypatch: pytest.MonkeyPatch, number: int, error: Exception) -> None:
+    """Let the derivative of this member's loss raise at its third step."""
+    backward, asked = MemberCompute.backward, iter(range(100))
+
+    def raises(gradient: Tensor) -> None:
+        raise error
+
+    def spy(self: MemberCompute, loss: Tensor, flat: Any = None) -> None:
+        if self._player.number == number and next(asked) == 2:
+            loss.register_hook(raises)
+        backward(self, loss, flat)
+
+    monkeypatch.setattr(MemberCompute, "backward", spy)
+
+
+def test_a_backward_pass_that_fails_is_blamed_on_nobody_who_shared_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = [config(seed=1), config(seed=2), config("scd", seed=3), config(seed=4, steps=2)]
+    broken_backward(monkeypatch, 1, ValueError("no derivative here"))
+    *together, finished = pack(members, tmp_path / "together")
+    assert [type(end) for end in together] == [PackError] * 3
+    assert {str(end) for end in together} == {"the backward pass of 3 trials as one: ValueError: no derivative here"}
+    assert isinstance(finished, Result)
+    assert finished.status == "done"
+    broken_backward(monkeypatch, 1, ValueError("no derivative here"))
+    short, culprit = pack([config(seed=1, steps=2), config(seed=2)], tmp_path / "last")
+    assert isinstance(short, Result)
+    assert isinstance(culprit, ValueError), "who is left alone has only himself to blame"
+    broken_backward(monkeypatch, 0, torch.OutOfMemoryError("a terabyte"))
+    assert {type(end) for end in pack(members[:2], tmp_path / "large")} == {torch.OutOfMemoryError}
 
 
 @pytest.mark.usefixtures("_float64")

@@ -51,16 +51,18 @@ def pack_key(config: TrialConfig) -> str | None:
 def train_pack(members: Sequence[Member], *, device: str | torch.device = "cpu") -> list[Result | Exception]:
     """Train and measure several trials in one process, each as `trainer.train` would alone.
 
-    A member that finishes, diverges, is asked to stop or fails leaves the pack, and the others go on. Members may be
-    at different steps: each continues from the checkpoint in its own folder, which is that of the trial alone. CPU
-    seconds of the pack are shared equally among the members that live at the time; wall seconds are everybody's.
+    A member that finishes, diverges, is asked to stop or fails leaves the pack, and the others go on. Only an exception
+    in the backward pass, which is one for all, ends all who have a part in it. Members may be at different steps: each
+    continues from the checkpoint in its own folder, which is that of the trial alone. CPU seconds of the pack are
+    shared equally among the members that live at the time; wall seconds are everybody's.
 
     Args:
         members: the trials; those whose `pack_key` is the same gain from being together, others work as well.
         device: where all of them run.
 
     Returns:
-        For each member its result, or the exception that `train` would have raised for it alone.
+        For each member its result, or the exception that `train` would have raised for it alone; a `PackError` where it
+        is not known whose it was: such members can be tried again in smaller packs, or alone.
 
     Raises:
         BaseException: an interrupt of the whole process, after all members were ended.

@@ -14,7 +14,7 @@ from torch import Tensor
 from ablate_core.architectures.base import Network
 from ablate_core.flat import Flat
 from ablate_core.host import sent
-from ablate_core.packing.calls import BY_YOURSELF, Backward, Call, Extract, Kind, called
+from ablate_core.packing.calls import BY_YOURSELF, Backward, Call, Extract, Kind, PackError, called
 from ablate_core.packing.lockstep import Player
 from ablate_core.packing.stack import Stack
 from ablate_core.packing.stacked import UnstackableError
@@ -104,6 +104,9 @@ class Rendezvous:
             torch.autograd.backward(losses)
         except Exception as error:
             failed = error
+            if len(losses) > 1 and not isinstance(error, MemoryError | torch.OutOfMemoryError):
+                failed = PackError(f"the backward pass of {len(losses)} trials as one: {type(error).__name__}: {error}")
+                failed.__cause__ = error  # part of the graph is gone: no loss can be differentiated by itself any more
         flats = {question.flat for question in asked}
         for stack in self._owed:
             stack.hand_out_gradients(flats)
@@ -113,7 +116,7 @@ class Rendezvous:
         self._lonely.clear()
         for player, question in zip(members, asked, strict=True):
             constant = None if question.loss.requires_grad else RuntimeError("the loss does not depend on the weights")
-            player.answer = failed or constant
+            player.answer = constant or failed
 
 
 def _extract(members: Sequence[Player[Any]]) -> None:
