@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -270,6 +272,36 @@ def test_an_interrupt_ends_all_members(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train_pack(members)
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_interrupt_while_turns_change_ends_all_members(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Ctrl-C comes just as a turn is about to be given, or when it has just come back."""
+    give, turns = lockstep.Turn.give, iter(range(1000))
+
+    def late(*nothing: object) -> None:
+        raise AssertionError("the pack hangs")
+
+    def interrupted(self: lockstep.Turn, players: Any) -> None:
+        now = next(turns) == 9
+        if now and moment == "before":
+            os.kill(os.getpid(), signal.SIGINT)
+        give(self, players)
+        if now and moment == "after":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(lockstep.Turn, "give", interrupted)
+    before, alarm = threading.active_count(), signal.signal(signal.SIGALRM, late)
+    signal.alarm(30)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pack([config(seed=seed, steps=10**6) for seed in (1, 2)], tmp_path)
+        assert threading.active_count() == before
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, alarm)
 
 
 def test_a_network_that_cannot_be_stacked_works_in_turn(tmp_path: Path, joint: list[tuple[str, str, int]]) -> None:

@@ -3,6 +3,8 @@
 One thread runs at any time: the turn goes from one member to the next and back to the conductor, which answers. So
 nothing here needs a lock against others, and whatever a member does between two meetings is an ordinary program.
 Threads and not generators, because torch keeps the modes of autograd, autocast and forward differentiation per thread.
+The conductor has a thread of its own too: an interrupt (Python raises it in the main thread, between any two
+instructions) meets only a caller who waits, and never a turn that is half given.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+LOOK_SECONDS = 1.0
+"""How often the main thread wakes, so that it sees a signal that another thread was given by the system."""
 
 
 class StoppedError(BaseException):
@@ -32,9 +36,14 @@ class Turn:
     """Whose turn it is: a member that waits or ends gives it to the next in `queue`, the last one to the conductor.
 
     Straight from member to member, because a thread that is woken costs more than what most of them do in a turn.
+
+    Attributes:
+        queue: who has not had the turn that is being given.
+        stopped: the pack is to end as soon as all members wait.
     """
 
     def __init__(self) -> None:
+        self.stopped = False
         self.queue: deque[Player[Any]] = deque()
         self._conductor = _taken()
 
@@ -49,11 +58,6 @@ class Turn:
             self.queue.popleft().go_on()
         else:
             self._conductor.release()
-
-    def take_back(self) -> None:
-        """After an interrupt of the conductor: wait until the member whose turn it is has stopped, and nobody runs."""
-        self.queue.clear()
-        self._conductor.acquire()
 
 
 @dataclass(eq=False)
@@ -112,18 +116,43 @@ def conduct(players: Sequence[Player[T]], serve: Serve[T], shares: Shares, turn:
     """Run all members to their ends. `serve` is called whenever every living member waits.
 
     Raises:
-        BaseException: what stopped the conductor (an interrupt, say), or what a member ended with where that is no
+        BaseException: an interrupt of the caller, what `serve` raised, or what a member ended with where that is no
             Exception; the other members are ended first, by `StoppedError` where they wait.
     """
+    finished, ends = _taken(), list[BaseException | None]()
+
+    def run() -> None:
+        try:
+            _conducted(players, serve, shares, turn)
+            ends.append(None)
+        except BaseException as error:
+            ends.append(error)
+        finished.release()
+
+    thread = threading.Thread(target=run, name="conductor", daemon=True)
+    try:
+        thread.start()
+        while not ends:
+            finished.acquire(timeout=LOOK_SECONDS)
+    except BaseException:
+        turn.stopped = True
+        while thread.ident is not None and not ends:  # one that has not begun will see that there is nothing to do
+            time.sleep(0.01)
+        if ends:
+            thread.join()
+        raise
+    thread.join()
+    if ends[0] is not None:
+        raise ends[0]
+
+
+def _conducted(players: Sequence[Player[T]], serve: Serve[T], shares: Shares, turn: Turn) -> None:
     living, ready = list(players), list(players)
     while living:
+        if turn.stopped:
+            return _stop(living, turn)
         shares.among(len(living))
-        try:
-            turn.give(ready)
-        except BaseException:
-            turn.take_back()
-            _stop(living, turn)
-            raise
+        turn.give(ready)
         ended = [player for player in living if player.ended is not None]
         living = [player for player in living if player.ended is None]
         for player in ended:
@@ -139,6 +168,7 @@ def conduct(players: Sequence[Player[T]], serve: Serve[T], shares: Shares, turn:
         except BaseException:
             _stop(living, turn)
             raise
+    return None
 
 
 def _stop(living: Sequence[Player[Any]], turn: Turn) -> None:
