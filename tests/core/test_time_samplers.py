@@ -319,6 +319,29 @@ def test_groups_share_their_times_and_s_stays_above_r() -> None:
     assert float(times.t.max()) <= 0.994
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"t_min": 0.3}, {"t_min": 1e-12}, {"k": 60.0, "gap": 0.0}], ids=["default", "late", "tiny", "fine"]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_groups_step_down_from_every_time_that_can_be_drawn(settings: dict[str, Any], dtype: torch.dtype) -> None:
+    """The smallest and the largest uniform numbers too, once in some 1e7 groups."""
+    eps = torch.finfo(dtype).eps
+    edges = torch.tensor([0.0, eps / 2, eps, 0.5, 1 - eps / 2], dtype=dtype)
+
+    class Edges(Draws):
+        def uniform(self, name: str, *shape: int) -> torch.Tensor:
+            return edges.repeat_interleave(5) if name == "time.t" else edges.repeat(5)
+
+    own = TimeSampler.model_validate({"name": "imm_eta", **settings})
+    for path in UNIT_PATHS:
+        here = Schedule.model_validate(path)
+        times = own.sample(100, Edges(0, 0), schedule=here, noise_std=1.0, step=0, total_steps=1)
+        assert times.t.dtype == dtype
+        assert bool(((own.last_time - eps <= times.r) & (times.r <= times.s) & (times.s < times.t)).all())
+        assert bool((1 / (times.t - times.s)).isfinite().all())
+        assert float(times.t.max()) <= 0.994
+
+
 def test_the_streams_of_the_times_are_separate() -> None:
     a, b = sample("ln_minmax"), sample({"name": "esc_gradual", "zero_steps": 10})
     assert torch.equal(a.t, b.t)  # the arm that draws one number more sees the same times

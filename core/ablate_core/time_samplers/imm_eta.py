@@ -62,9 +62,15 @@ class ImmEta(TimeSampler):
         self, n: int, draws: Draws, *, schedule: Schedule, noise_std: float, step: int, total_steps: int
     ) -> TimeSample:
         groups = n // self.group
-        t = self.t_min + (self.t_max - self.t_min) * draws.uniform("time.t", groups)
+        share = draws.uniform("time.t", groups)
+        share = share.clamp(min=torch.finfo(share.dtype).eps / 2)  # 0 is drawn too, and nothing is below t_min
+        t = self.t_min + (self.t_max - self.t_min) * share
+        if self.t_min > 0:
+            t = torch.maximum(t, torch.nextafter(torch.full_like(t, self.t_min), torch.ones_like(t)))
         r = self.t_min + (t - self.t_min) * draws.uniform("time.r", groups)
-        s = self.intermediate_time(r, t, schedule)
+        below = torch.nextafter(t, torch.zeros_like(t))
+        r = torch.minimum(r, below)  # rounding may have met t; what steps from t to s divides by t - s
+        s = torch.minimum(self.intermediate_time(r, t, schedule), below)
         r, s, t = torch.stack([r, s, t]).repeat_interleave(self.group, 1)
         return TimeSample(r=r, s=s, t=t, fm=torch.zeros_like(t, dtype=torch.bool), group=self.group)
 
