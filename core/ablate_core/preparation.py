@@ -26,8 +26,10 @@ from ablate_core.state import Batch
 STD_ROWS = 4096
 REHEARSED_WEIGHTS = 2_000_000
 """Weights of the largest network that is built once ahead; a larger one takes longer than that saves."""
-FILLING = ("normal_", "uniform_", "zero_", "fill_", "copy_")
+FILLING = ("normal_", "uniform_", "zero_", "fill_", "copy_", "div_", "mul_")
 """Methods by which a network writes its first weights, beside the functions of `torch.nn.init`."""
+NORM = "linalg_matrix_norm"
+"""What it may ask of them meanwhile: of memory as it is that may not exist."""
 
 _ahead: dict[str, Samples] = {}
 """Data sets that were loaded ahead, by what they are."""
@@ -45,7 +47,7 @@ def load_ahead(configs: Sequence[dict[str, Any]]) -> None:
     torch.set_num_threads(1)
     try:
         for config in map(TrialConfig.model_validate, configs):
-            with contextlib.suppress(ValueError, OSError):
+            with contextlib.suppress(Exception):  # whatever it is, the trial will say so
                 _ahead[_what(config.data)] = data = data_of(config.data)
                 load_metric_ahead(config.eval, config.data, data)
                 _deviation(config, data)
@@ -124,6 +126,8 @@ class _Unwritten(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(function, "__module__", "") == "torch.nn.init" or function.__name__ in FILLING:
             return args[0] if args else (kwargs or {})["tensor"]
+        if getattr(function, "__name__", "") == NORM:
+            return args[0].new_ones(())
         return function(*args, **(kwargs or {}))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,32 @@ def test_an_unwritten_network_has_the_shapes_of_the_real_one_and_draws_nothing()
     real = preparation.build_network(wanted, data, "cpu")
     assert type(sketch) is type(real)
     assert [p.shape for p in sketch.parameters()] == [p.shape for p in real.parameters()]
+
+
+@pytest.fixture
+def _not_a_number() -> Iterator[None]:
+    """Memory that nothing was written to holds nan."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("_not_a_number")
+@pytest.mark.parametrize("init", ["xavier", "imf", "spectral"])
+def test_an_unwritten_network_is_sketched_whatever_its_memory_holds(init: str) -> None:
+    asked = {**config("digits").resolved(), "architecture": {"name": "sit", "size": "tiny/4", "init": init}}
+    wanted = TrialConfig.model_validate(asked)
+    sketch = preparation.unwritten_network(wanted, (1, 8, 8), 10)
+    real = preparation.build_network(wanted, wanted.data.load(), "cpu")
+    assert [p.shape for p in sketch.parameters()] == [p.shape for p in real.parameters()]
+
+
+def test_a_network_that_cannot_be_sketched_keeps_no_other_config_from_being_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def raises(*_: Any) -> Any:
+        raise torch.linalg.LinAlgError("singular")
+
+    monkeypatch.setattr(preparation, "unwritten_network", raises)
+    preparation.load_ahead([config("digits").resolved(), config("gaussians").resolved()])
+    assert len(preparation._ahead) == 2
