@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,18 @@ def test_a_damaged_file_gives_way_to_the_one_before(tmp_path: Path, damage: str)
     save_checkpoint(tmp_path, state(5))
     assert load_checkpoint(tmp_path)["step"] == 5
     assert torch.load(tmp_path / PREVIOUS)["step"] == 1, "the damaged file never replaces the good one"
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_flipped_bit_that_names_a_compression_gives_way_to_the_one_before(tmp_path: Path, method: int) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, state(step))
+    content = bytearray((tmp_path / CURRENT).read_bytes())
+    entry = content.index(b"PK\x01\x02")  # of the directory, the first
+    content[entry + 10 : entry + 12] = method.to_bytes(2, "little")
+    (tmp_path / CURRENT).write_bytes(content)
+    with pytest.warns(UserWarning, match="cannot read the checkpoint"):
+        assert load_checkpoint(tmp_path)["step"] == 1
 
 
 def test_a_kill_before_the_rename_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
