@@ -161,7 +161,7 @@ def train(
         if target is not None:
             target.load_state_dict(state["target"])
 
-    lap_began = step
+    lap_began, measuring = step, dict[str, float]()  # what measurements since the last report have cost
     clock.lap()
     while step < total:
         if should_stop is not None and should_stop():
@@ -206,15 +206,17 @@ def train(
         if log_now:
             costs = compute.costs()
             rate = config.train.batch_size * (step - lap_began) / (clock.lap() - costs.get("compile_seconds", 0.0))
+            costs |= {name: spent + costs.get(name, 0.0) for name, spent in measuring.items()}  # of no lap
             values = {**meter.means(), **costs, "lr": lr, "images_per_second": rate}
             tell({"kind": "scalar", "step": step, "values": values, "wall_seconds": clock.wall()})
             tell({"kind": "progress", "step": step, "steps": total})
             meter.reset()
-            lap_began = step
+            lap_began, measuring = step, {}
         if snapshot_now and not last:  # the last one is in the checkpoint
             save_snapshot(folder, step, training_id(config), power_ema.state_dict())
         if measure_now and not last:
             measure()
+            measuring = compute.costs()
             clock.lap()
         if save_now:
             save()

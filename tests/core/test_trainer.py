@@ -14,6 +14,7 @@ import torch
 from ablate_core import checkpoint, trainer, update
 from ablate_core.batches import Batches
 from ablate_core.checkpoint import CURRENT, load_checkpoint, training_id
+from ablate_core.compute import Compute
 from ablate_core.config import TrialConfig
 from ablate_core.methods import METHODS
 from ablate_core.trainer import Result, train
@@ -206,6 +207,32 @@ def test_events_are_plain_data_and_hold_what_a_curve_needs(tmp_path: Path) -> No
     assert all((tmp_path / e["path"]).exists() for e in pictures)
     assert len(pictures) == 2
     assert result == Result("done", 10, None, result.wall_seconds, result.cpu_seconds, result.peak_mem_mb, 754)
+
+
+def test_what_a_measurement_compiles_is_reported_and_is_no_part_of_a_lap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Compiling(Compute):
+        spent = 0.0
+
+        def costs(self) -> dict[str, float]:
+            spent, self.spent = self.spent, 0.0
+            return {"compile_seconds": spent} if spent else {}
+
+    compute = Compiling()
+
+    def measure(*_: Any, **more: Any) -> list[Any]:
+        compute.spent += 1000.0
+        return []
+
+    monkeypatch.setattr(trainer, "evaluate", measure)
+    events: list[dict[str, Any]] = []
+    train(config(eval__every=5, train__log_every=2), tmp_path, report=events.append, compute=compute)
+    logged = {event["step"]: event["values"] for event in events if event["kind"] == "scalar"}
+    assert all(values["images_per_second"] > 0 for values in logged.values())
+    assert {step: values.get("compile_seconds") for step, values in logged.items()} == {
+        2: None, 4: None, 5: None, 6: 1000.0, 8: None, 10: None,
+    }  # fmt: skip
 
 
 def test_evaluation_leaves_training_alone(tmp_path: Path) -> None:
