@@ -67,6 +67,16 @@ def test_no_size_of_class_at_or_above_the_batch_runs_off_its_end(size: int) -> N
             assert bool((y[order] == y[order][:, :1]).all())
 
 
+@pytest.mark.parametrize("sizes", [(39, 32), (59, 21, 31)])
+def test_a_class_that_lacks_more_than_a_batch_repeats_no_sample_inside_one(sizes: tuple[int, ...]) -> None:
+    y, lacking = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)), 0
+    for number in range(200):
+        order = one_class("proportional").epoch(len(y), y, 20, generator(0, "data", number))
+        assert all(len(batch.unique()) == 20 for batch in order)
+        lacking = max(lacking, *(int((y[order[:, 0]] == k).sum()) * 20 - n for k, n in enumerate(sizes)))
+    assert lacking > 20
+
+
 @pytest.mark.oracle("O23")
 @pytest.mark.proves("batching:class_consistent")
 def test_classes_come_up_in_proportion_to_their_size_where_that_is_asked_for() -> None:

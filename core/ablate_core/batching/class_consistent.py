@@ -54,10 +54,20 @@ class ClassConsistent(Batching):
             elif len(order) < count * batch_size:
                 seen = len(order) - (count - 1) * batch_size  # these open the last batch and may not come again in it
                 more = order[: len(order) - seen]
-                order = torch.cat([order, more[torch.randperm(len(more), generator=generator)]])
+                more = more[torch.randperm(len(more), generator=generator)]
+                if seen < 0:  # two batches are not filled by the order: nor may those who open the first come again
+                    more = completing(more, order[len(order) - len(order) % batch_size :], batch_size)
+                order = torch.cat([order, more])
             batches.append(order[: count * batch_size].reshape(-1, batch_size))
         stacked = torch.cat(batches)
         return stacked[torch.randperm(len(stacked), generator=generator)]
+
+
+def completing(more: Tensor, opening: Tensor, batch_size: int) -> Tensor:
+    """`more` in its order, but that what completes a batch after `opening` is the first of it that is not there."""
+    free = torch.nonzero(~torch.isin(more, opening)).squeeze(1)[: batch_size - len(opening)]
+    others = torch.ones(len(more), dtype=torch.bool).index_fill_(0, free, False)
+    return torch.cat([more[free], more[others]])
 
 
 def proportional_counts(sizes: list[int], batch_size: int, generator: torch.Generator) -> list[int]:
