@@ -33,7 +33,9 @@ class EMA:
         """`flat`, where the parameters lie in one tensor: then each average does too."""
         parameters = dict(net.named_parameters())  # themselves, not their tensors of now: those may be moved
         self._live = {name: parameters[name] for name in net.state_dict() if name in parameters}
-        self._buffers = {name: tensor for name, tensor in net.state_dict().items() if name not in parameters}
+        self._tied = tied_names(net)
+        known = parameters.keys() | self._tied.keys()
+        self._buffers = {name: tensor for name, tensor in net.state_dict().items() if name not in known}
         self._moved, self._averages = averages_of(self._live, decays, flat)
         self._weights: list[Tensor] = list(self._live.values()) if flat is None else [flat.whole]
 
@@ -56,12 +58,11 @@ class EMA:
         Raises:
             ValueError: no average of that decay is kept.
         """
-        if decay == 0:
-            return {name: p.detach() for name, p in self._live.items()} | self._buffers
-        if decay not in self._averages:
+        if decay != 0 and decay not in self._averages:
             kept = ", ".join(map(str, self._averages)) or "none"
             raise ValueError(f"eval.ema: no average of decay {decay} was kept; there are {kept}, and 0 for raw weights")
-        return {**self._averages[decay], **self._buffers}
+        found = self._averages[decay] if decay else {name: p.detach() for name, p in self._live.items()}
+        return {**found, **{name: found[first] for name, first in self._tied.items()}, **self._buffers}
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         """Averages by decay, decays written as text."""
@@ -84,6 +85,12 @@ def averages_of(
     wholes = {kind: flat.whole.detach().clone() for kind in kinds}
     cut = {kind: flat.named(whole) for kind, whole in wholes.items()}
     return {kind: [whole] for kind, whole in wholes.items()}, cut
+
+
+def tied_names(net: nn.Module) -> dict[str, str]:
+    """Of parameters that have several names: each further one -> the first, under which averages have them."""
+    first = {p: name for name, p in net.named_parameters()}
+    return {name: first[p] for name, p in net.named_parameters(remove_duplicate=False) if name != first[p]}
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from ablate_core.checkpoint import load_checkpoint, load_snapshot, require_same_
 from ablate_core.compute import ALONE, Compute
 from ablate_core.config import PostHocEMA, TrialConfig
 from ablate_core.datasets.base import Samples
+from ablate_core.ema import tied_names
 from ablate_core.fid import MetricError
 from ablate_core.fid.files import atomic, file_sha256, save_npz
 from ablate_core.fid.metrics import Metric, build_metric
@@ -210,7 +211,7 @@ def network_samples(
 ) -> Iterator[Tensor]:
     """Samples from a network with these weights as `config.eval` says, batch by batch on `device`."""
     net = build_network(config, data, device)
-    net.load_state_dict(weights)
+    net.load_state_dict({**weights, **{name: weights[first] for name, first in tied_names(net).items()}})
     return samples_of(config, compute.network(net.requires_grad_(False), "eval"), data, device)
 
 

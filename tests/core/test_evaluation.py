@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ablate_core import evaluation
 from ablate_core.checkpoint import save_checkpoint, training_id
 from ablate_core.config import TrialConfig
 from ablate_core.evaluation import chosen_ema, evaluate, evaluate_checkpoint, network_samples
@@ -253,6 +254,28 @@ def test_a_checkpoint_is_measured_from_the_average_asked_for(tmp_path: Path, ema
     assert told == events
     assert events[0]["step"] == 5
     assert events[0]["value"] == measured(trial, tmp_path, weights=saved[which])["value"]
+
+
+def test_an_average_of_tied_weights_is_measured_and_not_what_they_are_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state dict has a tied parameter twice, an average once."""
+
+    def tied(*given: Any) -> Any:
+        net: Any = build_network(*given)
+        net.hidden[1].weight = net.hidden[0].weight
+        return net
+
+    monkeypatch.setattr(evaluation, "build_network", tied)
+    trial = config("gaussians", "energy_distance", ema=0.9)
+    now, average = weights(trial, 0), weights(trial, 1)
+    averaged = {**average, "hidden.1.weight": average["hidden.0.weight"]}
+    now["hidden.1.weight"] = now["hidden.0.weight"]
+    kept = {name: tensor for name, tensor in averaged.items() if name != "hidden.1.weight"}
+    save_checkpoint(tmp_path, {"step": 5, "net": now, "ema": {"0.9": kept}, "trial": training_id(trial)})
+    value = evaluate_checkpoint(trial, tmp_path)[0]["value"]
+    assert value == measured(trial, tmp_path, weights=averaged)["value"]
+    assert value != measured(trial, tmp_path, weights=now)["value"]
 
 
 def test_a_folder_without_the_trials_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -40,6 +40,19 @@ def test_average_follows_its_recursion_and_buffers_are_copied() -> None:
     assert torch.equal(ema.weights(0)["weight"], net.weight)
 
 
+def test_an_average_has_a_tied_parameter_under_all_its_names() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    net[1].weight = net[0].weight
+    ema = EMA(net, (0.5,))
+    with torch.no_grad():
+        net[0].weight += 1
+    ema.update()
+    assert_close(ema.weights(0.5)["1.weight"], net[0].weight - 0.5)
+    assert torch.equal(ema.weights(0)["1.weight"], net[0].weight)
+    for decay in (0.5, 0):
+        assert ema.weights(decay).keys() == net.state_dict().keys()
+
+
 @pytest.mark.oracle("O20")
 def test_updates_left_out_are_made_up_for() -> None:
     """Sixteen updates towards constant weights are one update of decay^16 (Gsunshine/py-meanflow models/ema.py)."""

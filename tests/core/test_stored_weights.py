@@ -9,6 +9,7 @@ import pytest
 import torch
 from partial_trials import partial_trial
 from perceptual_files import narrow_lpips
+from torch import nn
 
 from ablate_core import checkpoint
 from ablate_core.batches import Batches
@@ -115,6 +116,15 @@ def test_a_plain_state_dict_is_a_teacher_too(teacher: Path, tmp_path: Path) -> N
     torch.save(torch.load(teacher, weights_only=True)["net"], plain)
     train(config(student(plain), steps=2), tmp_path / "trial")
     assert same(state(tmp_path / "trial")["target"], torch.load(plain, weights_only=True))
+
+
+def test_a_teacher_of_tied_weights_is_its_average(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    net[1].weight = net[0].weight
+    file = tmp_path / "teacher.pt"
+    torch.save({"net": net.state_dict(), "ema": {"0.5": {"0.weight": torch.eye(2)}}}, file)
+    Frozen(checkpoint=str(file), sha256=file_sha256(file), ema=0.5).prepare(net)
+    assert torch.equal(net[0].weight, torch.eye(2))
 
 
 def test_a_decay_of_1_leaves_buffers_alone_too() -> None:

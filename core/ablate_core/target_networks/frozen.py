@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ablate_core import stored_weights
+from ablate_core.ema import tied_names
 from ablate_core.target_networks.base import TargetNetwork
 
 WHERE = "objective.target_network.checkpoint"
@@ -41,7 +42,7 @@ class Frozen(TargetNetwork):
                 raise ValueError(
                     f"{WHERE}: {self.checkpoint!r} has another architecture: {name} is {theirs} there and {ours} here"
                 )
-        copy.load_state_dict(stored)
+        copy.load_state_dict({**stored, **{name: stored[first] for name, first in tied_names(copy).items()}})
 
     def _weights(self, stored: dict[str, Any]) -> dict[str, Any]:
         """The state dict in what the file holds."""
