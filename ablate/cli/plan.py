@@ -92,14 +92,13 @@ def show(plan: Plan, paths: StorePaths, json: bool) -> None:
         present.table("the same", ["arms", "because", ""], rows)
     if known.packs.groups:
         present.table("packs", ["packs", "of", "trainings"], known.packs.rows(), right=(0, 1))
-    for warning in plan.warnings:
-        present.line(f"warning: {warning}", style="yellow")
+    _print_warnings(plan)
     _print_totals(plan, known)
     return None
 
 
 def summary(plan: Plan, paths: StorePaths) -> None:
-    """The three lines that `ablate run` prints before it asks."""
+    """What `ablate run` prints before it asks: what is the same, warnings, what runs and what it costs."""
     from ablate.cli import present
 
     if plan.question:
@@ -110,7 +109,15 @@ def summary(plan: Plan, paths: StorePaths) -> None:
             present.line(f"arm {names} computes the same as arm {e.arms[0]} ({e.because}): {_trained(e)}")
         else:
             present.line(f"expected equal, {_trained(e)}: {', '.join(e.arms)} ({e.because})")
+    _print_warnings(plan)
     _print_totals(plan, _state(plan, paths))
+
+
+def _print_warnings(plan: Plan) -> None:
+    from ablate.cli import present
+
+    for warning in plan.warnings:
+        present.line(f"warning: {warning}", style="yellow")
 
 
 def _trained(e: Equivalent) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -35,6 +35,12 @@ from ablate.cli.options import (
     setting,
     store_root,
 )
+from ablate.errors import AblateError, ExitCode
+
+if TYPE_CHECKING:
+    from ablate.launch.options import Retry
+    from ablate.space import Plan
+    from ablate.store import StorePaths
 
 
 def run(
@@ -82,13 +88,34 @@ def run(
         expanded.resources["pack"] = packed
         if dry_run:
             return planning.show(expanded, paths, json)
-        if not json:
+        view = choose_view(as_json=json)
+        if json:
+            for warning in expanded.warnings:
+                view.message(f"warning: {warning}")
+        else:
             planning.summary(expanded, paths)
+        _heed_budget(expanded, paths, retry)
         ask_to_start(yes or json)
-        options = replace(asked, pack=packed)
-        result = run_plan(expanded, paths, options, choose_view(as_json=json), begun=begun)
+        result = run_plan(expanded, paths, replace(asked, pack=packed), view, begun=begun)
     if not json and result.exit_code == 0:
         from ablate.cli import present
 
         present.line(f"next: ablate report {expanded.name} --html")
     raise typer.Exit(int(result.exit_code))
+
+
+def _heed_budget(plan: Plan, paths: StorePaths, retry: Retry | None) -> None:
+    """Refuse to start more trainings than the space allows. The hours of a budget are counted while a run lasts."""
+    most = plan.budget.get("trials")
+    if most is None:
+        return
+    from ablate.launch.agenda import agenda
+    from ablate.store import measured, states
+
+    left = sum(task.kind == "train" for task in agenda(plan, states(paths), measured(paths), retry).tasks)
+    if left > most:
+        raise AblateError(
+            f"{plan.name}: {left} trials to run are more than its budget.trials of {most}; raise that or pick fewer "
+            "with --only, --plan or --seeds",
+            ExitCode.LIMIT,
+        )

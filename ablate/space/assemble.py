@@ -56,7 +56,8 @@ def assemble(
     evaluations = [_evaluation(arm, seed) for arm in _chosen(arms, only) for seed in _seeds(space, arm, seeds)]
     trials = _trials(evaluations)
     if space.budget.trials is not None and len(trials) > space.budget.trials:
-        warnings[f"{len(trials)} trials are more than the budget of {space.budget.trials}"] = []
+        more = f"{len(trials)} trials are more than the budget of {space.budget.trials}"
+        warnings[f"{more}: `ablate run` refuses to start while more than that are left to run"] = []
     dump: dict[str, Any] = space.model_dump(mode="json", by_alias=True)
     at = space.metric.at.step if isinstance(space.metric.at, AtStep) else space.metric.at
     return Plan(

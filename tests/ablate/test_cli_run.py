@@ -1,0 +1,80 @@
+"""``ablate run`` before and after the trainings: what it says and what it refuses. Nothing is trained here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from written_study import Call, call_ablate
+
+from ablate.errors import ExitCode
+from ablate.launch import RunSummary
+
+SPACE = """
+name: toy
+base:
+  objective: fm
+  architecture: {name: mlp, width: 16, depth: 1}
+  data: {name: gaussians, size: 500}
+  train: {steps: 20, batch_size: 16, lr: 1e-3}
+  eval: {metric: energy_distance, samples: 60, gallery: 0}
+axes: {objective: [fm, meanflow], lr: {path: train.lr, levels: [1e-3, 2e-3]}}
+plans: {cross: {kind: grid}}
+seeds: [0, 1]
+"""
+RAMP = "warning: C27 objective.time_sampler.zero_steps: the ramp takes"
+
+
+@pytest.fixture
+def ablate(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    """The program in this process, where Ray is not begun early and a run has done everything at once."""
+
+    def run_plan(plan: object, paths: object, options: object, view: Any, **_: object) -> RunSummary:
+        view.message("it has begun")
+        return RunSummary()
+
+    monkeypatch.setattr("ablate.launch.run_plan", run_plan)
+    return call_ablate(capsys, monkeypatch, tmp_path)
+
+
+def test_a_run_shows_the_warnings_of_its_plan(ablate: Call, tmp_path: Path) -> None:
+    (tmp_path / "toy.yaml").write_text(SPACE.replace("objective: fm\n", "objective: esc\n").replace("fm,", "esc,"))
+    ended = ablate("run", "toy.yaml", "--yes")
+    assert ended.out.count(RAMP) == 1, "as `ablate plan` shows it"
+    assert ended.code == ExitCode.COMPLETE
+    ended = ablate("run", "toy.yaml", "--json")
+    events = [json.loads(line) for line in ended.out.splitlines()]
+    assert {e["event"] for e in events} == {"message"}
+    assert any(e["text"].startswith(RAMP) for e in events[:-1])
+    assert events[-1]["text"] == "it has begun"
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_more_trials_than_the_budget_are_not_begun(ablate: Call, tmp_path: Path, as_json: list[str]) -> None:
+    (tmp_path / "toy.yaml").write_text(SPACE + "budget: {trials: 4}\n")
+    ended = ablate("run", "toy.yaml", "--yes", *as_json)
+    assert ended.code == ExitCode.LIMIT
+    assert ended.err == (
+        "error: toy: 8 trials to run are more than its budget.trials of 4; raise that or pick fewer with --only, "
+        "--plan or --seeds\n"
+    )
+    ended = ablate("run", "toy.yaml", "--yes", "--seeds", "0", *as_json)
+    assert ended.code == ExitCode.COMPLETE
+    assert "it has begun" in ended.out + ended.err
+
+
+def test_a_budget_counts_what_is_left(ablate: Call, tmp_path: Path) -> None:
+    from ablate.space import expand, load_space
+    from ablate.store import Journal, StorePaths, rebuild, record_plan
+    from ablate.store.record import AttemptRecord
+
+    (tmp_path / "toy.yaml").write_text(SPACE + "budget: {trials: 4}\n")
+    plan, paths = expand(load_space("toy.yaml")), StorePaths(tmp_path / "store")
+    with Journal(paths, "driver") as journal:
+        record_plan(journal, plan)
+        for trial in plan.trials[:4]:
+            AttemptRecord(journal, trial.key, eval_key=trial.eval_key).end("done", step=20)
+    rebuild(paths)
+    assert ablate("run", "toy.yaml", "--yes").code == ExitCode.COMPLETE
