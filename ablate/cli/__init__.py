@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ def main() -> None:
     if not is_the_program():
         _run()
         return
+    _print_whatever_it_is()
     if next((word for word in sys.argv[1:] if not word.startswith("-")), "") in STARTERS:
         leave_at_once()
     code: list[int] = []
@@ -51,6 +53,12 @@ def _run() -> None:
     except Exception as error:
         _complain(f"internal: {type(error).__name__}: {error} (the same command with --debug shows where)", debug)
         sys.exit(ExitCode.INTERNAL)
+
+
+def _print_whatever_it_is() -> None:
+    """Letters that the encoding of standard output lacks are printed as ``\\u03b7``, which is no reason to end."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def leave_at_once() -> None:
