@@ -5,9 +5,11 @@ Precedence: flag > environment (``ABLATE_*``) > space file > ``ablate.toml`` > d
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -90,14 +92,14 @@ def setting(name: str, flag: Any, *from_space: Any, default: Any = None) -> Any:
         from_space: the space file's value, None when not given.
         default: what holds when nobody said anything.
 
-    Returns:
-        The value; text from the environment is converted to the type of `default` where that is a number.
+    Raises:
+        AblateError: the variable or the file says what cannot be; the message names it.
     """
     if flag is not None:
         return flag
-    text = os.environ.get(f"ABLATE_{name.upper()}")
-    if text:
-        return _like(default, text, f"environment variable ABLATE_{name.upper()}")
+    variable = f"ABLATE_{name.upper()}"
+    if text := os.environ.get(variable):
+        return SETTINGS[name](text, variable)
     for value in (*from_space, _toml().get(name)):
         if value is not None:
             return value
@@ -108,28 +110,29 @@ def store_root(flag: Path | None) -> Path:
     """The store's folder: flag > ABLATE_HOME > ``ablate.toml: store`` > ``runs``."""
     from ablate.store.paths import DEFAULT_ROOT, ENVIRONMENT_VARIABLE
 
-    return Path(flag or os.environ.get(ENVIRONMENT_VARIABLE) or _toml().get("store") or DEFAULT_ROOT).expanduser()
+    listed = _toml().get("store")
+    return Path(flag or os.environ.get(ENVIRONMENT_VARIABLE) or listed or DEFAULT_ROOT).expanduser()
 
 
 def plugin_names(flag: list[str] | None) -> list[str]:
     """Plug-ins of ``ablate.toml`` (``plugins = [...]``) and of the command line; they add up, see `space.plugins`."""
-    listed = _toml().get("plugins", [])
-    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
-        raise AblateError('ablate.toml: plugins is a list of modules, plugins = ["my_lab.paths"]')
-    return [*listed, *(flag or [])]
+    return [*_toml().get("plugins", []), *(flag or [])]
 
 
-def number(value: object, flag: str) -> float | None:
+def number(value: object, where: str) -> float | None:
     """A number given as a flag, in the environment or in a file; AblateError for anything else."""
     if value is None:
         return None
     try:
-        return float(str(value))
+        found = float(str(value))
     except ValueError:
-        raise AblateError(f"{flag}: {value!r} is not a number") from None
+        found = math.nan
+    if not math.isfinite(found):
+        raise AblateError(f"{where}: {value!r} is not a number")
+    return found
 
 
-def pack_size(value: object) -> int | Literal["auto"] | None:
+def pack_size(value: object, where: str = "--pack") -> int | Literal["auto"] | None:
     """``auto`` or a number of members of a pack; AblateError for anything else."""
     if value is None:
         return None
@@ -140,8 +143,38 @@ def pack_size(value: object) -> int | Literal["auto"] | None:
     except ValueError:
         size = 0
     if size < 1:
-        raise AblateError(f"--pack {value}: write auto, or the most trials that share a process (1: each alone)")
+        raise AblateError(f"{where}: {value}: write auto, or the most trials that share a process (1: each alone)")
     return size
+
+
+def _isolation(value: object, where: str) -> str:
+    if value not in ("process", "actor"):
+        raise AblateError(f"{where}: {value!r} is neither process nor actor")
+    return str(value)
+
+
+def _folder(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise AblateError(f"{where}: {value!r} is no folder; write store = 'runs'")
+    return value
+
+
+def _modules(value: object, where: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise AblateError(f'{where} is a list of modules, plugins = ["my_lab.paths"]')
+    return value
+
+
+SETTINGS: dict[str, Callable[[object, str], Any]] = {
+    "store": _folder,
+    "plugins": _modules,
+    "gpus": number,
+    "gpus_per_trial": number,
+    "cpus_per_trial": number,
+    "isolation": _isolation,
+    "pack": pack_size,
+}
+"""What ``ablate.toml`` may say: key -> what makes a value of it, told where it stands; AblateError for a wrong one."""
 
 
 def seconds(text: str | None) -> float | None:
@@ -171,22 +204,20 @@ def seed_list(text: str | None) -> list[int] | None:
 
 
 def _toml() -> dict[str, Any]:
+    """The settings of the file in this folder. All are checked: a misspelt one would do nothing."""
     path = Path("ablate.toml")
     if not path.is_file():
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise AblateError(f"{path}: {error}; mend or remove the file") from None
+    for name in found:
+        if name not in SETTINGS:
+            from ablate.space.problems import nearest
 
-
-def _like(default: Any, text: str, where: str) -> Any:
-    if isinstance(default, bool) or not isinstance(default, int | float):
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise AblateError(f"{where}: {text!r} is not a number") from None
+            raise AblateError(f"{path}: {nearest('setting', name, SETTINGS)}")
+    return {name: SETTINGS[name](value, f"{path}: {name}") for name, value in found.items()}
 
 
 def launch_settings(
