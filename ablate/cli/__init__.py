@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from ablate.errors import AblateError, ExitCode
 
@@ -37,22 +38,59 @@ def main() -> None:
 def _run() -> None:
     debug = "--debug" in sys.argv or os.environ.get("ABLATE_DEBUG") == "1"
     sys.argv = [word for word in sys.argv if word != "--debug"]
-    from ablate.cli.app import app
-
+    code: int = ExitCode.COMPLETE
     try:
-        app()
+        code = _command()
     except AblateError as error:
         _complain(str(error), debug)
-        sys.exit(error.exit_code)
+        code = error.exit_code
     except KeyboardInterrupt:
-        _complain("interrupted; run the same command again to continue", debug)
-        sys.exit(ExitCode.INTERRUPTED)
+        _complain("interrupted; run the same command again", debug)
+        code = ExitCode.INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output (less, head) went away: nothing is wrong
-        sys.exit(ExitCode.COMPLETE)
+        from ablate.cli import present
+
+        present.nobody_reads()
     except Exception as error:
         _complain(f"internal: {type(error).__name__}: {error} (the same command with --debug shows where)", debug)
-        sys.exit(ExitCode.INTERNAL)
+        code = ExitCode.INTERNAL
+    sys.exit(code)
+
+
+def _command() -> int:
+    """Call the command that the words name, and return its exit code. Raises AblateError for other words.
+
+    Typer's own way of calling one ends an interrupted command without a word, and wrong words with several lines.
+    """
+    import typer
+    from typer.main import get_command
+
+    from ablate.cli.app import app
+
+    if "_ABLATE_COMPLETE" in os.environ:  # the shell asks what a word may become
+        app(prog_name="ablate")
+    command = get_command(app)
+    try:
+        with command.make_context("ablate", sys.argv[1:]) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    except Exception as error:
+        if not callable(getattr(error, "format_message", None)):  # Typer 0.29 has a click of its own, hidden
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error, file=sys.stderr)
+            return ExitCode.USAGE
+        raise AblateError(_about_words(error)) from error
+    return ExitCode.COMPLETE
+
+
+def _about_words(error: Any) -> str:
+    """What Typer says of words that it does not understand, as one line: the message and whose help to read."""
+    message = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    help_of = f"{context.command_path if context else 'ablate'} --help"
+    return f"{message[:1].lower()}{message[1:]}; see `{help_of}`"
 
 
 def _print_whatever_it_is() -> None:
@@ -97,4 +135,5 @@ def _complain(message: str, debug: bool) -> None:
         import traceback
 
         traceback.print_exc()
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    with contextlib.suppress(BrokenPipeError):
+        print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)

@@ -27,8 +27,8 @@ from ablate.cli import (
 
 EPILOG = (
     "Exit codes: 0 every planned trial complete; 1 internal error; 2 usage or invalid space; "
-    "3 finished with failed trials; 4 budget or time limit; 5 too many failures; 6 a claim fails; "
-    "7 a claim is undecided; 75 preempted, run again; 130 interrupted."
+    "3 finished with failed trials, or `db check` found problems; 4 budget or time limit; 5 too many failures; "
+    "6 a claim fails; 7 a claim is undecided; 75 preempted, run again; 130 interrupted."
 )
 
 app = typer.Typer(

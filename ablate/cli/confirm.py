@@ -174,7 +174,7 @@ def _say(paths: StorePaths, name: str, json: bool) -> None:
     found = confirmation(analysis)
     if json:
         shown = None if found is None else confirmation_document(found)
-        print(text.dumps({"event": "confirmed", "study": name, "confirmed": shown}), flush=True)
+        present.text(text.dumps({"event": "confirmed", "study": name, "confirmed": shown}))
         return
     for line in sentences(analysis, found) if found is not None else []:
         present.line(line)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ablate.errors import AblateError
+from ablate.errors import AblateError, ExitCode
 
 SpaceArgument = Annotated[
     str, typer.Argument(help="A space file, or the bare name of a built-in space.", show_default=False)
@@ -238,6 +238,14 @@ def launch_settings(
 
 
 def ask_to_start(agreed: bool) -> None:
-    """Ask a person on a terminal, unless `agreed`; no ends the command."""
-    if not agreed and sys.stdin.isatty() and sys.stdout.isatty():
-        typer.confirm("start?", default=True, abort=True)
+    """Ask a person on a terminal, unless `agreed`; no, or the end of what is typed, ends the command."""
+    if agreed or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return
+    try:
+        start = typer.confirm("start?", default=True)
+    except typer.Abort:
+        start = False
+        typer.echo(err=True)  # the question's line has no end
+    if not start:
+        typer.echo("nothing was started", err=True)
+        raise typer.Exit(ExitCode.INTERRUPTED)

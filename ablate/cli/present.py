@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,18 @@ def console() -> Console:
     """Standard output as a rich console; wide and plain when it is not a terminal, so that pipes lose nothing."""
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    class Piped(Console):
+        """Rich would end the process, and with an error, when the reader of a pipe has gone."""
+
+        def on_broken_pipe(self) -> None:
+            nobody_reads()
+
+    return Piped(highlight=False, width=None if sys.stdout.isatty() else 200)
+
+
+def nobody_reads() -> None:
+    """The reader of our output (less, head) has gone: nothing is wrong, and the command goes on unread to its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def table(
@@ -54,7 +66,15 @@ def line(text: str = "", style: str | None = None) -> None:
 
 def as_json(value: Any) -> None:
     """Print `value` as JSON with sorted keys; NaN and infinity are refused rather than printed as invalid JSON."""
-    sys.stdout.write(json.dumps(value, indent=2, sort_keys=True, allow_nan=False, default=str) + "\n")
+    text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False, default=str))
+
+
+def text(lines: str) -> None:
+    """Print text as it is."""
+    try:
+        print(lines, flush=True)
+    except BrokenPipeError:
+        nobody_reads()
 
 
 def duration(seconds: float | None) -> str:
