@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -100,7 +101,8 @@ def run(
     if not json and result.exit_code == 0:
         from ablate.cli import present
 
-        present.line(f"next: ablate report {expanded.name} --html")
+        there = f" --store {shlex.quote(str(store))}" if store else ""
+        present.line(f"next: ablate report {shlex.quote(expanded.name)} --html{there}")
     raise typer.Exit(int(result.exit_code))
 
 

@@ -78,3 +78,10 @@ def test_a_budget_counts_what_is_left(ablate: Call, tmp_path: Path) -> None:
             AttemptRecord(journal, trial.key, eval_key=trial.eval_key).end("done", step=20)
     rebuild(paths)
     assert ablate("run", "toy.yaml", "--yes").code == ExitCode.COMPLETE
+
+
+def test_the_next_step_is_one_that_works(ablate: Call, tmp_path: Path) -> None:
+    (tmp_path / "toy.yaml").write_text(SPACE)
+    assert ablate("run", "toy.yaml", "--yes").out.endswith("next: ablate report toy --html\n")
+    ended = ablate("run", "toy.yaml", "--yes", "--store", "my runs")
+    assert ended.out.endswith("next: ablate report toy --html --store 'my runs'\n")
