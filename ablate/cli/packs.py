@@ -6,8 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ablate.errors import ClusterError
+
 if TYPE_CHECKING:
     from ablate.launch.attempt import Task
+    from ablate.launch.options import RunOptions
     from ablate.space import Plan
     from ablate.store import StorePaths
 
@@ -22,13 +25,13 @@ class Packs:
         slots: how many processes this machine runs at once; a cluster has others, and ``auto`` then packs otherwise.
     """
 
-    def __init__(self, plan: Plan, paths: StorePaths, measured: set[tuple[str, str]]) -> None:
+    def __init__(self, plan: Plan, paths: StorePaths, measured: set[tuple[str, str]], slots: int) -> None:
         from ablate.launch.agenda import agenda
         from ablate.launch.groups import works
         from ablate.store import states
 
         tasks = [task for task in agenda(plan, states(paths), measured).tasks if task.kind == "train"]
-        self.slots = slots_here(plan.resources)
+        self.slots = slots
         made = works(tasks, self.slots, plan.resources.get("pack") or "auto")
         self.groups = [[tasks[index] for index in work] for work in made if len(work) > 1]
         self.processes, self.trainings = len(made), len(tasks)
@@ -61,6 +64,15 @@ def _held(group: Sequence[Task]) -> str:
     return ", ".join(labels) if len(labels) <= 4 else f"{', '.join(labels[:3])} and {len(labels) - 3} more"
 
 
-def slots_here(resources: Mapping[str, Any]) -> int:
-    """Trials that this machine's cores run at once."""
-    return max(int((os.cpu_count() or 1) / float(resources.get("cpus") or 1)), 1)
+def slots_here(resources: Mapping[str, Any], options: RunOptions | None = None) -> int:
+    """Trials that this machine runs at once; 1 where it cannot run any, which a run will say."""
+    import torch
+
+    from ablate.launch.options import RunOptions, place
+
+    here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    wanted = float(resources.get("cpus") or 0), float(resources.get("gpus") or 0)
+    try:
+        return place(options or RunOptions(), *wanted, [here]).slots
+    except ClusterError:
+        return 1

@@ -23,6 +23,7 @@ from ablate.cli.options import (
 
 if TYPE_CHECKING:
     from ablate.cli.packs import Packs
+    from ablate.launch.options import RunOptions
     from ablate.space import Equivalent, Evaluation, Plan
     from ablate.store import StorePaths
 
@@ -97,8 +98,8 @@ def show(plan: Plan, paths: StorePaths, json: bool) -> None:
     return None
 
 
-def summary(plan: Plan, paths: StorePaths) -> None:
-    """What `ablate run` prints before it asks: what is the same, warnings, what runs and what it costs."""
+def summary(plan: Plan, paths: StorePaths, options: RunOptions | None = None) -> None:
+    """What `ablate run` with these options prints before it asks: what is the same, warnings, what runs, its cost."""
     from ablate.cli import present
 
     if plan.question:
@@ -110,7 +111,7 @@ def summary(plan: Plan, paths: StorePaths) -> None:
         else:
             present.line(f"expected equal, {_trained(e)}: {', '.join(e.arms)} ({e.because})")
     _print_warnings(plan)
-    _print_totals(plan, _state(plan, paths))
+    _print_totals(plan, _state(plan, paths, options))
 
 
 def _print_warnings(plan: Plan) -> None:
@@ -162,12 +163,12 @@ def _is_finished(evaluation: Evaluation, known: _Known) -> bool:
     return done == "diverged" or (done == "done" and (evaluation.trial, evaluation.eval_key) in known.measured)
 
 
-def _state(plan: Plan, paths: StorePaths) -> _Known:
-    from ablate.cli.packs import Packs
+def _state(plan: Plan, paths: StorePaths, options: RunOptions | None = None) -> _Known:
+    from ablate.cli.packs import Packs, slots_here
     from ablate.space import estimate
     from ablate.store import finished, measured, throughput
 
-    status, numbers = finished(paths), measured(paths)
-    cost = estimate(plan, status, throughput(paths), measured=numbers)
+    status, numbers, slots = finished(paths), measured(paths), slots_here(plan.resources, options)
+    cost = estimate(plan, status, throughput(paths), slots=slots, measured=numbers)
     here = {trial.key: status.get(trial.key, "planned") for trial in plan.trials}
-    return _Known(here, numbers, cost, Packs(plan, paths, numbers))
+    return _Known(here, numbers, cost, Packs(plan, paths, numbers, slots))

@@ -94,7 +94,7 @@ def run(
             for warning in expanded.warnings:
                 view.message(f"warning: {warning}")
         else:
-            planning.summary(expanded, paths)
+            planning.summary(expanded, paths, asked)
         _heed_budget(expanded, paths, retry)
         ask_to_start(yes or json)
         result = run_plan(expanded, paths, replace(asked, pack=packed), view, begun=begun)

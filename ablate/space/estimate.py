@@ -43,7 +43,8 @@ def estimate(
     left = [trial for trial in plan.trials if known_status.get(trial.key) not in FINISHED]
     seconds = [s for trial in left if (s := _seconds(trial, speeds, alike)) is not None]
     total = sum(seconds) if seconds else None
-    wall = total / min(max(slots, 1e-9), len(left)) if total is not None and len(seconds) == len(left) else None
+    at_once = min(max(slots, 1e-9), len(left))
+    wall = total / at_once if total is not None and len(seconds) == len(left) else None
     found = {
         "trials": len(plan.trials),
         "to_train": len(left),
@@ -54,10 +55,10 @@ def estimate(
         "trial_seconds": total,
         "wall_seconds": wall,
     }
-    return {**found, "text": _text(found)}
+    return {**found, "text": _text(found, at_once)}
 
 
-def _text(found: Mapping[str, Any]) -> str:
+def _text(found: Mapping[str, Any], at_once: float) -> str:
     trials, left, known, more = found["trials"], found["to_train"], found["known"], found["to_evaluate"]
     evaluations = f"{more} evaluation{'s' if more > 1 else ''} of trained networks"
     if not left:
@@ -69,7 +70,9 @@ def _text(found: Mapping[str, Any]) -> str:
     alone = duration(found["trial_seconds"])
     if found["wall_seconds"] is None:
         return f"{head}; {alone} for {known} of them one at a time, {left - known} of unknown speed"
-    return f"{head}; about {duration(found['wall_seconds'])} ({alone} one at a time)"
+    if at_once <= 1:
+        return f"{head}; about {alone}"
+    return f"{head}; about {duration(found['wall_seconds'])}, {at_once:g} at once ({alone} one at a time)"
 
 
 def _to_evaluate(

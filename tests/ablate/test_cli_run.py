@@ -11,6 +11,9 @@ from written_study import Call, call_ablate
 
 from ablate.errors import ExitCode
 from ablate.launch import RunSummary
+from ablate.space import expand, load_space
+from ablate.store import Journal, StorePaths, rebuild, record_plan
+from ablate.store.record import AttemptRecord
 
 SPACE = """
 name: toy
@@ -37,6 +40,16 @@ def ablate(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr("ablate.launch.run_plan", run_plan)
     return call_ablate(capsys, monkeypatch, tmp_path)
+
+
+def finish(path: Path, store: Path, share: int) -> None:
+    """Record the plan of a space, one trial in `share` done at half a second for each of its steps."""
+    plan, paths = expand(load_space(str(path))), StorePaths(store)
+    with Journal(paths, "driver") as journal:
+        record_plan(journal, plan)
+        for trial in plan.trials[::share]:
+            AttemptRecord(journal, trial.key, eval_key=trial.eval_key).end("done", step=20, wall_seconds=10.0)
+    rebuild(paths)
 
 
 def test_a_run_shows_the_warnings_of_its_plan(ablate: Call, tmp_path: Path) -> None:
@@ -66,17 +79,8 @@ def test_more_trials_than_the_budget_are_not_begun(ablate: Call, tmp_path: Path,
 
 
 def test_a_budget_counts_what_is_left(ablate: Call, tmp_path: Path) -> None:
-    from ablate.space import expand, load_space
-    from ablate.store import Journal, StorePaths, rebuild, record_plan
-    from ablate.store.record import AttemptRecord
-
     (tmp_path / "toy.yaml").write_text(SPACE + "budget: {trials: 4}\n")
-    plan, paths = expand(load_space("toy.yaml")), StorePaths(tmp_path / "store")
-    with Journal(paths, "driver") as journal:
-        record_plan(journal, plan)
-        for trial in plan.trials[:4]:
-            AttemptRecord(journal, trial.key, eval_key=trial.eval_key).end("done", step=20)
-    rebuild(paths)
+    finish(tmp_path / "toy.yaml", tmp_path / "store", 2)
     assert ablate("run", "toy.yaml", "--yes").code == ExitCode.COMPLETE
 
 
@@ -85,3 +89,17 @@ def test_the_next_step_is_one_that_works(ablate: Call, tmp_path: Path) -> None:
     assert ablate("run", "toy.yaml", "--yes").out.endswith("next: ablate report toy --html\n")
     ended = ablate("run", "toy.yaml", "--yes", "--store", "my runs")
     assert ended.out.endswith("next: ablate report toy --html --store 'my runs'\n")
+
+
+def test_the_cost_of_the_rest_counts_what_runs_at_once(
+    ablate: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    (tmp_path / "toy.yaml").write_text(SPACE)
+    finish(tmp_path / "toy.yaml", tmp_path / "store", 2)
+    cost = json.loads(ablate("plan", "toy.yaml", "--json").out)["cost"]
+    assert (cost["trial_seconds"], cost["wall_seconds"]) == (40, 20)
+    assert cost["text"].endswith("about 20 s, 2 at once (40 s one at a time)")
+    alone = ablate("run", "toy.yaml", "--yes", "--max-concurrent", "1").out
+    assert "80 steps; about 40 s\n" in alone
+    assert "80 steps; about 40 s\n" in ablate("run", "toy.yaml", "--yes", "--cpus-per-trial", "2").out
