@@ -5,6 +5,7 @@ Both are mostly imports, for which other cores have time while this one imports 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import math
 import os
@@ -58,10 +59,12 @@ class Early:
         return self._cluster
 
     def close(self, wait: bool = True) -> None:
-        """End both. Without `wait` a Ray that is not up yet is left to end with this process."""
+        """End both. Without `wait` a Ray that is up ends before this process does, one that is not with it."""
         self._over.set()
-        if wait or self._up.is_set():
+        if wait:
             self._thread.join()
+        elif self._up.is_set():
+            atexit.register(self._thread.join)
         if self.warm is not None:
             self.warm.close()
 

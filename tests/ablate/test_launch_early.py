@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,8 @@ class Ray:
     def __init__(self) -> None:
         self.may = threading.Event()
         self.thread: threading.Thread | None = None
-        self.down = threading.Event()
+        self.may_end, self.down = threading.Event(), threading.Event()
+        self.may_end.set()
         self.error: Exception | None = None
 
     @contextlib.contextmanager
@@ -36,6 +37,7 @@ class Ray:
         if self.error is not None:
             raise self.error
         yield Cluster(({"CPU": 2.0},), True, "local")
+        self.may_end.wait(2)
         self.down.set()
 
 
@@ -76,6 +78,24 @@ def test_a_mistake_in_the_space_does_not_wait_for_ray(ray: Ray, tmp_path: Path) 
     assert ray.thread is not None
     assert ray.thread.is_alive()
     ray.may.set()
+
+
+def test_a_mistake_is_told_before_a_ray_that_is_up_has_ended(
+    ray: Ray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[Callable[[], object]] = []
+    monkeypatch.setattr("atexit.register", ends.append)
+    ray.may.set()
+    ray.may_end.clear()
+    with pytest.raises(ValueError, match="no such key"), begin(ON_ACTORS, StorePaths(tmp_path)) as begun:
+        assert begun is not None
+        begun.cluster()
+        raise ValueError("no such key")
+    assert not ray.down.is_set()
+    ray.may_end.set()
+    (end,) = ends
+    end()
+    assert ray.down.is_set(), "the program ends after Ray"
 
 
 def test_nothing_is_begun_for_a_store_that_may_hold_everything_nor_for_a_cluster(ray: Ray, tmp_path: Path) -> None:
