@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,10 @@ from ablate.errors import NotHereError
 if TYPE_CHECKING:
     from ablate.store import StorePaths
     from ablate_reports import StudyFrames
+
+
+FLAGS = {"html": "html", "md": "md", "tex": "latex", "csv": "csv", "json": "json"}
+"""The suffix of a format's files -> its flag."""
 
 
 def report(
@@ -76,6 +81,14 @@ def _check(
     if out is not None and len(wanted) != 1:
         asked = " and ".join(wanted) or "figures alone"
         raise NotHereError(f"--out names one file, but {asked} were asked for; drop --out or all but one format")
+    if out is not None and out.is_dir():
+        raise NotHereError(f"--out {out}: is a folder; name a file in it")
+    named = FLAGS.get(out.suffix[1:].lower()) if out is not None else None
+    if named and named != FLAGS[wanted[0]]:
+        raise NotHereError(
+            f"--out {out}: is a name for --{named}, and {FLAGS[wanted[0]]} was asked for; add --{named} or choose "
+            "another name"
+        )
     if len(names) > 1 and wanted and out is None:
         raise NotHereError(
             f"{len(names)} studies in one report: say with --out where to write it, one format at a time"
@@ -135,12 +148,14 @@ def _write(path: Path, text: str) -> None:
     """Write so that a reader sees the old file or the new one, never half of it."""
     import os
 
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise NotHereError(
             f"{path}: cannot write the report ({error.strerror}); choose another place with --out"
         ) from None

@@ -77,6 +77,10 @@ def test_several_studies_are_one_report(report: Callable[..., Ended], tmp_path: 
         (["digits", "--figures", "f", "--format", "eps"], "no figure format 'eps'; there are png, svg, pdf"),
         (["digits", "--figures", "f", "-o", "x"], "--out names one file, but figures alone were asked for"),
         (["digits", "nothing", "-o", "x"], "no study 'nothing'"),
+        (["digits", "-o", "x.json"], "x.json: is a name for --json, and html was asked for"),
+        (["digits", "--md", "-o", "x.HTML"], "x.HTML: is a name for --html, and md was asked for"),
+        (["digits", "--latex", "-o", "x.csv"], "x.csv: is a name for --csv, and latex was asked for"),
+        (["digits", "-o", "."], "--out .: is a folder; name a file in it"),
         ([], "which study?"),
     ],
 )
@@ -86,6 +90,23 @@ def test_a_mistake_is_one_line_and_exit_code_2(report: Callable[..., Ended], wor
     assert part in ended.err
     assert ended.err.splitlines()[-1].startswith("error: ")
     assert ended.err.count("error: ") == 1
+
+
+def test_a_report_that_cannot_be_written_leaves_nothing(
+    report: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: object, target: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.replace", full)
+        ended = report("digits", "--md", "--out", "x.md")
+    assert ended.code == ExitCode.USAGE
+    assert "x.md: cannot write the report (No space left on device)" in ended.err
+    assert [path.name for path in Path().iterdir() if path.is_file()] == []
+    for name in ("x.txt", "x", "x.2.md"):
+        assert report("digits", "--md", "--out", name).code == ExitCode.COMPLETE
+    assert report("digits", "--latex", "--out", "x.tex").code == ExitCode.COMPLETE
 
 
 def test_without_kaleido_figures_end_with_one_line_and_exit_code_2(
