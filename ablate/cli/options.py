@@ -107,11 +107,17 @@ def setting(name: str, flag: Any, *from_space: Any, default: Any = None) -> Any:
 
 
 def store_root(flag: Path | None) -> Path:
-    """The store's folder: flag > ABLATE_HOME > ``ablate.toml: store`` > ``runs``."""
+    """The store's folder: flag > ABLATE_HOME > ``ablate.toml: store`` > ``runs``. AblateError where a file is there."""
     from ablate.store.paths import DEFAULT_ROOT, ENVIRONMENT_VARIABLE
 
-    listed = _toml().get("store")
-    return Path(flag or os.environ.get(ENVIRONMENT_VARIABLE) or listed or DEFAULT_ROOT).expanduser()
+    from_environment, from_file = os.environ.get(ENVIRONMENT_VARIABLE), _toml().get("store")
+    places = {"--store": flag, ENVIRONMENT_VARIABLE: from_environment, "ablate.toml: store": from_file}
+    where, chosen = next(((where, chosen) for where, chosen in places.items() if chosen), ("the store", DEFAULT_ROOT))
+    root = Path(os.path.expanduser(chosen))
+    there = next((path for path in (root, *root.parents) if os.path.exists(path)), None)
+    if there is not None and not there.is_dir():
+        raise AblateError(f"{where} {chosen}: {there} is a file, and a store is a folder; name another")
+    return root
 
 
 def plugin_names(flag: list[str] | None) -> list[str]:

@@ -42,7 +42,8 @@ def plan(
     """Show the arms, trials, skips with reasons, what the store already has, and what the rest would cost."""
     from ablate.store import StorePaths
 
-    show(expanded(space, fidelity, seed_list(seeds), plan, only, set_, plugin), StorePaths(store_root(store)), json)
+    paths = StorePaths(store_root(store))
+    show(expanded(space, fidelity, seed_list(seeds), plan, only, set_, plugin), paths, json)
 
 
 def expanded(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from written_study import Call, call_ablate
 
-from ablate.cli.options import launch_settings, setting
+from ablate.cli.options import launch_settings, setting, store_root
 from ablate.errors import AblateError, ExitCode
 
 
@@ -70,3 +70,26 @@ def test_settings_of_the_file_are_used(ablate: Call) -> None:
         "gpus": 2.0, "gpus_per_trial": None, "cpus_per_trial": None, "isolation": "actor", "time_limit": None
     }  # fmt: skip
     assert setting("pack", None) == 4
+
+
+@pytest.mark.parametrize("flag", ["--gpus", "--gpus-per-trial", "--cpus-per-trial"])
+def test_a_flag_that_is_no_number_is_one_line(ablate: Call, flag: str) -> None:
+    ended = ablate("run", "smoke", "--yes", flag, "nan")
+    assert (ended.code, ended.err) == (ExitCode.USAGE, f"error: {flag}: nan is not a number\n")
+
+
+@pytest.mark.parametrize("words", [["plan", "smoke"], ["run", "smoke", "--yes"], ["ls"], ["db", "check"], ["report"]])
+def test_a_store_that_is_a_file_is_refused_where_it_was_named(
+    ablate: Call, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("small.yaml").write_text("name: small\n")
+    for store in ("small.yaml", "small.yaml/below"):
+        ended = ablate(*words, "--store", store)
+        assert ended.code == ExitCode.USAGE
+        assert ended.err == f"error: --store {store}: small.yaml is a file, and a store is a folder; name another\n"
+    monkeypatch.setenv("ABLATE_HOME", "/dev/null")
+    assert "error: ABLATE_HOME /dev/null: /dev/null is a file, " in ablate(*words).err
+    monkeypatch.delenv("ABLATE_HOME")
+    Path("ablate.toml").write_text('store = "small.yaml"\n')
+    assert "error: ablate.toml: store small.yaml: small.yaml is a file, " in ablate(*words).err
+    assert store_root(Path("~nobody-here/runs")) == Path("~nobody-here/runs")
