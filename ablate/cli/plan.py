@@ -24,7 +24,7 @@ from ablate.cli.options import (
 if TYPE_CHECKING:
     from ablate.cli.packs import Packs
     from ablate.launch.options import RunOptions
-    from ablate.space import Equivalent, Evaluation, Plan
+    from ablate.space import Arm, Equivalent, Evaluation, Plan
     from ablate.store import StorePaths
 
 
@@ -79,7 +79,7 @@ def show(plan: Plan, paths: StorePaths, json: bool) -> None:
             arm.label,
             "baseline" if arm.id == plan.baseline.id else "",
             ", ".join(sorted({m.plan for m in arm.memberships})),
-            ", ".join(f"{axis}={level}" for axis, level in arm.choice.items()) or "as base",
+            _chosen(arm, plan),
             asked[arm.id],
             finished[arm.id],
             arm.id,
@@ -97,6 +97,20 @@ def show(plan: Plan, paths: StorePaths, json: bool) -> None:
     _print_warnings(plan)
     _print_totals(plan, known)
     return None
+
+
+def _chosen(arm: Arm, plan: Plan) -> str:
+    """The levels that make an arm; where none do, what it changes in the base, or in the baseline without one."""
+    from ablate.space import arm_diff
+
+    if arm.choice:
+        return ", ".join(f"{axis}={level}" for axis, level in arm.choice.items())
+    base = next((a for a in plan.arms if any(m.kind == "base" for m in a.memberships)), None)
+    if arm is base:
+        return "as base"
+    base = base or plan.baseline
+    changed = [f"{path}={value}" for path, value, _ in arm_diff(arm.config, base.config)]
+    return ", ".join(changed[:4]) + (f" and {len(changed) - 4} more" if len(changed) > 4 else "")
 
 
 def summary(plan: Plan, paths: StorePaths, options: RunOptions | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,25 @@ def test_the_cost_of_the_rest_counts_what_runs_at_once(
     alone = ablate("run", "toy.yaml", "--yes", "--max-concurrent", "1").out
     assert "80 steps; about 40 s\n" in alone
     assert "80 steps; about 40 s\n" in ablate("run", "toy.yaml", "--yes", "--cpus-per-trial", "2").out
+
+
+@pytest.mark.parametrize(
+    ("baseline", "shown"),
+    [
+        ("C", {"A": "train.weight_decay=0.5", "B": "lr=0.002", "C": "lr=0.001", "D": "schedule=cosine01"}),
+        ("A", {"A": "", "B": "lr=0.002", "D": "schedule=cosine01, train.weight_decay=0.0"}),
+    ],
+)
+def test_an_arm_that_no_level_chose_is_shown_by_what_it_changes(
+    ablate: Call, tmp_path: Path, baseline: str, shown: dict[str, str]
+) -> None:
+    """From the base, or from the baseline where the base is no arm."""
+    rows = "A: {train.weight_decay: 0.5}, B: {lr: 2e-3}, D: {schedule: cosine01}" + ", C: {}" * (baseline == "C")
+    space = SPACE.replace("{kind: grid}", f"{{kind: list, arms: {{{rows}}}}}").replace(
+        "objective: [fm, meanflow], ", ""
+    )
+    (tmp_path / "toy.yaml").write_text(space + f"compare: {{baseline: {baseline}}}\n")
+    lines = [re.split(r"  +", line.strip()) for line in ablate("plan", "toy.yaml").out.splitlines()]
+    found = {cells[0]: ", ".join(cells[1:-3]) for cells in lines if cells[0] in shown and len(cells) > 4}
+    for arm, choices in shown.items():
+        assert found[arm].endswith(f"cross, {choices}" if choices else "cross"), arm
