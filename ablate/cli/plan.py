@@ -56,10 +56,12 @@ def expanded(
     plugins: list[str] | None = None,
 ) -> Plan:
     """The plan of a space under the command line's choices. Raises SpaceError, and AblateError for a plug-in."""
+    from ablate.cli import present
     from ablate.space import expand, load_space
 
     loaded = load_space(space, overrides=overrides or [], plugins=plugin_names(plugins))
-    return expand(loaded, fidelity=fidelity, seeds=seeds, plans=plans, only=only)
+    with present.slow("making the plan"):
+        return expand(loaded, fidelity=fidelity, seeds=seeds, plans=plans, only=only)
 
 
 def show(plan: Plan, paths: StorePaths, json: bool) -> None:

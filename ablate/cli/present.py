@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+PATIENCE = 2.0
+"""Seconds for which a command may be silent."""
 
 
 def console() -> Console:
@@ -28,6 +33,24 @@ def console() -> Console:
 def nobody_reads() -> None:
     """The reader of our output (less, head) has gone: nothing is wrong, and the command goes on unread to its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def slow(what: str) -> Iterator[None]:
+    """Say on standard error what is being done once it has taken `PATIENCE`, so that nobody thinks that it hangs."""
+
+    def tell() -> None:
+        with contextlib.suppress(BrokenPipeError):
+            print(f"{what} ...", file=sys.stderr, flush=True)
+
+    timer = threading.Timer(PATIENCE, tell)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def table(

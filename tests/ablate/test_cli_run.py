@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,23 @@ def test_an_arm_that_no_level_chose_is_shown_by_what_it_changes(
     found = {cells[0]: ", ".join(cells[1:-3]) for cells in lines if cells[0] in shown and len(cells) > 4}
     for arm, choices in shown.items():
         assert found[arm].endswith(f"cross, {choices}" if choices else "cross"), arm
+
+
+@pytest.mark.parametrize("words", [["plan", "toy.yaml"], ["plan", "toy.yaml", "--json"], ["run", "toy.yaml", "--yes"]])
+def test_a_plan_that_takes_long_says_that_it_is_being_made(
+    ablate: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    def slowly(*given: Any, **named: Any) -> object:
+        time.sleep(slow)
+        return expand(*given, **named)
+
+    monkeypatch.setattr("ablate.space.expand", slowly)
+    (tmp_path / "toy.yaml").write_text(SPACE)
+    slow, said = 0.0, "making the plan ...\n"
+    monkeypatch.setattr("ablate.cli.present.PATIENCE", 30)
+    assert said not in ablate(*words).err
+    slow = 0.3
+    monkeypatch.setattr("ablate.cli.present.PATIENCE", 0.01)
+    ended = ablate(*words)
+    assert ended.err.startswith(said)
+    assert said not in ended.out
