@@ -12,6 +12,10 @@ from ablate_core.fid.extractor import Extractor
 from ablate_core.flat import Flat, writing_gradients
 
 
+class PackError(Exception):
+    """A trial cannot go on in a pack, which says nothing about the trial: in a smaller one, or alone, it may."""
+
+
 class Compute:
     """A trial that computes alone. The training loop calls its networks, and differentiates, through this only."""
 

@@ -86,15 +86,22 @@ class Flat:
             parameters[name].data = view
 
     @torch.no_grad()
-    def gather_gradients(self) -> None:
-        """Add the gradients that the parameters got one by one to that of `whole`."""
+    def gather_gradients(self) -> set[str]:
+        """Add the gradients that the parameters got one by one to that of `whole`.
+
+        Returns:
+            The names of the parameters that got none.
+        """
         if self.whole.grad is None:
             self.whole.grad = torch.zeros_like(self.whole)
-        parameters = dict(self.net.named_parameters())
+        parameters, unmet = dict(self.net.named_parameters()), set[str]()
         for name, view in self.named(self.whole.grad).items():
             if (own := parameters[name].grad) is not None:
                 view.add_(own)
                 parameters[name].grad = None
+            else:
+                unmet.add(name)
+        return unmet
 
     @property
     def holds_gradients(self) -> bool:

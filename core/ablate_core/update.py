@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ablate_core.compute import PackError
 from ablate_core.config import TrainConfig
 from ablate_core.cpu_kernels import kernels, pointers
 from ablate_core.ema import Follower
@@ -90,7 +91,9 @@ class Update:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if self.flat is None:
             self._optimizer.load_state_dict(dict(state))
-        elif self.flat.holds_gradients and not _alike(state["state"], len(self._parameters)):
+        elif not _alike(state["state"], len(self._parameters)):
+            if not self.flat.holds_gradients:
+                raise PackError("parameters have taken different numbers of steps; such a trial goes on alone")
             self.flat.release_gradients(self._parameters)
             self._one_by_one(state)
         else:

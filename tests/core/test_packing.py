@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ablate_core import checkpoint, trainer
+from ablate_core import checkpoint, evaluation, trainer
 from ablate_core.checkpoint import load_checkpoint
 from ablate_core.config import TrialConfig
 from ablate_core.methods import METHODS
@@ -233,6 +233,36 @@ def test_a_backward_pass_that_fails_is_blamed_on_nobody_who_shared_it(
     assert isinstance(culprit, ValueError), "who is left alone has only himself to blame"
     broken_backward(monkeypatch, 0, torch.OutOfMemoryError("a terabyte"))
     assert {type(end) for end in pack(members[:2], tmp_path / "large")} == {torch.OutOfMemoryError}
+
+
+def test_a_network_with_a_parameter_that_gets_no_gradient_is_not_for_a_pack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial alone leaves such a parameter as it is; decay and momentum of a pack would move it."""
+    build = trainer.build_network
+
+    def with_spare(*given: Any) -> Any:
+        net = build(*given)
+        net.spare = torch.nn.Parameter(torch.ones(3))
+        return net
+
+    monkeypatch.setattr(trainer, "build_network", with_spare)
+    monkeypatch.setattr(evaluation, "build_network", with_spare)
+    members = [config(seed=seed, train__weight_decay=0.1, train__optimizer="adamw") for seed in (1, 2)]
+    wider = config(seed=3, architecture={**MLP, "width": 13})  # called by itself
+    for number, group in enumerate([members, [members[0], wider]]):
+        ends = pack(group, tmp_path / str(number))
+        assert [type(end) for end in ends] == [PackError] * 2
+        assert all(str(end).startswith("spare: no gradient at this step") for end in ends)
+    asked = iter(range(100))
+    folder = tmp_path / "packed-0"
+    train(members[0], folder, should_stop=lambda: next(asked) >= 3)
+    first, second = pack(members, tmp_path)
+    assert isinstance(first, PackError)
+    assert "different numbers of steps" in str(first)
+    assert isinstance(second, PackError)
+    assert train(members[0], folder).status == "done"
+    assert torch.equal(state(folder)["net"]["spare"], torch.ones(3))
 
 
 @pytest.mark.usefixtures("_float64")

@@ -131,7 +131,8 @@ class Architecture(Component):
     accepts_guidance: ClassVar[bool] = False
     """True where `build(guidance_inputs=K)` makes a network that is told K numbers per row about its guidance."""
     stackable: ClassVar[bool] = False
-    """True where networks of several trials can be called as one (`packing.stacked` says what that asks of them)."""
+    """True where networks of several trials can be called as one (`packing.stacked` says what that asks of them), and
+    every parameter has a gradient at every step: a pack updates all, a trial alone leaves out those that have none."""
     zero_at_init: ClassVar[bool] = True
     """True where the output of a fresh network is exactly 0; elsewhere it is small."""
 

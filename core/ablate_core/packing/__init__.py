@@ -6,7 +6,7 @@ for the others (`lockstep`); the calls of all are then made as one (`calls`), wi
 result of a trial is that of the trial alone but for the rounding of sums.
 """
 
-from ablate_core.packing.calls import PackError
+from ablate_core.compute import PackError
 from ablate_core.packing.pack import Member, pack_key, train_pack
 
 __all__ = ["Member", "PackError", "pack_key", "train_pack"]

@@ -20,10 +20,6 @@ BY_YOURSELF = object()
 """The answer to a call that nobody shares: the member makes it, in its own thread."""
 
 
-class PackError(Exception):
-    """What several members computed as one has failed, and which of them is to blame is not known."""
-
-
 Directions = tuple[Tensor, Tensor]
 """Those of a tangent: dx (K, *shape) and dt (K,), of K rows."""
 

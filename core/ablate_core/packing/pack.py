@@ -62,7 +62,7 @@ def train_pack(members: Sequence[Member], *, device: str | torch.device = "cpu")
 
     Returns:
         For each member its result, or the exception that `train` would have raised for it alone; a `PackError` where it
-        is not known whose it was: such members can be tried again in smaller packs, or alone.
+        is not known whose it was, or a pack is not for it: such members can be tried again in smaller ones, or alone.
 
     Raises:
         BaseException: an interrupt of the whole process, after all members were ended.

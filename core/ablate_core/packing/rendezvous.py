@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ablate_core.architectures.base import Network
+from ablate_core.compute import PackError
 from ablate_core.flat import Flat
 from ablate_core.host import sent
-from ablate_core.packing.calls import BY_YOURSELF, Backward, Call, Extract, Kind, PackError, called
+from ablate_core.packing.calls import BY_YOURSELF, Backward, Call, Extract, Kind, called
 from ablate_core.packing.lockstep import Player
 from ablate_core.packing.stack import Stack
 from ablate_core.packing.stacked import UnstackableError
@@ -108,15 +109,28 @@ class Rendezvous:
                 failed = PackError(f"the backward pass of {len(losses)} trials as one: {type(error).__name__}: {error}")
                 failed.__cause__ = error  # part of the graph is gone: no loss can be differentiated by itself any more
         flats = {question.flat for question in asked}
+        unmet: dict[Flat | None, Set[str]] = {}
         for stack in self._owed:
-            stack.hand_out_gradients(flats)
+            names = stack.hand_out_gradients(flats)
+            unmet.update({flat: names & unmet.get(flat, names) for flat in stack.flats})
         for flat in self._lonely & flats:
-            flat.gather_gradients()
+            names = flat.gather_gradients()
+            unmet[flat] = names & unmet.get(flat, names)
         self._owed.clear()
         self._lonely.clear()
         for player, question in zip(members, asked, strict=True):
             constant = None if question.loss.requires_grad else RuntimeError("the loss does not depend on the weights")
-            player.answer = constant or failed
+            player.answer = constant or failed or _left_out(unmet.get(question.flat))
+
+
+def _left_out(unmet: Set[str] | None) -> PackError | None:
+    """What a member is told whose `unmet` parameters got no gradient: a trial alone leaves those as they are."""
+    if not unmet:
+        return None
+    return PackError(
+        f"{', '.join(sorted(unmet))}: no gradient at this step, and a pack updates every parameter at every step;"
+        " an architecture of which that is so is not stackable"
+    )
 
 
 def _extract(members: Sequence[Player[Any]]) -> None:

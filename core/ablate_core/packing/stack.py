@@ -63,15 +63,19 @@ class Stack:
         return self._module
 
     @torch.no_grad()
-    def hand_out_gradients(self, flats: Set[Flat | None]) -> None:
-        """After a backward pass: give those of its networks that are in `flats` their part of the gradient."""
+    def hand_out_gradients(self, flats: Set[Flat | None]) -> Set[str]:
+        """After a backward pass: give those of its networks that are in `flats` their part of the gradient.
+
+        Returns:
+            The names of the parameters that got none, in no network.
+        """
         if self.gradient is None:
-            return
-        for slot in self.slots:
-            slot.settle()
+            return set()
+        unmet = {name for name, slot in zip(self.flats[0].parts, self.slots, strict=True) if not slot.settle()}
         for flat, own in zip(self.flats, self._own_gradients, strict=True):
             if flat in flats:
                 flat.whole.grad = own if flat.whole.grad is None else flat.whole.grad + own
+        return unmet
 
     def _cut(self, whole: Tensor | None, at: int, shape: torch.Size) -> Any:
         """One parameter of all networks, (N, *shape), out of (N, P): a view."""

@@ -78,15 +78,21 @@ class Slot:
         """The parameters one by one, without a graph; matrices transposed, as products want them."""
         return [p.t() if p.ndim == 2 else p for p in whole.detach().unbind(0)]
 
-    def settle(self) -> None:
-        """After a backward pass: all of the gradient is where it is wanted, and the next one begins anew."""
+    def settle(self) -> bool:
+        """After a backward pass: all of the gradient is where it is wanted, and the next one begins anew.
+
+        Returns:
+            Whether there was one.
+        """
         assert self.gradient is not None
+        met = self.written or self.leaf.grad is not None
         if self.leaf.grad is not None:
             self.gradient.add_(self.leaf.grad) if self.written else self.gradient.copy_(self.leaf.grad)
             self.leaf.grad = None
         elif not self.written:
             self.gradient.zero_()
         self.written = False
+        return met
 
 
 class Stacked:
