@@ -134,6 +134,7 @@ def _picked(a: Analysis, names: list[str]) -> tuple[list[str], str]:
 
 
 def _summary(found: Confirming, paths: StorePaths) -> str:
+    from ablate.cli import present
     from ablate.store import finished
 
     plan = found.plan
@@ -143,7 +144,8 @@ def _summary(found: Confirming, paths: StorePaths) -> str:
     stale = f"; seeds {', '.join(map(str, found.stale))} were explored since and confirm nothing" if found.stale else ""
     return (
         f"{plan.name}: {', '.join(arms)} against the baseline {plan.baseline.label} on fresh seeds "
-        f"{', '.join(map(str, found.seeds))}: {len(plan.trials)} trials, {there} finished in the store{stale}"
+        f"{', '.join(map(str, found.seeds))}: {present.count(len(plan.trials), 'trial')}, "
+        f"{there} finished in the store{stale}"
     )
 
 

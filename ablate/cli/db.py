@@ -23,7 +23,7 @@ def check(store: StoreOption = None, json: JsonOption = False) -> None:
     else:
         for problem in problems:
             present.line(problem)
-        present.line(f"{len(problems)} problems")
+        present.line(present.count(len(problems), "problem"))
     raise typer.Exit(ExitCode.FAILED_TRIALS if problems else ExitCode.COMPLETE)
 
 

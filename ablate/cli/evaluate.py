@@ -96,7 +96,8 @@ def evaluate(
         view.message(line)
     if not json:
         present.line(
-            f"{found.name}: {len(found.tasks)} evaluations to make, {len(found.skipped)} in the store already"
+            f"{found.name}: {present.count(len(found.tasks), 'evaluation')} to make, "
+            f"{len(found.skipped)} in the store already"
             + (f", {len(found.refused)} not possible" if found.refused else "")
         )
     if found.tasks:

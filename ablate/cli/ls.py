@@ -33,7 +33,7 @@ def ls(
             [s["name"], s["arms"], s["trials"], s["done"], s["diverged"], s["failed"], s["other"], s["created_at"]]
             for s in found
         ]
-        return present.table("", head, shown, right=range(1, 7))
+        return present.table("", head, shown, right=range(1, 7), whole=(0,))
     frames = study_frames(paths, study_name(paths, study))
     numbers = frames.measurements.sort_values(["step", "n_samples"])
     if (name := frames.study["metric"]["name"]) in set(numbers["metric_name"]):
@@ -68,7 +68,7 @@ def ls(
         ]
         for r in rows
     ]  # fmt: skip
-    present.table("", head, cells, right=(2, 4, 6, 7))
+    present.table("", head, cells, right=(2, 4, 6, 7), whole=(0, 1))
     return None
 
 

@@ -52,9 +52,12 @@ class Packs:
         """The line of a summary; empty where nothing is packed."""
         if not self.groups:
             return ""
+        from ablate.cli import present
+
         at_once = f"{self.slots} at once on this machine"
+        processes = present.count(self.processes, "process", "processes")
         return (
-            f"packs: {self.trainings} trainings in {self.processes} processes instead of {self.trainings} ({at_once}); "
+            f"packs: {self.trainings} trainings in {processes} instead of {self.trainings} ({at_once}); "
             "--pack 1 trains each alone"
         )
 

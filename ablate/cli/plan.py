@@ -88,7 +88,7 @@ def show(plan: Plan, paths: StorePaths, json: bool) -> None:
         ]
         for arm in plan.arms
     ]
-    present.table("arms", ["arm", "", "plans", "choices", "trials", "finished", "id"], rows, right=(4, 5))
+    present.table("arms", ["arm", "", "plans", "choices", "trials", "finished", "id"], rows, right=(4, 5), whole=(0, 6))
     if plan.skips:
         present.table("skipped", ["plan", "cell", "because"], [[s.plan, s.label, s.reason] for s in plan.skips])
     if plan.equivalences:
@@ -146,19 +146,32 @@ def _trained(e: Equivalent) -> str:
     return f"{only[e.exactness]}; {'both' if len(e.arms) == 2 else 'all'} trained"
 
 
+def _listed(seeds: list[int]) -> str:
+    """``seed 0``, ``seeds 0, 1, 2``, ``100 seeds 0 to 99``, ``12 seeds``."""
+    if len(seeds) <= 10:
+        return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
+    row = seeds[-1] - seeds[0] == len(seeds) - 1
+    return f"{len(seeds)} seeds" + (f" {seeds[0]} to {seeds[-1]}" if row else "")
+
+
 def _print_totals(plan: Plan, known: _Known) -> None:
     from ablate.cli import present
+    from ablate.cli.present import count
 
     finished = sum(s in ("done", "diverged") for s in known.status.values())
-    seeds = sorted({trial.seed for trial in plan.trials})
     level = f" at fidelity {plan.fidelity}" if plan.fidelity else ""
-    trainings = len({arm.trained for arm in plan.arms})
-    shared = f" from {trainings} trainings" if trainings < len(plan.arms) else ""
-    measured = f" and {len(plan.evaluations)} evaluations" if shared else ""
+    asked = {e.arm_id for e in plan.evaluations}  # --only picks some
+    trainings = len({arm.trained for arm in plan.arms if arm.id in asked})
+    of = f"{len(asked)} of " if len(asked) < len(plan.arms) else ""
+    shared = f" from {count(trainings, 'training')}" if trainings < len(asked) else ""
+    measured = f" and {count(len(plan.evaluations), 'evaluation')}" if shared else ""
+    seeds = sorted({trial.seed for trial in plan.trials})
+    product = trainings * len(seeds) == len(plan.trials)  # but where arms have seeds of their own
     present.line(
-        f"{plan.name}{level}: {len(plan.arms)} arms{shared} x seeds {', '.join(map(str, seeds))} = "
-        f"{len(plan.trials)} trials{measured}, "
-        f"{finished} finished in the store, {len(plan.trials) - finished} to run; {len(plan.skips)} cells skipped"
+        f"{plan.name}{level}: {of}{count(len(plan.arms), 'arm')}{shared}{' x' if product else ','} {_listed(seeds)}"
+        f"{' =' if product else ':'} {count(len(plan.trials), 'trial')}{measured}, "
+        f"{finished} finished in the store, {len(plan.trials) - finished} to run; "
+        f"{count(len(plan.skips), 'cell')} skipped"
     )
     present.line(f"cost of the rest: {known.cost['text']}")
     if packs := known.packs.text():

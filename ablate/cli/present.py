@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 2.0
 """Seconds for which a command may be silent."""
+WIDE = 200
+"""Columns where there is no terminal."""
 
 
 def console() -> Console:
@@ -27,7 +29,7 @@ def console() -> Console:
         def on_broken_pipe(self) -> None:
             nobody_reads()
 
-    return Piped(highlight=False, width=None if sys.stdout.isatty() else 200)
+    return Piped(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 
 
 def nobody_reads() -> None:
@@ -59,12 +61,14 @@ def table(
     rows: Iterable[Sequence[object]],
     *,
     right: Sequence[int] = (),
+    whole: Sequence[int] = (),
     styles: Sequence[str] = (),
 ) -> None:
     """Print rows under a head. User text is never read as markup.
 
     Args:
         right: the columns aligned to the right.
+        whole: those whose cells are not broken where the terminal is narrow, so that a key can be copied.
         styles: the style of each row's first cell; none: plain.
     """
     from rich import box
@@ -75,11 +79,16 @@ def table(
         title=Text(title, style="bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
     for i, name in enumerate(head):
-        out.add_column(name, justify="right" if i in right else "left", overflow="fold")
+        out.add_column(name, justify="right" if i in right else "left", overflow="fold", no_wrap=i in whole)
     for i, row in enumerate(rows):
         first = styles[i] if i < len(styles) else ""
         out.add_row(*(Text("" if cell is None else str(cell), style="" if j else first) for j, cell in enumerate(row)))
     console().print(out)
+
+
+def count(n: int, one: str, more: str = "") -> str:
+    """``1 trial``, ``2 trials``; `more` where that is not `one` and an s."""
+    return f"{n} {one if n == 1 else more or one + 's'}"
 
 
 def line(text: str = "", style: str | None = None) -> None:

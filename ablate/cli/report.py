@@ -131,8 +131,11 @@ def study_name(paths: StorePaths, name: str | None) -> str:
     stem = Path(name).stem if name else None
     if stem in known:  # `ablate report spaces/objectives.yaml` is what people type
         return str(stem)
-    have = f"there are {', '.join(known)}" if known else "it is empty: run a space first"
-    raise NotHereError(f"{paths.root}: {'which study?' if name is None else f'no study {name!r}'}; {have}")
+    if not known:
+        what = "there is no study" if name is None else f"no study {name!r}"
+        raise NotHereError(f"{paths.root}: {what}, the store is empty; run a space first")
+    what = "which study?" if name is None else f"no study {name!r};"
+    raise NotHereError(f"{paths.root}: {what} there {'is' if len(known) == 1 else 'are'} {', '.join(known)}")
 
 
 def study_frames(paths: StorePaths, name: str) -> StudyFrames:

@@ -152,7 +152,8 @@ def opening(state: RunState) -> str:
     """``objectives: 24 trials to run, 2 at once (1 CPU each)``."""
     per = f"{state.cpus_per_trial:g} CPU" + (f", {state.gpus_per_trial:g} GPU" if state.gpus_per_trial else "")
     trials, more = state.waiting - state.evaluations, state.evaluations
-    parts = [f"{trials} trials to run"] * (trials > 0 or not more) + [f"{more} evaluations to make"] * (more > 0)
+    parts = [f"{trials} trial{'s' * (trials != 1)} to run"] * (trials > 0 or not more)
+    parts += [f"{more} evaluation{'s' * (more != 1)} to make"] * (more > 0)
     return f"{state.study}: {' and '.join(parts)}, {state.slots} at once ({per} each)"
 
 

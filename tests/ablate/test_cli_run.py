@@ -147,3 +147,33 @@ def test_a_plan_that_takes_long_says_that_it_is_being_made(
     ended = ablate(*words)
     assert ended.err.startswith(said)
     assert said not in ended.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--seeds", "0"], "toy: 4 arms x seed 0 = 4 trials, 0 finished in the store, 4 to run; 0 cells skipped"),
+        (["--only", "fm/*", "--seeds", "0,1"], "toy: 2 of 4 arms x seeds 0, 1 = 4 trials, "),
+        (["--only", "fm/0.002", "--seeds", "3"], "toy: 1 of 4 arms x seed 3 = 1 trial, "),
+        (["--seeds", "0-99"], "toy: 4 arms x 100 seeds 0 to 99 = 400 trials, "),
+        ([], "toy: 4 arms, seeds 0, 1, 5: 9 trials, "),
+    ],
+)
+def test_the_totals_are_of_what_runs(ablate: Call, tmp_path: Path, words: list[str], said: str) -> None:
+    (tmp_path / "toy.yaml").write_text(SPACE.replace("seeds: [0, 1]", "seeds: {list: [0, 1], extra: {fm/0.001: [5]}}"))
+    assert said in ablate("plan", "toy.yaml", *words).out
+
+
+def test_ids_and_labels_are_whole_in_a_narrow_terminal(
+    ablate: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "toy.yaml").write_text(SPACE)
+    finish(tmp_path / "toy.yaml", tmp_path / "store", 1)
+    monkeypatch.setattr("ablate.cli.present.WIDE", 80)
+    plan = json.loads(ablate("plan", "toy.yaml", "--json").out)
+    arms = ablate("plan", "toy.yaml").out
+    for arm in plan["arms"]:
+        assert re.search(rf"^ ?{re.escape(arm['label'])} .* {arm['id']}", arms, re.MULTILINE), arm["label"]
+    trials = ablate("ls", "toy").out
+    for trial in plan["trials"]:
+        assert f" {trial['key']} " in trials

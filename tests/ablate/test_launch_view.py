@@ -13,7 +13,7 @@ import pytest
 
 from ablate.errors import ExitCode
 from ablate.launch.options import RunSummary
-from ablate.launch.view import JsonView, LiveView, PlainView, Running, RunState, choose_view, duration
+from ablate.launch.view import JsonView, LiveView, PlainView, Running, RunState, choose_view, duration, opening
 
 OUTCOME = {
     "key": "k", "status": "failed", "step": 3, "wall_seconds": 61.0, "reason": "", "error_type": "SIGSEGV",
@@ -69,6 +69,8 @@ def test_plain_lines_say_counts_now_and_then_and_every_end() -> None:
     view.finish(RunSummary(done=1, wall_seconds=3))
     lines = stream.getvalue().splitlines()
     assert lines[0] == "toy: 5 trials to run, 2 at once (1 CPU each)"
+    one = RunState("toy", trials=2, skipped=0, slots=2, cpus_per_trial=1, waiting=2, evaluations=1)
+    assert opening(one) == "toy: 1 trial to run and 1 evaluation to make, 2 at once (1 CPU each)"
     assert lines[1].startswith("3 of 10 done, 1 running, 5 waiting; 5 steps/s")
     assert lines[2] == "failed      arm seed 1 in 1m01s: SIGSEGV: killed"
     assert lines[3] == "1 done in 3 s"

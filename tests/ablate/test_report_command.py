@@ -81,7 +81,9 @@ def test_several_studies_are_one_report(report: Callable[..., Ended], tmp_path: 
         (["digits", "--md", "-o", "x.HTML"], "x.HTML: is a name for --html, and md was asked for"),
         (["digits", "--latex", "-o", "x.csv"], "x.csv: is a name for --csv, and latex was asked for"),
         (["digits", "-o", "."], "--out .: is a folder; name a file in it"),
-        ([], "which study?"),
+        ([], "which study? there are faces, digits"),
+        (["--store", "none"], "none: there is no study, the store is empty; run a space first"),
+        (["digits", "--store", "none"], "none: no study 'digits', the store is empty; run a space first"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(report: Callable[..., Ended], words: list[str], part: str) -> None:
