@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from ablate.cli.options import JsonOption, StoreOption, store_root
@@ -28,11 +30,14 @@ def check(store: StoreOption = None, json: JsonOption = False) -> None:
 
 
 @app.command()
-def rebuild(store: StoreOption = None) -> None:
-    """Make the index anew from the journals."""
+def rebuild(
+    store: StoreOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Give up what lost journals held.")] = False,
+) -> None:
+    """Make the index anew from the journals. Refused where some of them are lost."""
     from ablate.cli import present
     from ablate.store import StorePaths
     from ablate.store import rebuild as make_anew
 
     paths = StorePaths(store_root(store))
-    present.line(f"{paths.index}: rebuilt from {make_anew(paths):,} events")
+    present.line(f"{paths.index}: rebuilt from {make_anew(paths, force=force):,} events")

@@ -16,7 +16,7 @@ import duckdb
 from ablate.errors import StoreError
 from ablate.store.database import CorruptIndexError, connect, quoted, translate
 from ablate.store.journal import utc_now
-from ablate.store.loading import load_journals
+from ablate.store.loading import load_journals, lost_journals
 from ablate.store.paths import StorePaths
 
 _log = logging.getLogger(__name__)
@@ -163,18 +163,23 @@ class Ingester:
         self._unpublished = True
 
 
-def rebuild(paths: StorePaths) -> int:
+def rebuild(paths: StorePaths, *, force: bool = False) -> int:
     """Throw the index and the snapshot away and make both again from the journals.
+
+    Args:
+        force: also where they hold events whose journals are lost, and which nothing can make again.
 
     Returns:
         The number of events taken in.
 
     Raises:
-        StoreError: a running study holds the store.
+        StoreError: a running study holds the store, or journals are lost.
     """
     paths.make()
     lock = _acquire(paths)
     try:
+        if not force:
+            _refuse_loss(paths)
         for file in (*_files(paths.index), *_files(paths.snapshot)):
             _remove(file)
     finally:
@@ -183,6 +188,29 @@ def rebuild(paths: StorePaths) -> int:
         count = ingester.ingest()
         ingester.publish_snapshot()
     return count
+
+
+def _refuse_loss(paths: StorePaths) -> None:
+    """Raise a StoreError where a rebuild would throw away what the journals no longer hold."""
+    found = {line: None for file in (paths.index, paths.snapshot) for line in lost_journals(paths, _read_from(file))}
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise StoreError(f"{paths.journal}: {next(iter(found))}{more}; a rebuild would lose the events: restore them, "
+                         "or accept the loss with `ablate db rebuild --force`")  # fmt: skip
+
+
+def _read_from(database: Path) -> list[tuple[str, int]]:
+    """The journals that a database was made from, and how far each was read; none if it is damaged or not there."""
+    if not database.exists():
+        return []
+    try:
+        with duckdb.connect(str(database), read_only=True) as con:
+            return con.execute("SELECT journal, byte_offset FROM ingest ORDER BY journal").fetchall()
+    except duckdb.Error as error:
+        told = translate(error, database)
+        if isinstance(told, CorruptIndexError):
+            return []
+        raise told from error
 
 
 def _files(database: Path) -> tuple[Path, Path]:

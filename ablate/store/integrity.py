@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from ablate.store.loading import lost_journals
 from ablate.store.paths import StorePaths
 from ablate.store.reader import reading, rows
 from ablate_core.fid.canary import CANARY_RTOL, canary_drift
@@ -58,14 +59,7 @@ def check(paths: StorePaths) -> list[str]:
         ingested = rows(con, "SELECT journal, byte_offset FROM ingest ORDER BY journal")
         canaries = rows(con, _CANARIES)
         artifacts = rows(con, "SELECT DISTINCT trial_id, path FROM artifact ORDER BY ALL")
-    sizes = {file.name: file.stat().st_size for file in paths.journals()}
-    for journal, offset in ingested:
-        if journal not in sizes:
-            problems.append(f"journal {journal} is gone; a rebuild would lose its events: restore it")
-        elif sizes[journal] < offset:
-            problems.append(
-                f"journal {journal} is shorter than what was read from it; restore it, or `ablate db rebuild`"
-            )
+    problems += [f"{lost}; a rebuild would lose its events: restore it" for lost in lost_journals(paths, ingested)]
     problems += _drifts(canaries)
     for trial, path in artifacts:
         if not paths.absolute(path).is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -56,6 +57,16 @@ def load_journals(con: duckdb.DuckDBPyConnection, paths: StorePaths) -> int:
                 batch.write(con)
             total += batch.events
     return total
+
+
+def lost_journals(paths: StorePaths, ingested: Iterable[tuple[str, int]]) -> list[str]:
+    """What is missing of the journals that were read up to these byte offsets, one phrase each."""
+    sizes = {file.name: file.stat().st_size for file in paths.journals()}
+    return [
+        f"journal {name} is shorter than what was read from it" if name in sizes else f"journal {name} is gone"
+        for name, offset in ingested
+        if sizes.get(name, -1) < offset
+    ]
 
 
 @dataclass

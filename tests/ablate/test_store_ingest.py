@@ -11,7 +11,9 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from typer.testing import CliRunner
 
+from ablate.cli.db import app
 from ablate.errors import StoreError
 from ablate.store import database, loading
 from ablate.store.ingest import Ingester, rebuild
@@ -409,3 +411,49 @@ def test_a_path_with_a_quote_is_no_trouble(tmp_path):
         write_trial(journal, "t0")
     rebuild(paths)
     assert counts(dump(paths))["trial"] == 1
+
+
+@pytest.mark.parametrize("loss", ["all", "one", "end"])
+@pytest.mark.parametrize("left", ["index", "snapshot"])
+def test_a_rebuild_does_not_destroy_the_only_copy_of_what_lost_journals_held(paths, loss, left):
+    for seed in range(2):
+        with Journal(paths, "attempt") as journal:
+            write_trial(journal, f"t{seed}", seed)
+    rebuild(paths)
+    first, second = paths.journals()
+    (paths.snapshot if left == "index" else paths.index).unlink()
+    kept = dump(paths, getattr(paths, left))
+    if loss == "end":
+        os.truncate(first, first.stat().st_size - 1)
+    else:
+        first.unlink()
+    if loss == "all":
+        second.unlink()
+    what = "is shorter than what was read from it" if loss == "end" else "is gone"
+    more = r" \(and 1 more\)" if loss == "all" else ""
+    with pytest.raises(StoreError, match=f"{first.name} {what}{more}; .*rebuild --force") as error:
+        rebuild(paths)
+    assert error.value.exit_code == 2
+    assert dump(paths, getattr(paths, left)) == kept
+    assert rebuild(paths, force=True) == {"all": 0, "one": 16, "end": 31}[loss]
+
+
+def test_a_damaged_index_does_not_keep_a_rebuild_from_making_it_anew(paths):
+    with Journal(paths, "attempt") as journal:
+        write_trial(journal, "t0")
+    rebuild(paths)
+    for file in (paths.index, paths.snapshot):
+        file.write_bytes(b"nonsense" * 1000)
+    assert rebuild(paths) == 16
+
+
+def test_db_rebuild_is_refused_where_journals_are_lost_unless_it_is_forced(paths):
+    with Journal(paths, "attempt") as journal:
+        write_trial(journal, "t0")
+    rebuild(paths)
+    paths.journals()[0].unlink()
+    run = CliRunner().invoke
+    refused = run(app, ["rebuild", "--store", str(paths.root)])
+    assert isinstance(refused.exception, StoreError)
+    forced = run(app, ["rebuild", "--store", str(paths.root), "--force"])
+    assert (forced.exit_code, "rebuilt from 0 events" in forced.stdout) == (0, True)
