@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ablate.errors import AblateError
+from ablate.errors import AblateError, StoreError
 from ablate.launch import agenda as agendas
 from ablate.launch.attempt import EVALUATOR, TRAINER, Task
 from ablate.launch.driver import Driver, Job
@@ -107,12 +108,19 @@ def _drive(driver: Driver, trainer: str, evaluator: str) -> RunSummary:
     try:
         if driver.order:
             driver.run(trainer, evaluator)
-    finally:
-        driver.ingester.ingest()
-        driver.ingester.publish_snapshot()
+    except BaseException:
+        with contextlib.suppress(StoreError):  # on a full disk, say: the first error is what is told
+            _publish(driver)
+        raise
+    _publish(driver)
     summary = driver.summary()
     driver.view.finish(summary)
     return summary
+
+
+def _publish(driver: Driver) -> None:
+    driver.ingester.ingest()
+    driver.ingester.publish_snapshot()
 
 
 def _with_plugins(options: RunOptions, of_space: Sequence[str]) -> RunOptions:

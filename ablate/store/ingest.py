@@ -226,7 +226,7 @@ def _acquire(paths: StorePaths) -> int:
     """Take the store's lock; it is released by the kernel when the process dies.
 
     Raises:
-        StoreError: another ingester holds it, or the folder cannot be written.
+        StoreError: another ingester holds it, the folder cannot be written, or the disk is full.
     """
     try:
         fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -238,9 +238,13 @@ def _acquire(paths: StorePaths) -> int:
         holder = os.pread(fd, 4096, 0)
         os.close(fd)
         raise StoreError(f"{paths.root}: {_held_by(holder)}; wait until it ends, or end it") from error
-    os.ftruncate(fd, 0)
     me = {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now()}
-    os.pwrite(fd, json.dumps(me).encode(), 0)
+    try:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, json.dumps(me).encode(), 0)
+    except OSError as error:
+        os.close(fd)
+        raise StoreError(f"{paths.lock}: cannot be written ({error.strerror}); free the disk") from error
     _held.add(fd)
     return fd
 

@@ -1,5 +1,7 @@
 """The index: one writer, idempotent, never the only copy of anything."""
 
+import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -8,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
 import pytest
@@ -15,6 +18,7 @@ from typer.testing import CliRunner
 
 from ablate.cli.db import app
 from ablate.errors import StoreError
+from ablate.launch.run import _drive
 from ablate.store import database, loading
 from ablate.store.ingest import Ingester, rebuild
 from ablate.store.journal import Journal
@@ -457,3 +461,45 @@ def test_db_rebuild_is_refused_where_journals_are_lost_unless_it_is_forced(paths
     assert isinstance(refused.exception, StoreError)
     forced = run(app, ["rebuild", "--store", str(paths.root), "--force"])
     assert (forced.exit_code, "rebuilt from 0 events" in forced.stdout) == (0, True)
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_lock_that_a_full_disk_refuses_is_one_line_and_is_let_go(paths, monkeypatch):
+    before = set(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr("ablate.store.ingest.os.pwrite", full_disk)
+        with pytest.raises(StoreError, match=r"index\.lock: cannot be written \(No space"):
+            Ingester(paths).__enter__()
+    assert set(os.listdir("/proc/self/fd")) == before
+    with Ingester(paths) as ingester:
+        assert ingester.ingest() == 0
+
+
+def test_what_ended_a_run_is_told_not_what_a_full_disk_refused_afterwards(paths, monkeypatch):
+    def full(*_: object) -> int:
+        raise duckdb.IOException("IO Error: Could not write file: No space left on device")
+
+    with Journal(paths, "attempt") as journal, Ingester(paths) as ingester:
+        write_trial(journal, "t0")
+        monkeypatch.setattr("ablate.store.ingest.load_journals", full)
+        driver = SimpleNamespace(order=["t0"], ingester=ingester, run=lambda *_: ingester.ingest())
+        with pytest.raises(StoreError, match=r"ablate\.duckdb: cannot be written; free the disk"):
+            _drive(driver, "", "")
+
+
+@pytest.mark.parametrize("ends", [None, ZeroDivisionError])
+def test_however_a_run_ends_its_results_are_published(paths, ends):
+    def run(*_: object) -> None:
+        write_trial(journal, "t0")
+        if ends:
+            raise ends
+
+    with Journal(paths, "attempt") as journal, Ingester(paths) as ingester:
+        told = SimpleNamespace(finish=lambda _: None)
+        driver = SimpleNamespace(order=["t0"], ingester=ingester, run=run, summary=lambda: "done", view=told)
+        with pytest.raises(ends) if ends else contextlib.nullcontext():
+            assert _drive(driver, "", "") == "done"
+    assert counts(dump(paths, paths.snapshot))["trial"] == 1
