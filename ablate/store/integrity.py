@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 from ablate.store.loading import lost_journals
 from ablate.store.paths import StorePaths
@@ -62,7 +63,7 @@ def check(paths: StorePaths) -> list[str]:
     problems += [f"{lost}; a rebuild would lose its events: restore it" for lost in lost_journals(paths, ingested)]
     problems += _drifts(canaries)
     for trial, path in artifacts:
-        if not paths.absolute(path).is_file():
+        if not os.path.isfile(paths.absolute(path)):  # unlike Path.is_file, False also for a name that is too long
             problems.append(f"artifact {path} of trial {trial} is missing; restore it or evaluate the trial again")
     return problems
 

@@ -258,10 +258,10 @@ def read_events(paths: StorePaths) -> Iterator[dict[str, Any]]:
 def _parse(raw: bytes) -> dict[str, Any] | None:
     try:
         event = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    whole = isinstance(event, dict) and isinstance(event.get("v"), int) and "uid" in event and "kind" in event
-    return event if whole else None
+    whole = isinstance(event, dict) and isinstance(event.get("v"), int) and "uid" in event
+    return event if whole and isinstance(event.get("kind"), str) else None
 
 
 def plain(value: Any) -> Any:

@@ -20,6 +20,8 @@ from ablate_core.identity import canonical_json
 
 CHUNK_BYTES = 32 << 20
 """Journal bytes per transaction: bounds memory, and a kill costs at most this much work, never data."""
+_ODD = (RefusedError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
+"""What reading an odd event may raise: such an event is kept aside, whatever is odd about it."""
 _REFUSED = pa.schema([(name, pa.string()) for name in ("uid", "kind", "reason", "event")])
 _COUNTS = ("byte_offset", "events", "torn")
 _PROGRESS = pa.schema(
@@ -100,7 +102,7 @@ class _Batch:
                 done.torn += bool(line.text)
                 continue
             done.events += 1
-            with contextlib.suppress(TypeError, ValueError):
+            with contextlib.suppress(TypeError, ValueError, OverflowError):
                 done.last_at = moment(line.event.get("at")) or done.last_at
             self.take(line.event, file.name)
         self.bytes += done.end - offset
@@ -120,9 +122,16 @@ class _Batch:
                 if kind == "attempt_ended" and event.get("status") not in STATUSES:
                     raise RefusedError(f"status {event.get('status')!r} is none of {', '.join(sorted(STATUSES))}")
                 self.rows[kind].append(TABLES[kind].row(event))
-        except RefusedError as error:
-            kept = (str(event["uid"]), str(kind), str(error), canonical_json(plain(event)))
-            self.refused.append(tuple(part.encode(errors="replace").decode() for part in kept))
+        except _ODD as error:
+            self._refuse(event, f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error))
+
+    def _refuse(self, event: dict[str, Any], reason: str) -> None:
+        try:
+            content = canonical_json(plain(event))
+        except RecursionError:  # nested so deeply that it can be read but not written
+            content = "null"
+        kept = (str(event["uid"]), event["kind"], reason, content)
+        self.refused.append(tuple(part.encode(errors="replace").decode() for part in kept))
 
     def _measurement(self, event: dict[str, Any]) -> None:
         """A measurement may bring the definitions of its metric and condition with it."""

@@ -133,7 +133,7 @@ def _value(column: Column, event: Event) -> Any:
         raise RefusedError(f"{column.source} is missing")
     try:
         return column.convert(found)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise RefusedError(f"{column.source}: {error}") from error
 
 
@@ -280,4 +280,5 @@ def points(event: Event) -> list[tuple[Any, ...]]:
         raise RefusedError("trial_id, step or values is missing")
     trial, attempt, step = text(event["trial_id"]), text(event.get("attempt")), whole(event["step"])
     wall, at = number(event.get("wall_seconds")), moment(event["at"])
+    "".join(values).encode()  # as in `text`, for all names at once
     return [(trial, attempt, step, name, number(value), wall, at) for name, value in values.items()]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ablate.store.ingest import rebuild
+from ablate.store.integrity import check
 from ablate.store.journal import Journal
 from ablate.store.paths import StorePaths
 from ablate.store.reader import reading
@@ -76,3 +77,44 @@ def test_unknown_kinds_and_fields_are_skipped(paths):
     with reading(paths) as con:
         assert con.execute("SELECT trial_id, seed FROM trial").fetchall() == [("t", 1)]
         assert con.execute("SELECT * FROM refused").fetchall() == []
+
+
+SCALAR = {"v": "1", "uid": '"u"', "kind": '"scalar"', "at": '"2026-01-01T00:00:00+00:00"', "trial_id": '"t"'} | {
+    "step": "1",
+    "values": '{"loss": 1.0}',
+}
+TRIAL = {**SCALAR, "kind": '"trial"', "arm_id": '"a"', "seed": "0"}
+HUGE = "1" + "0" * 400
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ({**SCALAR, "at": None}, "at is missing"),
+        ({**SCALAR, "at": '"yesterday"'}, "yesterday"),
+        ({**SCALAR, "at": "17"}, "must be str"),
+        ({**SCALAR, "at": '"0001-01-01T00:00:00+05:00"'}, "out of range"),
+        ({**SCALAR, "step": "1e999"}, "infinity"),
+        ({**SCALAR, "values": f'{{"loss": {HUGE}}}'}, "too large"),
+        ({**SCALAR, "values": '{"\\ud800": 1}'}, "surrogates"),
+        ({**TRIAL, "at": '"0001-01-01T00:00:00+05:00"'}, "at: date value out of range"),
+        ({**TRIAL, "seed": "1e999"}, "seed: cannot convert float infinity"),
+        ({**TRIAL, "kind": '"arm"', "config": "[" * 700 + "]" * 700}, "recursion"),
+        ({**TRIAL, "kind": '"artifact"', "artifact": '"samples"', "path": '"' + "x" * 5000 + '"'}, None),
+        ({**TRIAL, "kind": "[]"}, "torn"),
+        ({**TRIAL, "config": "[" * 100_000}, "torn"),
+    ],
+)
+def test_a_line_that_is_json_but_odd_stops_nothing(paths, line, why):
+    paths.make()
+    odd = ", ".join(f'"{name}": {value}' for name, value in line.items() if value is not None)
+    good = ", ".join(f'"{name}": {value}' for name, value in TRIAL.items())
+    (paths.journal / "x.jsonl").write_text(f"{{{odd}}}\n{{{good}}}\n")
+    rebuild(paths)
+    with reading(paths) as con:
+        assert con.execute("SELECT trial_id FROM trial").fetchall() == [("t",)]
+        refused = con.execute("SELECT reason FROM refused").fetchall()
+        torn = con.execute("SELECT torn FROM ingest").fetchall()
+    assert torn == [(1 if why == "torn" else 0,)]
+    assert (len(refused) == 1 and why in refused[0][0]) if why not in (None, "torn") else refused == []
+    check(paths)
