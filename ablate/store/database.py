@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -26,6 +28,16 @@ _OURS = (
     duckdb.ParserException,
 )
 """Errors of a statement, never of a file: rebuilding the index would not mend them."""
+
+_REFUSALS = (
+    *(os.strerror(code) for code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)),
+    *(os.strerror(code) for code in (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM)),
+    "out of disk",
+)
+"""What the system says when it refuses: the file may be in order."""
+
+_DAMAGE = ("Corrupt", "not a valid DuckDB database file", "Could not read enough bytes", "replaying WAL")
+"""What DuckDB says of a damaged file. Its other I/O errors are no damage."""
 
 
 class CorruptIndexError(Exception):
@@ -65,17 +77,20 @@ def _config() -> dict[str, str | bool | int | float | list[str]]:
 
 
 def translate(error: duckdb.Error, file: Path | None) -> Exception:
-    """What a DuckDB error about `file` means: another's lock or a full disk, a mistake of ours, else damage."""
+    """What a DuckDB error about `file` means: another's lock, a refusal of the disk, a mistake of ours, or damage."""
     if isinstance(error, _OURS):
         return error
     text = " ".join(str(error).split())
     if "Could not set lock" in text or "Unique file handle conflict" in text:
         return StoreError(f"{file}: open in another program; close it ({text.partition('See also')[0].strip()})")
-    if any(phrase in text for phrase in ("Permission denied", "Read-only file system", "No space left", "out of disk")):
+    if any(phrase in text for phrase in _REFUSALS):
         return StoreError(f"{file}: cannot be written; free the disk or make it writable ({text})")
     if "version number" in text:
         return StoreError(f"{file}: written by a newer DuckDB than {duckdb.__version__}; upgrade, or delete it: it is "
                           f"rebuilt from the journals ({text})")  # fmt: skip
+    of_system = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException)
+    if isinstance(error, of_system) and not any(phrase in text for phrase in _DAMAGE):
+        return StoreError(f"{file}: cannot be read or written ({text})")
     return CorruptIndexError(text)
 
 

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import socket
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -87,11 +88,7 @@ class Ingester:
         Raises:
             StoreError: a journal is of a newer version, or the disk is full.
         """
-        try:
-            count = load_journals(self._connection(), self.paths)
-        except duckdb.Error as error:
-            self._recover(translate(error, self.paths.index))
-            count = load_journals(self._connection(), self.paths)
+        count = self._mended(self._load, self._load)
         self._unpublished = self._unpublished or count > 0
         return count
 
@@ -103,29 +100,57 @@ class Ingester:
         """
         if not self._unpublished and self.paths.snapshot.exists():
             return False
-        try:
-            self._publish()
-        except duckdb.Error as error:
-            self._recover(translate(error, self.paths.index))
-            load_journals(self._connection(), self.paths)
-            self._publish()
+        self._mended(self._publish, lambda: self._load() + self._publish())
         self._unpublished = False
         return True
 
-    def _publish(self) -> None:
+    def _mended(self, work: Callable[[], int], again: Callable[[], int]) -> int:
+        """Do `work`; where it finds the index damaged, make an empty one and do `again`."""
+        with self._told():
+            try:
+                return work()
+            except duckdb.Error as error:
+                self._recover(translate(error, self.paths.index))
+            try:
+                return again()
+            except duckdb.Error as error:
+                raise translate(error, self.paths.index) from error
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Say in one line what a new index does not mend."""
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"{self.paths.root}: cannot be written ({error}); free the disk") from error
+        except CorruptIndexError as error:
+            raise StoreError(
+                f"{self.paths.index}: damaged as soon as it was made anew; is the disk in order? ({error})"
+            ) from error
+
+    def _load(self) -> int:
+        return load_journals(self._connection(), self.paths)
+
+    def _publish(self) -> int:
         con = self._connection()
         scratch = self.paths.snapshot.with_name(f".{self.paths.snapshot.name}.{os.getpid()}")
         _remove(scratch)
         source = con.execute("SELECT current_database()").fetchall()[0][0]
-        con.execute(f"ATTACH {quoted(scratch)} AS published")
         try:
-            con.execute(f'COPY FROM DATABASE "{source}" TO published')
-            con.execute("CHECKPOINT published")
-        finally:
+            con.execute(f"ATTACH {quoted(scratch)} AS published")
+            try:
+                con.execute(f'COPY FROM DATABASE "{source}" TO published')
+                con.execute("CHECKPOINT published")
+            except BaseException:
+                with contextlib.suppress(duckdb.Error):  # the failure that brought us here is the one to report
+                    con.execute("DETACH published")
+                raise
             con.execute("DETACH published")
-        os.replace(scratch, self.paths.snapshot)
-        _remove(scratch)  # nothing but a write-ahead log that the checkpoint has emptied
+            os.replace(scratch, self.paths.snapshot)
+        finally:
+            _remove(scratch)  # when all went well, nothing but a write-ahead log that the checkpoint has emptied
         con.execute("CHECKPOINT")
+        return 0
 
     def _connection(self) -> duckdb.DuckDBPyConnection:
         if self._con is None:
@@ -133,13 +158,14 @@ class Ingester:
         return self._con
 
     def _open(self) -> None:
-        try:
-            self._con = connect(self.paths.index)
-            self._con.execute("SELECT count(*) FROM ingest").fetchall()
-        except CorruptIndexError as error:
-            self._recover(error)
-        except duckdb.Error as error:
-            self._recover(translate(error, self.paths.index))
+        with self._told():
+            try:
+                self._con = connect(self.paths.index)
+                self._con.execute("SELECT count(*) FROM ingest").fetchall()
+            except CorruptIndexError as error:
+                self._recover(error)
+            except duckdb.Error as error:
+                self._recover(translate(error, self.paths.index))
 
     def _recover(self, error: Exception) -> None:
         """Move a damaged index aside and start an empty one; the next ``ingest`` fills it from the journals."""

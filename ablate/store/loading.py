@@ -187,5 +187,8 @@ def _insert(con: duckdb.DuckDBPyConnection, sql: str, schema: pa.Schema, rows: l
     con.register("batch", pa.table(columns, schema=schema))
     try:
         con.execute(sql)
-    finally:
-        con.unregister("batch")
+    except BaseException:
+        with contextlib.suppress(duckdb.Error):  # in a transaction that has failed it raises, and would hide why
+            con.unregister("batch")
+        raise
+    con.unregister("batch")

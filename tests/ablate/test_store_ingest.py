@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import duckdb
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
@@ -503,3 +504,77 @@ def test_however_a_run_ends_its_results_are_published(paths, ends):
         with pytest.raises(ends) if ends else contextlib.nullcontext():
             assert _drive(driver, "", "") == "done"
     assert counts(dump(paths, paths.snapshot))["trial"] == 1
+
+
+WRITE = 'Could not write file "ablate.duckdb.wal": '
+REFUSALS = [
+    duckdb.TransactionException(f"TransactionContext Error: Failed to commit: {WRITE}Disk quota exceeded"),
+    duckdb.IOException(f"IO Error: {WRITE}Input/output error"),
+    duckdb.IOException("IO Error: Could not read from file: Stale file handle"),
+    duckdb.IOException('IO Error: Cannot open file "ablate.duckdb": Too many open files'),
+    duckdb.IOException(f"IO Error: {WRITE}File too large"),
+    duckdb.IOException(f"IO Error: {WRITE}Cannot allocate memory"),
+    duckdb.IOException(f"IO Error: {WRITE}of another kind"),
+    duckdb.OutOfMemoryException("Out of Memory Error: could not allocate block of size 256.0 KiB"),
+    duckdb.Error('Failure while replaying WAL file "ablate.duckdb.wal": Could not read: Input/output error'),
+]
+
+
+@pytest.mark.parametrize(("step", "call"), [("load_journals", "ingest"), ("Ingester._publish", "publish_snapshot")])
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda error: str(error).rpartition(": ")[2])
+def test_a_disk_that_refuses_is_one_line_and_no_damage(paths, monkeypatch, refusal, step, call):
+    def refuse(*_: object) -> int:
+        raise refusal
+
+    with Journal(paths, "attempt") as journal:
+        write_trial(journal, "t0")
+    with monkeypatch.context() as patch, Ingester(paths) as ingester:
+        patch.setattr(f"ablate.store.ingest.{step}", refuse)
+        with pytest.raises(StoreError, match=r"ablate\.duckdb: cannot be ") as error:
+            getattr(ingester, call)()
+        assert error.value.exit_code == 2
+    assert not list(paths.root.glob("*.damaged-*"))
+    assert rebuild(paths) == 16
+
+
+@pytest.mark.parametrize("second", ["refused", "damaged"])
+def test_what_the_second_try_meets_is_one_line_too(paths, monkeypatch, second):
+    told = iter([duckdb.IOException("IO Error: Corrupt database file"), REFUSALS[0] if second == "refused" else None])
+
+    def fail(*_: object) -> int:
+        raise next(told) or duckdb.IOException("IO Error: Corrupt database file")
+
+    monkeypatch.setattr("ablate.store.ingest.load_journals", fail)
+    why = {"refused": "cannot be written; .*Disk quota exceeded", "damaged": "damaged as soon as it was made anew"}
+    with Ingester(paths) as ingester, pytest.raises(StoreError, match=why[second]):
+        ingester.ingest()
+    assert len(list(paths.root.glob("ablate.duckdb.damaged-*"))) == 1
+
+
+def test_a_new_index_that_the_disk_refuses_is_one_line(paths, monkeypatch):
+    rebuild(paths)
+    paths.index.write_bytes(b"nonsense" * 1000)
+    monkeypatch.setattr("ablate.store.ingest.os.replace", full_disk)
+    with pytest.raises(StoreError, match=r"cannot be written .*No space left"):
+        Ingester(paths).__enter__()
+
+
+def test_a_snapshot_that_the_disk_refuses_is_one_line_and_leaves_no_scratch(paths, monkeypatch):
+    with Journal(paths, "attempt") as journal, Ingester(paths) as ingester:
+        write_trial(journal, "t0")
+        ingester.ingest()
+        monkeypatch.setattr("ablate.store.ingest.os.replace", full_disk)
+        with pytest.raises(StoreError, match=r"cannot be written .*No space left"):
+            ingester.publish_snapshot()
+    assert not list(paths.root.glob(".snapshot*"))
+
+
+def test_a_failed_insert_is_told_not_the_transaction_that_it_ended(paths):
+    con = database.connect()
+    con.execute("CREATE TABLE one(a BIGINT PRIMARY KEY)")
+    twice = pa.schema([("a", pa.int64())])
+    with pytest.raises(duckdb.ConstraintException), database.transaction(con):
+        loading._insert(con, "INSERT INTO one FROM batch", twice, [(1,), (1,)])
+    loading._insert(con, "INSERT INTO one FROM batch", twice, [(1,)])
+    assert con.execute("FROM one").fetchall() == [(1,)]
+    con.close()
