@@ -159,6 +159,8 @@ class Ingester:
 
     def _open(self) -> None:
         with self._told():
+            for left in self.paths.root.glob(f".{self.paths.snapshot.name}.*"):  # by one killed while it published
+                left.unlink(missing_ok=True)
             try:
                 self._con = connect(self.paths.index)
                 self._con.execute("SELECT count(*) FROM ingest").fetchall()

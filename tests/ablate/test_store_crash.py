@@ -120,3 +120,22 @@ def test_twenty_ingesters_killed_at_any_moment_lose_nothing_and_count_nothing_tw
 @pytest.mark.parametrize("seed", range(3))
 def test_two_hundred_ingesters_killed_at_any_moment_lose_nothing(tmp_path: Path, seed: int):
     killed_ingest_rounds(StorePaths(tmp_path / "runs"), rounds=200, seed=seed)
+
+
+def test_what_an_ingester_killed_while_publishing_leaves_is_removed_by_the_next(tmp_path: Path):
+    paths = StorePaths(tmp_path / "runs")
+    with Journal(paths, "attempt") as journal:
+        journal.append("trial", {"trial_id": "t", "arm_id": "a", "seed": 0})
+    code = (
+        "import os, sys; from ablate.store import Ingester, StorePaths\n"
+        "os.replace = lambda *_: os.kill(os.getpid(), 9)\n"
+        "with Ingester(StorePaths(sys.argv[1])) as ingester: ingester.ingest(), ingester.publish_snapshot()"
+    )
+    with python(code, paths.root) as killed:
+        assert killed.wait(60) == -signal.SIGKILL
+    assert list(paths.root.glob(".snapshot.duckdb.*"))
+    with Ingester(paths) as ingester:
+        assert not list(paths.root.glob(".snapshot.duckdb.*"))
+        ingester.ingest()
+        ingester.publish_snapshot()
+    assert not list(paths.root.glob(".snapshot.duckdb.*"))
