@@ -51,11 +51,11 @@ def check(paths: StorePaths) -> list[str]:
     """Problems of the store, one line each; empty when all is well or there is no store.
 
     Raises:
-        StoreError: the store was written by a newer version.
+        StoreError: the store was written by a newer version, or a journal cannot be read.
     """
-    if not paths.journals() and not paths.snapshot.exists():
+    if paths.empty():
         return []
-    with reading(paths) as con:
+    with reading(paths, without_journals=True) as con:
         problems = [message.format(*row) for message, sql in _CHECKS for row in rows(con, sql)]
         ingested = rows(con, "SELECT journal, byte_offset FROM ingest ORDER BY journal")
         canaries = rows(con, _CANARIES)

@@ -227,24 +227,39 @@ def read_lines(file: Path, offset: int = 0, limit: int | None = None) -> Iterato
         limit: stop after the first line that ends `limit` bytes beyond `offset`.
 
     Raises:
-        StoreError: a line was written by a newer version of the journal format.
+        StoreError: the file cannot be read, or a line was written by a newer version of the journal format.
     """
-    with file.open("rb") as stream:
-        stream.seek(offset)
-        end = offset
-        for raw in stream:
-            if not raw.endswith(b"\n"):
-                return
-            end += len(raw)
-            event = _parse(raw)
-            if event is not None and event["v"] > JOURNAL_VERSION:
-                raise StoreError(
-                    f"{file}: written in journal version {event['v']}, this ablate reads up to {JOURNAL_VERSION}; "
-                    "upgrade ablate"
-                )
-            yield Line(event, end, "" if event is not None else raw.decode(errors="replace").strip())
-            if limit is not None and end - offset >= limit:
-                return
+    try:
+        with file.open("rb") as stream:
+            stream.seek(offset)
+            end = offset
+            for raw in stream:
+                if not raw.endswith(b"\n"):
+                    return
+                end += len(raw)
+                event = _parse(raw)
+                if event is not None and event["v"] > JOURNAL_VERSION:
+                    raise StoreError(
+                        f"{file}: written in journal version {event['v']}, this ablate reads up to {JOURNAL_VERSION}; "
+                        "upgrade ablate"
+                    )
+                yield Line(event, end, "" if event is not None else raw.decode(errors="replace").strip())
+                if limit is not None and end - offset >= limit:
+                    return
+    except OSError as error:
+        raise StoreError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def size_of(file: Path) -> int:
+    """Bytes of a journal.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        raise StoreError(f"{file}: cannot be read ({error.strerror})") from error
 
 
 def read_events(paths: StorePaths) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from ablate.store.database import transaction
-from ablate.store.journal import plain, read_lines
+from ablate.store.journal import plain, read_lines, size_of
 from ablate.store.paths import StorePaths
 from ablate.store.tables import POINTS, STATUSES, TABLES, RefusedError, Table, moment, points
 from ablate_core.identity import canonical_json
@@ -40,19 +40,19 @@ def load_journals(con: duckdb.DuckDBPyConnection, paths: StorePaths) -> int:
         The number of events taken in. 0 when there was nothing new.
 
     Raises:
-        StoreError: a journal is of a newer version.
+        StoreError: a journal cannot be read, or is of a newer version.
     """
     rows = con.execute("SELECT journal, byte_offset FROM ingest").fetchall()
     offsets: dict[str, int] = dict(rows)
     total = 0
     files = [(file, offsets.get(file.name, 0)) for file in paths.journals()]
-    pending = [(file, offset) for file, offset in files if file.stat().st_size > offset]
+    pending = [(file, offset) for file, offset in files if size_of(file) > offset]
     while pending:
         batch = _Batch()
         while pending and batch.bytes < CHUNK_BYTES:
             file, offset = pending.pop(0)
             end = batch.read(file, offset, CHUNK_BYTES - batch.bytes)
-            if end > offset and file.stat().st_size > end:
+            if end > offset and size_of(file) > end:
                 pending.insert(0, (file, end))
         if batch.bytes:
             with transaction(con):
@@ -63,7 +63,7 @@ def load_journals(con: duckdb.DuckDBPyConnection, paths: StorePaths) -> int:
 
 def lost_journals(paths: StorePaths, ingested: Iterable[tuple[str, int]]) -> list[str]:
     """What is missing of the journals that were read up to these byte offsets, one phrase each."""
-    sizes = {file.name: file.stat().st_size for file in paths.journals()}
+    sizes = {file.name: size_of(file) for file in paths.journals()}
     return [
         f"journal {name} is shorter than what was read from it" if name in sizes else f"journal {name} is gone"
         for name, offset in ingested

@@ -41,8 +41,22 @@ class StorePaths:
         return self.root / "journal"
 
     def journals(self) -> list[Path]:
-        """The journal files there are, in name order."""
-        return sorted(self.journal.glob("*.jsonl"))
+        """The journal files there are, in name order.
+
+        Raises:
+            StoreError: the folder may not be read; that is not the same as an empty one.
+        """
+        try:
+            names = os.listdir(self.journal)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"{self.journal}: the journals cannot be read ({error.strerror})") from error
+        return [self.journal / name for name in sorted(names) if name.endswith(".jsonl")]
+
+    def empty(self) -> bool:
+        """Whether there is nothing to read."""
+        return not self.journals() and not self.snapshot.exists()
 
     @property
     def index(self) -> Path:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def finished(paths: StorePaths) -> dict[str, str]:
     """Trial key -> ``done`` or ``diverged``, for the trials that need no further training. Empty without a store."""
-    if not paths.journals():
+    if paths.empty():
         return {}
     with reading(paths) as con:
         found = rows(
@@ -29,7 +29,7 @@ def finished(paths: StorePaths) -> dict[str, str]:
 
 def measured(paths: StorePaths) -> set[tuple[str, str]]:
     """(trial key, eval key) of every evaluation that was carried out to its end. Empty without a store."""
-    if not paths.journals():
+    if paths.empty():
         return set()
     with reading(paths) as con:
         found = rows(
@@ -43,7 +43,7 @@ def measured(paths: StorePaths) -> set[tuple[str, str]]:
 
 def definitions(paths: StorePaths) -> dict[str, dict[str, Any]]:
     """metric_id or cond_id -> its definition. Empty without a store."""
-    if not paths.journals():
+    if paths.empty():
         return {}
     with reading(paths) as con:
         found = rows(
@@ -56,7 +56,7 @@ def definitions(paths: StorePaths) -> dict[str, dict[str, Any]]:
 
 def values(paths: StorePaths) -> dict[tuple[str, str, str, int, int], float]:
     """(trial key, metric_id, cond_id, step, draw) -> the number, of every measurement that has one."""
-    if not paths.journals():
+    if paths.empty():
         return {}
     with reading(paths) as con:
         found = rows(
@@ -67,7 +67,7 @@ def values(paths: StorePaths) -> dict[tuple[str, str, str, int, int], float]:
 
 def states(paths: StorePaths) -> dict[str, TrialState]:
     """Trial key -> its state with the counts a retry policy needs, for every trial that was planned or attempted."""
-    if not paths.journals():
+    if paths.empty():
         return {}
     with reading(paths) as con:
         facts = attempt_facts(con)
@@ -82,7 +82,7 @@ def studies(paths: StorePaths) -> list[dict[str, Any]]:
         name, study_id, question, created_at (UTC), fidelity, space_sha256, arms, trials, and of the trials: done,
         diverged, failed, running, and other (planned, interrupted, lost).
     """
-    if not paths.journals():
+    if paths.empty():
         return []
     with reading(paths) as con:
         facts = attempt_facts(con)
@@ -118,7 +118,7 @@ def seeds(paths: StorePaths, study: str) -> tuple[set[int], dict[str, list[int]]
 
     A seed may be in both: it was explored later, and confirms nothing any more.
     """
-    if not paths.journals():
+    if paths.empty():
         return set(), {}
     with reading(paths) as con:
         explored = {int(seed) for (seed,) in rows(con, _EXPLORED_SEEDS, [study])}
@@ -142,7 +142,7 @@ SELECT c.arm_id, t.seed FROM confirm_trial c JOIN trial t USING (trial_id) WHERE
 
 def throughput(paths: StorePaths) -> dict[str, float]:
     """Arm id -> seconds of a slot per optimiser step, evaluation included, over all its attempts that ended."""
-    if not paths.journals():
+    if paths.empty():
         return {}
     with reading(paths) as con:
         found = rows(

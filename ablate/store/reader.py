@@ -24,26 +24,29 @@ _READ_BYTES = 1 << 20
 
 
 @contextlib.contextmanager
-def reading(paths: StorePaths) -> Iterator[duckdb.DuckDBPyConnection]:
+def reading(paths: StorePaths, *, without_journals: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection to what the journals say now.
 
     That is the snapshot if it covers all of their bytes, else the snapshot (if there is one) and the rest of the
     journals, in memory. The live index is never opened: DuckDB lets nobody in beside a writer.
 
+    Args:
+        without_journals: also where all journals are gone, which the snapshot was made from.
+
     Raises:
-        StoreError: the snapshot or a journal was written by a newer version.
+        StoreError: the snapshot or a journal was written by a newer version, or the journals are gone or unreadable.
     """
-    con = _open(paths)
+    con = _open(paths, without_journals)
     try:
         yield con
     finally:
         con.close()
 
 
-def _open(paths: StorePaths) -> duckdb.DuckDBPyConnection:
+def _open(paths: StorePaths, without_journals: bool) -> duckdb.DuckDBPyConnection:
     if paths.snapshot.exists():
         try:
-            return _from_snapshot(paths)
+            return _from_snapshot(paths, without_journals)
         except (duckdb.Error, CorruptIndexError) as error:
             _log.warning("%s: not readable, reading the journals instead (%s)", paths.snapshot, error)
     con = connect()
@@ -55,13 +58,19 @@ def _open(paths: StorePaths) -> duckdb.DuckDBPyConnection:
     return con
 
 
-def _from_snapshot(paths: StorePaths) -> duckdb.DuckDBPyConnection:
+def _from_snapshot(paths: StorePaths, without_journals: bool) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false", "threads": "2"})
     try:
         con.execute(f"ATTACH {quoted(paths.snapshot)} AS snapshot (READ_ONLY)")
         version = schema_version(con, paths.snapshot, "snapshot")
         offsets = dict(con.execute("SELECT journal, byte_offset FROM snapshot.ingest").fetchall())
-        if version == len(MIGRATIONS) and not any(_more(file, offsets.get(file.name, 0)) for file in paths.journals()):
+        journals = paths.journals()
+        if offsets and not journals and not without_journals:
+            raise StoreError(
+                f"{paths.journal}: the journals are gone, {len(offsets)} of which the snapshot was made from; restore "
+                "them, or give up what they held with `ablate db rebuild --force`"
+            )
+        if version == len(MIGRATIONS) and not any(_more(file, offsets.get(file.name, 0)) for file in journals):
             con.execute("USE snapshot")
             return con
         con.execute("COPY FROM DATABASE snapshot TO memory")

@@ -22,8 +22,10 @@ from ablate.errors import StoreError
 from ablate.launch.run import _drive
 from ablate.store import database, loading
 from ablate.store.ingest import Ingester, rebuild
+from ablate.store.integrity import check
 from ablate.store.journal import Journal
 from ablate.store.paths import StorePaths
+from ablate.store.read import measured, states, studies
 from ablate.store.reader import reading
 
 TABLES = (
@@ -578,3 +580,52 @@ def test_a_failed_insert_is_told_not_the_transaction_that_it_ended(paths):
     loading._insert(con, "INSERT INTO one FROM batch", twice, [(1,)])
     assert con.execute("FROM one").fetchall() == [(1,)]
     con.close()
+
+
+@pytest.mark.parametrize("what", ["folder", "file", "size"])
+def test_journals_that_may_not_be_read_are_one_line_to_every_reader(paths, monkeypatch, what):
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with Journal(paths, "attempt") as journal:
+        write_trial(journal, "t0")
+    rebuild(paths)
+    with Journal(paths, "attempt") as journal:
+        write_trial(journal, "t1")
+    opened, stat = Path.open, Path.stat
+    with monkeypatch.context() as patch:  # root may read everything
+        if what == "folder":
+            patch.setattr("ablate.store.paths.os.listdir", forbidden)
+        elif what == "file":
+            patch.setattr(Path, "open", lambda f, *a, **k: (forbidden if f.suffix == ".jsonl" else opened)(f, *a, **k))
+        else:
+            patch.setattr(Path, "stat", lambda f, **k: (forbidden if f.suffix == ".jsonl" else stat)(f, **k))
+        with Ingester(paths) as ingester:
+            for use in (studies, states, check, lambda _: ingester.ingest()):
+                with pytest.raises(StoreError, match=r"cannot be read \(Permission denied\)") as error:
+                    use(paths)
+                assert error.value.exit_code == 2
+    assert len(states(paths)) == 2
+
+
+@pytest.mark.parametrize("gone", ["folder", "files"])
+def test_journals_that_are_gone_beside_a_snapshot_are_not_an_empty_store(paths, gone):
+    with Journal(paths, "attempt") as journal:
+        write_trial(journal, "t0")
+    rebuild(paths)
+    (file,) = paths.journals()
+    file.unlink()
+    if gone == "folder":
+        paths.journal.rmdir()
+    for read in (studies, states, measured, dump):
+        with pytest.raises(StoreError, match=r"the journals are gone, 1 of which .*restore them") as error:
+            read(paths)
+        assert error.value.exit_code == 2
+    assert any(f"journal {file.name} is gone" in problem for problem in check(paths))
+
+
+def test_a_store_that_nothing_was_written_to_is_empty(paths):
+    assert studies(paths) == []
+    rebuild(paths)
+    assert studies(paths) == []
+    assert check(paths) == []
