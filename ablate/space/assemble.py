@@ -18,7 +18,7 @@ from ablate.space.plan import Arm, Evaluation, Membership, Metric, Plan, Skip, T
 from ablate.space.problems import Problem, nearest, refuse
 from ablate.space.published import row
 from ablate.space.resolve import Resolver
-from ablate.space.schema import AtStep, Axis, Published, PublishedTable, Space
+from ablate.space.schema import LARGEST_SEED, AtStep, Axis, Published, PublishedTable, Space
 from ablate.space.source import Where
 from ablate.space.written import leaves
 
@@ -264,9 +264,11 @@ def _seeds(space: Space, arm: Arm, instead: list[int] | None) -> list[int]:
     else:
         extra = [seed for name, more in space.seeds.extra.items() if name in _names(arm) for seed in more]
         seeds = list(dict.fromkeys([*space.seeds.list_, *extra]))
-    if space.seeds.paired:
-        return seeds
-    return [int(arm.trained[:7], 16) * 1000 + seed for seed in seeds]  # unpaired: no two trainings share a seed
+    if not space.seeds.paired:
+        seeds = [int(arm.trained[:7], 16) * 1000 + seed for seed in seeds]  # unpaired: no two trainings share a seed
+    if max(seeds) > LARGEST_SEED:
+        raise SpaceError(f"seed {max(seeds)} of arm {arm.label!r} is too large to be stored: at most {LARGEST_SEED}")
+    return seeds
 
 
 def _evaluation(arm: Arm, seed: int) -> Evaluation:

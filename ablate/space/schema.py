@@ -22,6 +22,9 @@ from ablate_core.plugins import check_name
 SCHEMA_VERSION = 1
 PER_ARM = "per_arm"
 Overrides = dict[str, Any]
+LARGEST_SEED = 2**63 - 1
+"""Tables of the store keep seeds in 64 bits: a larger one would train and could never be read back."""
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 OnNeeds = Literal["skip", "pull_in", "drop_dependents"]
 LATER_KINDS = ("fractional", "optuna")
 """Plan kinds that the design names and this version does not have."""
@@ -120,9 +123,9 @@ KINDS = tuple(str(get_args(kind.model_fields["kind"].annotation)[0]) for kind in
 class Seeds(Part):
     """Repeats of every arm. Written ``3`` or ``[0, 1, 2]`` for short."""
 
-    list_: list[Annotated[int, Field(ge=0)]] = Field([0, 1, 2], alias="list", min_length=1)
+    list_: list[Seed] = Field([0, 1, 2], alias="list", min_length=1)
     paired: bool = Field(True, description="the same seeds in every arm, so differences are paired")
-    extra: dict[str, list[Annotated[int, Field(ge=0)]]] = Field({}, description="arm -> further seeds")
+    extra: dict[str, list[Seed]] = Field({}, description="arm -> further seeds")
 
     @model_validator(mode="before")
     @classmethod

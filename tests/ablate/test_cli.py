@@ -129,6 +129,17 @@ def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(ablate: Call,
     assert part in ended.err
 
 
+@pytest.mark.parametrize(
+    ("seeds", "line"),
+    [
+        ("0,9223372036854775808", "a seed is at most 9223372036854775807"),
+        ("0-99999999999999999999", "a seed is at most 9223372036854775807"),
+    ],
+)
+def test_seeds_that_cannot_be_are_one_line_that_says_why(ablate: Call, seeds: str, line: str) -> None:
+    assert ablate("plan", "smoke", "--seeds", seeds) == (ExitCode.USAGE, "", f"error: --seeds {seeds!r}: {line}\n")
+
+
 def test_a_store_of_a_newer_version_is_refused_with_both_versions(ablate: Call, tmp_path: Path) -> None:
     journal = tmp_path / "store" / "journal" / "host-1-1.jsonl"
     journal.parent.mkdir(parents=True)

@@ -38,6 +38,14 @@ def problems(text: str, overrides: tuple[str, ...] = (), **arguments: Any) -> li
         (GRID + "seeds: 0", "3:8: seeds: a number of seeds is at least 1, got 0"),
         (GRID + "seeds: [0, 1, 0]", "3:8: seeds: seeds are distinct, got [0, 1, 0]"),
         (GRID + "seeds: [0, -1]", "3:12: seeds.1: input should be greater than or equal to 0, got -1"),
+        (
+            GRID + "seeds: [0, 9223372036854775808]",
+            "3:12: seeds.1: input should be less than or equal to 9223372036854775807, got 9223372036854775808",
+        ),
+        (
+            GRID + "seeds: {extra: {cosine01: [9223372036854775808]}}",
+            "3:28: seeds.extra.cosine01.0: input should be less than or equal to 9223372036854775807",
+        ),
         (GRID + "seeds: []", "3:8: seeds: list should have at least 1 item"),
         (GRID + "metric: {mode: minimum}", "3:16: metric.mode: no choice is named 'minimum'; did you mean min?"),
         (GRID + "compare: {margin: 0}", "3:19: compare.margin: input should be greater than 0, got 0"),
@@ -335,6 +343,10 @@ def test_a_mistake_on_the_command_line_names_the_option(overrides: tuple[str, ..
         ({"only": ["x*"]}, "only 'x*': no arm is named 'x*'; there are linear, cosine01"),
         ({"seeds": []}, "seeds are distinct numbers from 0, at least one; got []"),
         ({"seeds": [1, 1]}, "seeds are distinct numbers from 0, at least one; got [1, 1]"),
+        (
+            {"seeds": [2**63]},
+            f"seed {2**63} of arm 'linear' is too large to be stored: at most {2**63 - 1}",
+        ),
     ],
 )
 def test_an_argument_that_names_nothing_says_what_there_is(arguments: dict[str, Any], line: str) -> None:

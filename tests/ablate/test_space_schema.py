@@ -56,6 +56,7 @@ BAD = [
     "base: {objective: fm}\nplans: {p: {kind: list, arms: {}}}",
     "base: {objective: fm}\naxes: {a: []}",
     "base: {objective: fm}\nseeds: 0",
+    "base: {objective: fm}\nseeds: [9223372036854775808]",
     "base: {objective: fm}\nfoo: 1",
     "base: {objective: fm}\nmetric: {mode: low}",
     "base: {objective: fm}\npresets: {x: {trian: 1}}",
