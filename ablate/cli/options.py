@@ -198,17 +198,22 @@ def seed_list(text: str | None) -> list[int] | None:
     """``"0,1,2"`` or ``"0-4"`` -> list of seeds; AblateError for anything else."""
     if text is None:
         return None
-    from ablate.space.schema import LARGEST_SEED
+    from ablate.space.schema import LARGEST_SEED, MAX_SEEDS
 
     seeds: list[int] = []
     for part in text.split(","):
         low, dash, high = part.strip().partition("-")
-        if not low.isdigit() or (dash and not high.isdigit()):
+        if not all(end.isascii() and end.isdigit() for end in ((low, high) if dash else (low,))):
             raise AblateError(f"--seeds {text!r}: write seeds as 0,1,2 or 0-4")
         if any(len(end) > len(str(LARGEST_SEED)) or int(end) > LARGEST_SEED for end in (low, high or low)):
             raise AblateError(f"--seeds {text!r}: a seed is at most {LARGEST_SEED}")
-        seeds += range(int(low), int(high or low) + 1)
-    if not seeds or len(set(seeds)) != len(seeds):
+        some = range(int(low), int(high or low) + 1)
+        if not some:
+            raise AblateError(f"--seeds {text!r}: {part.strip()} is an empty range; write the smaller seed first")
+        if len(seeds) + some.stop - some.start > MAX_SEEDS:  # `len(some)` overflows where a range is longest
+            raise AblateError(f"--seeds {text!r}: at most {MAX_SEEDS:,} seeds")
+        seeds += some
+    if len(set(seeds)) != len(seeds):
         raise AblateError(f"--seeds {text!r}: name each seed once")
     return seeds
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from ablate.space.candidates import MAX_CELLS
 from ablate.space.published import published
-from ablate.space.schema import LARGEST_SEED, PER_ARM, Space
+from ablate.space.schema import LARGEST_SEED, MAX_SEEDS, PER_ARM, Space
 from ablate_core.component import Component
 from ablate_core.config import TrialConfig
 from ablate_core.methods import METHODS
@@ -41,7 +41,7 @@ def space_json_schema() -> Schema:
     definitions["ListPlan"]["properties"]["arms"]["minProperties"] = 1
     _allow(definitions, "Axis", {"type": "array", "minItems": 1, "maxItems": MAX_CELLS})
     seed = {"type": "integer", "minimum": 0, "maximum": LARGEST_SEED}
-    _allow(definitions, "Seeds", {"type": "integer", "minimum": 1}, {"type": "array", "items": seed})
+    _allow(definitions, "Seeds", {"type": "integer", "minimum": 1, "maximum": MAX_SEEDS}, {"type": "array", "items": seed})
     _allow(definitions, "MetricChoice", {"type": "string"})
     definitions["PublishedTable"]["properties"]["table"]["enum"] = list(published().tables)
     module = {"type": "string", "pattern": r"^[^\W\d]\w*(\.[^\W\d]\w*)*$"}

@@ -25,6 +25,8 @@ Overrides = dict[str, Any]
 LARGEST_SEED = 2**63 - 1
 """Tables of the store keep seeds in 64 bits: a larger one would train and could never be read back."""
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+MAX_SEEDS = 10_000
+"""More seeds than this are a slip of the keyboard."""
 OnNeeds = Literal["skip", "pull_in", "drop_dependents"]
 LATER_KINDS = ("fractional", "optuna")
 """Plan kinds that the design names and this version does not have."""
@@ -133,6 +135,8 @@ class Seeds(Part):
         if isinstance(value, int) and not isinstance(value, bool):
             if value < 1:
                 raise ValueError(f"a number of seeds is at least 1, got {value}")
+            if value > MAX_SEEDS:
+                raise ValueError(f"a number of seeds is at most {MAX_SEEDS:,}, got {value}")
             return {"list": list(range(value))}
         return {"list": value} if isinstance(value, list) else value
 

@@ -134,6 +134,13 @@ def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(ablate: Call,
     [
         ("0,9223372036854775808", "a seed is at most 9223372036854775807"),
         ("0-99999999999999999999", "a seed is at most 9223372036854775807"),
+        ("0-9223372036854775807", "at most 10,000 seeds"),
+        ("7,10-10009", "at most 10,000 seeds"),
+        ("3-1", "3-1 is an empty range; write the smaller seed first"),
+        ("1,1-2", "name each seed once"),
+        ("\u00b2", "write seeds as 0,1,2 or 0-4"),
+        ("0-\u0663", "write seeds as 0,1,2 or 0-4"),
+        ("0-", "write seeds as 0,1,2 or 0-4"),
     ],
 )
 def test_seeds_that_cannot_be_are_one_line_that_says_why(ablate: Call, seeds: str, line: str) -> None:

@@ -46,6 +46,7 @@ def problems(text: str, overrides: tuple[str, ...] = (), **arguments: Any) -> li
             GRID + "seeds: {extra: {cosine01: [9223372036854775808]}}",
             "3:28: seeds.extra.cosine01.0: input should be less than or equal to 9223372036854775807",
         ),
+        (GRID + "seeds: 100000000", "3:8: seeds: a number of seeds is at most 10,000, got 100000000"),
         (GRID + "seeds: []", "3:8: seeds: list should have at least 1 item"),
         (GRID + "metric: {mode: minimum}", "3:16: metric.mode: no choice is named 'minimum'; did you mean min?"),
         (GRID + "compare: {margin: 0}", "3:19: compare.margin: input should be greater than 0, got 0"),
