@@ -50,6 +50,12 @@ def problems(text: str, overrides: tuple[str, ...] = (), **arguments: Any) -> li
         (GRID + "seeds: []", "3:8: seeds: list should have at least 1 item"),
         (GRID + "metric: {mode: minimum}", "3:16: metric.mode: no choice is named 'minimum'; did you mean min?"),
         (GRID + "compare: {margin: 0}", "3:19: compare.margin: input should be greater than 0, got 0"),
+        (
+            GRID + "compare: {intervals: none}",
+            "3:22: compare.intervals: none is not computed, reports have simultaneous intervals (dunnett); remove the",
+        ),
+        (GRID + "compare: {intervals: bonferroni}", "3:22: compare.intervals: bonferroni is not computed"),
+        (GRID + "compare: {intervals: tukey}", "3:22: compare.intervals: no choice is named 'tukey'; there are dunnet"),
         (GRID + "stop: {kind: asha}", "3:14: stop.kind: no choice is named 'asha'; there are diverged"),
         (GRID + "published: [{arm: x, metric: fid, value: 1}]", "3:13: published.0.source: is required"),
         ("base: 3", "1:7: base: input should be a valid dictionary, got 3"),

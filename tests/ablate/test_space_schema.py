@@ -38,6 +38,7 @@ GOOD = [
     "base: {objective: fm}\naxes: {x: {path: train.lr, levels: [1, 2], when: schedule == 'linear', needs: {y: [1]}}}",
     "base: {objective: fm}\nfidelity: {run: s, levels: {s: {train: {steps: 3}, per_arm: {a > 1: {train.lr: 1}}}, f: }}",
     "base: {objective: fm}\nmetric: {at: {step: 100}}\nseeds: {list: [3], extra: {base: [4]}}\nextends: [a.yaml]",
+    "base: {objective: fm}\ncompare: {intervals: dunnett}",
     "base: {objective: fm}\nplugins: my_lab.paths",
     "base: {objective: fm}\nplugins: [my_lab.paths, _other]",
 ]
@@ -58,6 +59,7 @@ BAD = [
     "base: {objective: fm}\nseeds: 0",
     "base: {objective: fm}\nseeds: [9223372036854775808]",
     "base: {objective: fm}\nfoo: 1",
+    "base: {objective: fm}\ncompare: {intervals: none}",
     "base: {objective: fm}\nmetric: {mode: low}",
     "base: {objective: fm}\npresets: {x: {trian: 1}}",
 ]
