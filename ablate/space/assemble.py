@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.errors import SpaceError
 from ablate.space import fair
+from ablate.space.booleans import WANTED
+from ablate.space.describe import booleans_for_numbers
 from ablate.space.draft import BASE, Draft
 from ablate.space.equivalent import reported, share
 from ablate.space.keys import arm_id, eval_key, study_arm_id, train_key
@@ -21,6 +23,7 @@ from ablate.space.resolve import Resolver
 from ablate.space.schema import LARGEST_SEED, AtStep, Axis, Published, PublishedTable, Space
 from ablate.space.source import Where
 from ablate.space.written import leaves
+from ablate_core.config import TrialConfig
 
 if TYPE_CHECKING:
     from ablate.space.expand import Gathered
@@ -41,6 +44,7 @@ def assemble(
     Raises:
         SpaceError: as `expand`.
     """
+    _check_booleans(resolver, gathered.drafts.values())
     usual = next(iter(gathered.drafts.values())).config.eval
     shared = share(gathered.drafts, lambda config: study_arm_id(config, usual))
     skips = [*gathered.skips, *shared.skips]
@@ -83,6 +87,16 @@ def assemble(
         equivalences=reported(arms, shared, lambda arm: _seeds(space, arm, seeds)),
         published=tuple(row for part in space.published for row in _published(arms, part)),
     )
+
+
+def _check_booleans(resolver: Resolver, drafts: Iterable[Draft]) -> None:
+    """A config that was written with ``true`` for a number is valid to pydantic, which reads it as 1."""
+    problems: list[Problem] = []
+    for written in (draft.resolved.written for draft in drafts):
+        for loc, given in booleans_for_numbers(TrialConfig, written.data):
+            message = f"{'.'.join(map(str, loc))}: {WANTED} {str(given).lower()}"
+            problems.append(Problem(resolver.mark(written.origin(loc)), message))
+    refuse(problems)
 
 
 def _published(arms: Sequence[Arm], part: Published | PublishedTable) -> list[dict[str, Any]]:

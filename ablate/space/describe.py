@@ -9,6 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from ablate.space.booleans import booleans, takes_numbers_only
 from ablate.space.problems import Mark, Problem, nearest
 from ablate.space.schema import KINDS, LATER_KINDS
 from ablate_core.component import Component
@@ -102,6 +103,18 @@ def models_at(model: type[BaseModel], loc: Loc, data: Any = None) -> list[type[B
         else:  # the tag of a union is no level of the file, but may say which of its models is meant
             here = [kind for kind in here if getattr(kind, "__name__", None) == part] or here
     return [kind for kind in here if isinstance(kind, type) and issubclass(kind, BaseModel)]
+
+
+def booleans_for_numbers(model: type[BaseModel], data: dict[str, Any]) -> list[tuple[Loc, bool]]:
+    """The booleans in `data` where a model takes numbers only, with their places."""
+    found: list[tuple[Loc, bool]] = []
+    for loc, given in booleans(data):
+        at = next((i for i, part in enumerate(loc) if isinstance(part, int)), len(loc)) - 1
+        holders = models_at(model, loc[:at], data)
+        fields = [f for m in holders for name, f in m.model_fields.items() if loc[at] in (name, f.alias)]
+        if fields and all(takes_numbers_only(f.annotation) for f in fields):
+            found.append((loc, given))
+    return found
 
 
 def unknown_part(model: type[BaseModel], path: tuple[str, ...]) -> str | None:

@@ -12,10 +12,12 @@ from pydantic import (
     Field,
     PrivateAttr,
     Tag,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from ablate.space.booleans import WANTED, booleans, takes_numbers_only
 from ablate.space.source import Source
 from ablate_core.plugins import check_name
 
@@ -34,6 +36,23 @@ LATER_KINDS = ("fractional", "optuna")
 
 class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+
+def _no_boolean(value: Any) -> Any:
+    """A value of a field of numbers, in which pydantic would take ``true`` for 1."""
+    if (given := next(booleans(value), None)) is not None:
+        raise ValueError(f"{WANTED} {str(given[1]).lower()}")
+    return value
+
+
+class Numbers(Part):
+    """A part whose numbers are no booleans."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        only = takes_numbers_only(cls.model_fields[str(info.field_name)].annotation)
+        return _no_boolean(value) if only else value
 
 
 class Axis(Part):
@@ -117,12 +136,14 @@ class RandomPlan(Part):
     seed: int = Field(0, ge=0)
     axes: list[str] | dict[str, list[Any]] | None = Field(None, description="default: all axes; axis -> some levels")
 
+    _numbers = field_validator("n", "seed", mode="before")(_no_boolean)  # `kind` can have no such validator
+
 
 AnyPlan = ListPlan | GridPlan | OfatPlan | LeaveOneOutPlan | CumulativePlan | RandomPlan
 KINDS = tuple(str(get_args(kind.model_fields["kind"].annotation)[0]) for kind in get_args(AnyPlan))
 
 
-class Seeds(Part):
+class Seeds(Numbers):
     """Repeats of every arm. Written ``3`` or ``[0, 1, 2]`` for short."""
 
     list_: list[Seed] = Field([0, 1, 2], alias="list", min_length=1)
@@ -148,7 +169,7 @@ class Seeds(Part):
         return seeds
 
 
-class AtStep(Part):
+class AtStep(Numbers):
     step: int = Field(gt=0)
 
 
@@ -183,7 +204,7 @@ class Fidelity(Part):
         return levels
 
 
-class Stop(Part):
+class Stop(Numbers):
     """The only stop allowed across arms: divergence, which is a result."""
 
     kind: Literal["diverged"] = "diverged"
@@ -199,14 +220,14 @@ class Fair(Part):
     on_mismatch: Literal["error", "warn"] = "error"
 
 
-class Budget(Part):
+class Budget(Numbers):
     gpu_hours: float | None = Field(None, gt=0)
     cpu_hours: float | None = Field(None, gt=0)
     trials: int | None = Field(None, gt=0)
     on_exhausted: Literal["finish_running", "stop"] = "finish_running"
 
 
-class Resources(Part):
+class Resources(Numbers):
     """What one trial is given."""
 
     gpus: float | None = Field(None, ge=0)
@@ -220,7 +241,7 @@ class Resources(Part):
     timeout: str | int | None = None
 
 
-class Compare(Part):
+class Compare(Numbers):
     """How arms are compared; reports read it."""
 
     baseline: str = Field("base", description="an arm; base is the config everything starts from")
@@ -236,7 +257,7 @@ class Compare(Part):
         return value
 
 
-class Published(Part):
+class Published(Numbers):
     """A number somebody else reported for an arm; shown beside, never mixed into a comparison."""
 
     arm: str
@@ -264,7 +285,7 @@ AnyPublished = Annotated[
 ]
 
 
-class Space(Part):
+class Space(Numbers):
     """A design space: what is the baseline, what varies, which combinations run, how they are compared."""
 
     ablate: int = Field(SCHEMA_VERSION, description="version of this schema")

@@ -360,6 +360,40 @@ def test_an_argument_that_names_nothing_says_what_there_is(arguments: dict[str, 
     assert problems(GRID, **arguments) == [line]
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (GRID + "seeds: [0, true]", "3:8: seeds: input should be a number, got true"),
+        (GRID + "seeds: {extra: {linear: [true]}}", "3:16: seeds.extra: input should be a number, got true"),
+        (GRID + "budget: {trials: true}", "3:18: budget.trials: input should be a number, got true"),
+        (GRID + "stop: {loss_above: true}", "3:20: stop.loss_above: input should be a number, got true"),
+        (GRID + "plans: {p: {kind: random, n: true}}", "3:30: plans.p.n: input should be a number, got true"),
+        ("base: {objective: fm, train: {lr: true}}\n" + ONE, "1:35: train.lr: input should be a number, got true"),
+        ("base: {objective: fm, train.ema: [false]}\n" + ONE, "1:35: train.ema.0: input should be a number, got false"),
+        (
+            "base: {objective: {name: esc, velocity: {prob: false}}}\n" + ONE,
+            "1:48: objective.velocity.prob: input should be a number, got false",
+        ),
+        (
+            BASE + "axes: {lr: {path: train.lr, levels: [true, 1e-3]}}",
+            "2:38: train.lr: input should be a number, got true",
+        ),
+        (
+            GRID + "fidelity: {run: s, levels: {s: {train.steps: true}}}",
+            "3:46: train.steps: input should be a number, got true",
+        ),
+    ],
+)
+def test_a_boolean_is_no_number(text: str, line: str) -> None:
+    assert problems(text) == [line]
+
+
+def test_booleans_are_taken_where_they_mean_something() -> None:
+    text = "base: {objective: fm, train: {compile: true}, architecture: {name: sit, size: tiny/4, qk_norm: true}}\n"
+    plan = expand(space_from_text(text + ONE + "\nseeds: {list: [0], paired: true}\nstop: {nan: true}"))
+    assert plan.arms[0].config.train.compile
+
+
 def test_a_grid_of_millions_is_refused_before_it_is_walked() -> None:
     levels = ", ".join(str(i) for i in range(1, 12))
     axes = "\n".join(
