@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ablate.space.booleans import booleans, takes_numbers_only
-from ablate.space.problems import Mark, Problem, nearest
+from ablate.space.problems import MISSING, Mark, Problem, nearest
 from ablate.space.schema import KINDS, LATER_KINDS
 from ablate_core.component import Component
 
@@ -57,7 +57,7 @@ def _message(detail: ErrorDetails) -> str:
     context, given = detail.get("ctx", {}), detail.get("input")
     match detail["type"]:
         case "missing":
-            return "is required"
+            return MISSING
         case "value_error":
             return str(context.get("error", detail["msg"]))
         case "union_tag_invalid":

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from ablate.errors import SpaceError
 
 
+MISSING = "is required"
+
+
 @dataclass(frozen=True, order=True)
 class Mark:
     """A place a person can put the cursor on. Lines and columns count from 1; 0 is "the file as a whole"."""
@@ -33,8 +36,11 @@ class Problem:
 
 
 def refuse(problems: Iterable[Problem]) -> None:
-    """Raise SpaceError for the problems, sorted by place: the first is the message, all of them its `problems`."""
-    found = sorted(dict.fromkeys(problems), key=lambda p: (p.mark, p.message))
+    """Raise SpaceError for the problems, sorted by place: the first is the message, all of them its `problems`.
+
+    What is missing comes last: a key that is misspelt is missing too, and the misspelling is what has to be mended.
+    """
+    found = sorted(dict.fromkeys(problems), key=lambda p: (p.message.endswith(MISSING), p.mark, p.message))
     if found:
         lines = tuple(str(p) for p in found)
         more = f" (+{len(lines) - 1} more)" if len(lines) > 1 else ""

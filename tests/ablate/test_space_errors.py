@@ -325,6 +325,27 @@ def test_all_mistakes_are_found_at_once_in_the_order_of_the_file() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (
+            "bsae: {objective: fm}\n" + ONE,
+            ["1:1: no key is named 'bsae'; did you mean base?", "1:1: base: is required"],
+        ),
+        (
+            "base: {objectiv: fm}\n" + ONE,
+            ["1:8: no key is named 'objectiv'; did you mean objective?", "1:1: objective: is required"],
+        ),
+        (
+            GRID + "published: [{arm: linear, metric: fid, sorce: y, value: 1}]",
+            ["3:40: published.0: no key is named 'sorce'; did you mean source?", "3:13: published.0.source: is required"],
+        ),
+    ],
+)
+def test_a_misspelt_key_comes_before_what_is_missing_by_it(text: str, lines: list[str]) -> None:
+    assert problems(text) == lines
+
+
+@pytest.mark.parametrize(
     ("overrides", "line"),
     [
         (("train.stepz=3",), "--set train.stepz=3: no key is named 'stepz'; did you mean steps?"),
