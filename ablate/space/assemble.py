@@ -14,6 +14,7 @@ from ablate.space.booleans import WANTED
 from ablate.space.describe import booleans_for_numbers
 from ablate.space.draft import BASE, Draft
 from ablate.space.equivalent import reported, share
+from ablate.space.foretold import not_understood
 from ablate.space.keys import arm_id, eval_key, study_arm_id, train_key
 from ablate.space.levels import axis_levels, axis_path
 from ablate.space.plan import Arm, Evaluation, Membership, Metric, Plan, Skip, Trial
@@ -56,6 +57,7 @@ def assemble(
     _check_fair(space, resolver, shared.drafts, arms, baseline, warnings)
     if complete:
         _check_mentioned(space, arms, skips)
+        warnings |= {text: [] for text in not_understood(space.claims, arms, baseline)}
     _check_measured_at(space, arms)
     evaluations = [_evaluation(arm, seed) for arm in _chosen(arms, only) for seed in _seeds(space, arm, seeds)]
     trials = _trials(evaluations)

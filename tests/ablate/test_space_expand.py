@@ -451,3 +451,20 @@ def test_any_union_of_plans_has_one_arm_per_config_and_one_trial_per_arm_and_see
         assert {m.plan for arm in found.arms for m in arm.memberships} == {"base", *chosen}
         if "g" in chosen:
             assert len(members(found, "g")) + sum(s.plan == "g" for s in found.skips) == 12
+
+
+def test_a_claim_that_a_report_would_not_understand_is_a_warning_before_anything_is_trained() -> None:
+    claims = "claims: [cosine01 is better than linear., {beter: [cosine01, linear]}, foo is better than linear., '']"
+    text = "base: {objective: meanflow}\naxes: {schedule: [linear, cosine01]}\n"
+    first, second, third = plan(text + claims).warnings
+    assert first.startswith("claim 2 is not understood: a claim has no key 'beter'; its keys are better, worse")
+    assert second.startswith("claim 3 is not understood: no arm or level is called 'foo'; there are ")
+    assert third.startswith("claim 4 is not understood: a claim reads 'A is better than B.'")
+
+
+def test_a_claim_on_arms_that_were_filtered_out_is_no_warning() -> None:
+    axes = "base: {objective: meanflow}\naxes: {schedule: [linear, cosine01]}\n"
+    plans = "plans: {one: {kind: ofat}, more: {kind: list, arms: {A: {train.lr: 3e-3}}}}\n"
+    space = space_from_text(axes + plans + "claims: [A is better than linear.]")
+    assert expand(space).warnings == expand(space, only=["linear"]).warnings == ()
+    assert expand(space, plans=["one"]).warnings == ()
