@@ -16,7 +16,7 @@ from ablate.space.draft import BASE, Draft
 from ablate.space.equivalent import reported, share
 from ablate.space.foretold import not_understood
 from ablate.space.keys import arm_id, eval_key, study_arm_id, train_key
-from ablate.space.levels import axis_levels, axis_path
+from ablate.space.levels import axis_levels, axis_path, respelled
 from ablate.space.plan import Arm, Evaluation, Membership, Metric, Plan, Skip, Trial
 from ablate.space.problems import Problem, nearest, refuse
 from ablate.space.published import row
@@ -59,7 +59,10 @@ def assemble(
         _check_mentioned(space, arms, skips)
         warnings |= {text: [] for text in not_understood(space.claims, arms, baseline)}
     _check_measured_at(space, arms)
-    evaluations = [_evaluation(arm, seed) for arm in _chosen(arms, only) for seed in _seeds(space, arm, seeds)]
+    further = _extra_seeds(space, arms)
+    evaluations = [
+        _evaluation(arm, seed) for arm in _chosen(arms, only) for seed in _seeds(space, arm, further, seeds)
+    ]
     trials = _trials(evaluations)
     if space.budget.trials is not None and len(trials) > space.budget.trials:
         more = f"{len(trials)} trials are more than the budget of {space.budget.trials}"
@@ -86,7 +89,7 @@ def assemble(
         budget=dump["budget"],
         stop=dump["stop"],
         claims=tuple(dump["claims"]),
-        equivalences=reported(arms, shared, lambda arm: _seeds(space, arm, seeds)),
+        equivalences=reported(arms, shared, lambda arm: _seeds(space, arm, further, seeds)),
         published=tuple(row for part in space.published for row in _published(arms, part)),
     )
 
@@ -175,8 +178,10 @@ def _names(arm: Arm) -> list[str]:
 def _id(arms: Iterable[Arm], name: str) -> str | None:
     """The arm called `name`: by its label, else by another of its names where only one arm has it."""
     found = list(arms)
-    named = [arm.id for arm in found if arm.label == name] or [arm.id for arm in found if name in _names(arm)]
-    return named[0] if len(named) == 1 else None
+    for spelled in (name, respelled(name)):
+        if named := [a.id for a in found if a.label == spelled] or [a.id for a in found if spelled in _names(a)]:
+            return named[0] if len(named) == 1 else None
+    return None
 
 
 def _shown(arms: Iterable[Arm]) -> list[str]:
@@ -187,7 +192,8 @@ def _baseline(space: Space, arms: Sequence[Arm], skips: Iterable[Skip]) -> Arm:
     name = space.compare.baseline
     identity = arms[0].id if name == BASE else _id(arms, name)
     if identity is None:
-        skipped = next((s for s in skips if name in (s.label, f"{s.plan}.{s.label}")), None)
+        spelled = (name, respelled(name))
+        skipped = next((s for s in skips if {s.label, f"{s.plan}.{s.label}"} & {*spelled}), None)
         message = f"arm {name!r} cannot run: {skipped.reason}" if skipped else nearest("arm", name, _shown(arms))
         refuse([Problem(space.source.mark(("compare", "baseline")), f"compare.baseline: {message}")])
     return next(arm for arm in arms if arm.id == identity)
@@ -255,7 +261,7 @@ def _check_mentioned(space: Space, arms: Sequence[Arm], skips: Iterable[Skip]) -
     refuse(
         Problem(space.source.mark(where, key=where[-1] == name), nearest("arm", name, shown))
         for where, name in mentions
-        if name not in known
+        if name not in known and respelled(name) not in known
     )
 
 
@@ -269,16 +275,22 @@ def _chosen(arms: Sequence[Arm], only: list[str] | None) -> list[Arm]:
 
 
 def _matches(arm: Arm, pattern: str) -> bool:
-    return any(pattern == name or fnmatchcase(name, pattern) for name in _names(arm))
+    return any(name in (pattern, respelled(pattern)) or fnmatchcase(name, pattern) for name in _names(arm))
 
 
-def _seeds(space: Space, arm: Arm, instead: list[int] | None) -> list[int]:
+def _extra_seeds(space: Space, arms: Sequence[Arm]) -> list[tuple[str, list[int]]]:
+    """`seeds.extra` under names that the arms have."""
+    names = {name for arm in arms for name in _names(arm)}
+    return [(name if name in names else respelled(name), more) for name, more in space.seeds.extra.items()]
+
+
+def _seeds(space: Space, arm: Arm, further: list[tuple[str, list[int]]], instead: list[int] | None) -> list[int]:
     if instead is not None:
         if not instead or len(set(instead)) != len(instead) or min(instead) < 0:
             raise SpaceError(f"seeds are distinct numbers from 0, at least one; got {instead}")
         seeds = list(instead)
     else:
-        extra = [seed for name, more in space.seeds.extra.items() if name in _names(arm) for seed in more]
+        extra = [seed for name, more in further if name in _names(arm) for seed in more]
         seeds = list(dict.fromkeys([*space.seeds.list_, *extra]))
     if not space.seeds.paired:
         seeds = [int(arm.trained[:7], 16) * 1000 + seed for seed in seeds]  # unpaired: no two trainings share a seed

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate.space.schema import Axis, Space
-from ablate.space.source import Where
+from ablate.space.source import Where, parse_value
+
+
+NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,16 @@ def level_text(value: Any) -> str:
         name = str(value.get("name", ""))
         return f"{name}({fields})" if fields and name else fields or name
     return str(value)
+
+
+def respelled(name: str) -> str:
+    """A level, ``axis=level`` or ``level/level`` with its numbers as levels are called: ``1e-3`` is ``0.001``."""
+
+    def part(text: str) -> str:
+        axis, equals, level = text.rpartition("=")
+        return f"{axis}{equals}{level_text(parse_value(level)) if NUMBER.fullmatch(level) else level}"
+
+    return "/".join(map(part, name.split("/")))
 
 
 class Levels:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -55,6 +56,17 @@ class Numbers(Part):
         return _no_boolean(value) if only else value
 
 
+def _level_name(value: Any) -> Any:
+    """A level may be named by its value; see `levels.level_text`."""
+    from ablate.space.levels import level_text
+
+    return value if value is None or isinstance(value, str) else level_text(value)
+
+
+Name = Annotated[str, BeforeValidator(_level_name, json_schema_input_type=str | float | bool)]
+"""The name of an arm, which may be that of a level and is then written like the level."""
+
+
 class Axis(Part):
     """One thing that varies. Written ``[a, b]`` for short: the path is then the axis' own name."""
 
@@ -62,7 +74,9 @@ class Axis(Part):
     levels: list[Any] | dict[str, Any] = Field(
         description="values, or level -> value (with `path`), or level -> overrides (`preset:` names a preset)"
     )
-    baseline: str | None = Field(None, description="the level that equals base; default: the one that does")
+    baseline: Annotated[str | None, BeforeValidator(_level_name, json_schema_input_type=Any)] = Field(
+        None, description="the level that equals base; default: the one that does"
+    )
     label: dict[str, str] = Field({}, description="level -> how it is called in tables and figures")
     when: str | None = Field(None, description="expression on the config; false: the axis is inactive and collapses")
     needs: dict[str, list[Any]] = Field({}, description="other axis -> its levels that this axis' levels require")
@@ -72,6 +86,26 @@ class Axis(Part):
     @classmethod
     def _short(cls, value: Any) -> Any:
         return {"levels": value} if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _spelled(self) -> Self:
+        """Levels under their names, however their numbers are written: ``1e-3`` is ``0.001``."""
+        from ablate.space.levels import axis_levels, respelled
+
+        known = {level.name for level in axis_levels("", self)}
+
+        def name(given: str) -> str:
+            return respelled(given) if given not in known and respelled(given) in known else given
+
+        for field in ("label", "not_yet"):
+            said: dict[str, str] = getattr(self, field)
+            spelled = {name(given): words for given, words in said.items()}
+            if len(spelled) < len(said):
+                twice = next(n for n in spelled if sum(name(given) == n for given in said) > 1)
+                raise ValueError(f"{field} names the level {twice!r} twice")
+            self.__dict__[field] = spelled
+        self.__dict__["baseline"] = None if self.baseline is None else name(self.baseline)
+        return self
 
     @field_validator("needs", mode="before")
     @classmethod
@@ -244,7 +278,7 @@ class Resources(Numbers):
 class Compare(Numbers):
     """How arms are compared; reports read it."""
 
-    baseline: str = Field("base", description="an arm; base is the config everything starts from")
+    baseline: Name = Field("base", description="an arm; base is the config everything starts from")
     margin: float = Field(0.02, gt=0, description="relative difference that would matter")
     alpha: float = Field(0.05, gt=0, lt=1)
     intervals: Literal["dunnett"] = Field("dunnett", description="simultaneous intervals, the only ones there are")
@@ -260,7 +294,7 @@ class Compare(Numbers):
 class Published(Numbers):
     """A number somebody else reported for an arm; shown beside, never mixed into a comparison."""
 
-    arm: str
+    arm: Name
     metric: str
     value: float
     source: str

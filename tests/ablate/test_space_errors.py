@@ -197,6 +197,10 @@ def problems(text: str, overrides: tuple[str, ...] = (), **arguments: Any) -> li
             "2:42: levels 'a' and 'b' of axis 'v' are the same config",
         ),
         (BASE + "axes: {v: {levels: {a: {preset: x}}}}", "2:33: no preset is named 'x'; there are none"),
+        (
+            BASE + "axes: {lr: {path: train.lr, levels: [1e-3, 2e-3], label: {1e-3: a, 0.001: b}}}",
+            "2:12: axes.lr: label names the level '0.001' twice",
+        ),
         # presets and constraints
         (GRID + "presets: {x: {train.stepz: 1}}", "3:15: train.stepz: no key is named 'stepz'; did you mean steps?"),
         (GRID + "presets: {x: {preset: x}}", "3:11: preset 'x' contains itself"),

@@ -468,3 +468,32 @@ def test_a_claim_on_arms_that_were_filtered_out_is_no_warning() -> None:
     space = space_from_text(axes + plans + "claims: [A is better than linear.]")
     assert expand(space).warnings == expand(space, only=["linear"]).warnings == ()
     assert expand(space, plans=["one"]).warnings == ()
+
+
+RATES = "base: {objective: meanflow, train.lr: 1e-3}\naxes: {lr: {path: train.lr, levels: [1e-3, 2e-3]}}\n"
+
+
+def test_a_level_is_found_under_the_spelling_that_its_number_has_in_the_file() -> None:
+    about = "label: {1e-3: slow, 2e-3: fast}, not_yet: {3e-3: later}, baseline: 1e-3"
+    found = plan(RATES.replace("2e-3]", f"2e-3, 3e-3], {about}"))
+    assert labels(found) == ["slow", "fast"]
+    assert [(skip.label, skip.reason) for skip in found.skips] == [("0.003", "later")]
+
+
+def test_an_arm_is_found_under_the_spelling_that_its_number_has_in_the_file() -> None:
+    for name in ("2e-3", "'2e-3'", "0.0020", "lr=2e-3"):
+        assert plan(RATES + f"compare: {{baseline: {name}}}").baseline.label == "0.002"
+    more = "seeds: {list: [0], extra: {2e-3: [7]}}\npublished: [{arm: 2e-3, metric: fid, value: 2, source: x}]"
+    found = plan(RATES + more, only=["2e-3"])
+    assert [trial.seed for trial in found.trials] == [0, 7]
+    assert found.published[0]["arm"] == "0.002"
+    crossed = RATES.replace("axes: {", "axes: {schedule: [linear, cosine01], ")
+    assert [t.seed for t in plan(crossed + "seeds: [3]", only=["cosine01/2e-3"]).trials] == [3]
+
+
+def test_an_arm_that_is_called_by_a_number_as_written_is_meant_first() -> None:
+    arms = "plans: {p: {kind: list, arms: {slow: {}, 0.002: {train.lr: 5e-3}, 2e-3: {lr: 2e-3}}}}\n"
+    found = plan(RATES + arms + "compare: {baseline: '2e-3'}\nseeds: {list: [0], extra: {2e-3: [7]}}")
+    assert found.baseline.label == "2e-3"
+    assert found.baseline.config.train.lr == 2e-3
+    assert [t.config.train.lr for t in found.trials if t.seed == 7] == [2e-3]

@@ -39,6 +39,7 @@ GOOD = [
     "base: {objective: fm}\nfidelity: {run: s, levels: {s: {train: {steps: 3}, per_arm: {a > 1: {train.lr: 1}}}, f: }}",
     "base: {objective: fm}\nmetric: {at: {step: 100}}\nseeds: {list: [3], extra: {base: [4]}}\nextends: [a.yaml]",
     "base: {objective: fm}\ncompare: {intervals: dunnett}",
+    "base: {objective: fm}\naxes: {lr: {path: train.lr, levels: [1, 2], baseline: 1}}\ncompare: {baseline: 2}",
     "base: {objective: fm}\nplugins: my_lab.paths",
     "base: {objective: fm}\nplugins: [my_lab.paths, _other]",
 ]
