@@ -339,6 +339,16 @@ def test_what_is_not_finite_stays_so(bad: float) -> None:
 
 
 @needs_compiler
+@pytest.mark.usefixtures("calls")
+def test_a_row_whose_squares_overflow_is_not_finite() -> None:
+    net, given = network(torch.float32), inputs(torch.float32)
+    given["x"][3] *= 1e25
+    out = net(**given)
+    assert not out[3].isfinite().any()
+    assert out[[0, 1, 2, 4, 5, 6]].isfinite().all()
+
+
+@needs_compiler
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_gelu_and_its_derivative_everywhere(dtype: torch.dtype) -> None:
     x = torch.linspace(-60, 60, 24_001, dtype=torch.float64).to(dtype)

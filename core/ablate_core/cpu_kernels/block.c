@@ -17,7 +17,8 @@ INLINE void norm_row(const real *h, const real *shift, const real *scale, real *
     for (long w = 0; w < W; w++) mean += h[w];
     mean /= W;
     for (long w = 0; w < W; w++) variance += (h[w] - mean) * (h[w] - mean);
-    real by = 1 / (real)sqrt(variance / W + (real)1e-6);
+    /* Where the squares overflow, 1 / sqrt(inf) would make a row of zeros of one that has diverged; 0 * inf is NaN. */
+    real by = 1 / (real)sqrt(variance / W + (real)1e-6) + 0 * variance;
     *rstd = by;
     for (long w = 0; w < W; w++) {
         real n = (h[w] - mean) * by;
