@@ -303,6 +303,26 @@ def test_a_stack_takes_as_many_rows_as_each_has() -> None:
 
 
 @needs_compiler
+def test_the_backward_pass_of_unequal_batches_writes_only_in_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of 17 samples takes less memory than one of 16: it goes in two groups."""
+    stack = Stack([Flat(network(seed=seed)) for seed in range(2)])
+    out = stack.module(range(2), [17, 16])(**inputs(rows=33))
+    behind, real = [], Tensor.new_empty
+
+    def guarded(x: Tensor, *size: Any, **more: Any) -> Tensor:
+        count = torch.Size(size).numel()
+        whole = real(x, count + 200_000, **more).fill_(7)
+        behind.append(whole[count:])
+        return whole[:count].view(*size)
+
+    monkeypatch.setattr(Tensor, "new_empty", guarded)
+    out.square().sum().backward()
+    monkeypatch.undo()
+    assert behind
+    assert all((guard == 7).all() for guard in behind)
+
+
+@needs_compiler
 @pytest.mark.usefixtures("calls")
 @pytest.mark.parametrize("around", ["cast", "transform", "dual", "threads"])
 def test_gives_way_where_it_cannot(around: str) -> None:

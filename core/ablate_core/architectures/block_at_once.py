@@ -69,7 +69,8 @@ class _Block(Native):
         library: Any = whole_blocks(c.dtype)
         tokens, width, _, hidden = self.sizes
         of_h, of_c = torch.empty_like(slope), torch.empty_like(c)
-        scratch = c.new_empty(library.used_by_back(max(self.networks.batches), tokens, width, hidden))
+        # Not that of the largest batch: 17 samples may go in two groups of 9, which take less than one of 16.
+        scratch = c.new_empty(max(library.used_by_back(b, tokens, width, hidden) for b in self.networks.batches))
         library.blocks_back(
             slope.data_ptr(), c.data_ptr(), *self.where(), len(self.networks.places), inside.data_ptr(), *written,
             scratch.data_ptr(), of_h.data_ptr(), of_c.data_ptr(), *self.sizes,
