@@ -196,6 +196,19 @@ def test_may_be_differentiated_twice_and_by_autograd_grad(fields: dict[str, Any]
 
 @needs_compiler
 @pytest.mark.usefixtures("calls")
+@pytest.mark.parametrize("fields", [{}, {"rope": "2d", "width": 16}], ids=str)
+def test_a_gradient_that_is_to_be_differentiated_is_refused(fields: dict[str, Any]) -> None:
+    """Also where the gradient of the output is a constant, as that of a sum is: it would be one too, and is none."""
+    net, given = network(**fields), inputs()
+    given["x"].requires_grad_()
+    loss = net(**given).sum()
+    with pytest.raises(RuntimeError, match="differentiated again"):
+        torch.autograd.grad(loss, given["x"], create_graph=True)
+    loss.backward()
+
+
+@needs_compiler
+@pytest.mark.usefixtures("calls")
 def test_without_a_graph_it_is_the_same_and_keeps_none() -> None:
     net, given = network(), inputs()
     with torch.no_grad():

@@ -170,3 +170,13 @@ def test_an_optimisers_state_is_split_and_joined_again() -> None:
     again = flat.joined(apart)["state"][0]
     for name, part in flat.named(again["exp_avg"]).items():
         torch.testing.assert_close(part, flat.named(optimizer.state[flat.whole]["exp_avg"])[name], rtol=0, atol=0)
+
+
+def test_a_gradient_of_a_stack_that_is_to_be_differentiated_is_refused() -> None:
+    """Also where the gradient of the output is a constant: that of the input would pass for one."""
+    stack, given = Stack([Flat(net) for net in networks("mlp")]), inputs(6, 2)
+    given["x"].requires_grad_()
+    loss = stack.module(range(3))(**given).sum()
+    with pytest.raises(RuntimeError, match="differentiated again"):
+        torch.autograd.grad(loss, given["x"], create_graph=True)
+    loss.backward()

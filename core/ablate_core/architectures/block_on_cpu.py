@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ablate_core.architectures import block_at_once
 from ablate_core.architectures.mix_on_cpu import Mix, mix
-from ablate_core.architectures.native import available, samples_of
+from ablate_core.architectures.native import available, differentiable_once, samples_of
 from ablate_core.architectures.pairs import Pair, rows_at
 from ablate_core.architectures.products import Products, products
 from ablate_core.cpu_kernels import kernels, pointer
@@ -72,7 +71,7 @@ class _Block(torch.autograd.Function):
         return loops.h, loops.dh
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Any, ...]:
         modulation, qkv, project, expand, contract = ctx.layers
         c, factors, *attention = ctx.saved_tensors

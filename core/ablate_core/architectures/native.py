@@ -10,12 +10,11 @@ import abc
 import contextlib
 import ctypes
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ablate_core.architectures.pairs import Pair
 from ablate_core.cpu_kernels import kernels, pointers, whole_blocks
@@ -39,6 +38,25 @@ def written_out(on: bool) -> Iterator[None]:
         yield
     finally:
         _enabled = before
+
+
+def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """For the ``backward`` of a node whose gradients carry no graph: it raises where one is asked of it.
+
+    Torch's own ``once_differentiable`` raises only where the gradient of the output has a graph too. That of a sum has
+    none, and gradients that depend on weights and inputs would then pass for constants.
+    """
+
+    @functools.wraps(backward)
+    def checked(ctx: Any, *slopes: Tensor) -> Any:
+        if torch.is_grad_enabled():  # with create_graph=True, else never
+            raise RuntimeError(
+                "create_graph=True: these gradients are written out and cannot be differentiated again; call the "
+                "network alone, within ablate_core.architectures.native.written_out(False)"
+            )
+        return backward(ctx, *slopes)
+
+    return checked
 
 
 def available(*given: Pair) -> bool:
@@ -182,7 +200,7 @@ class _Node(torch.autograd.Function):
         return value, tangent
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Any, ...]:
         call: Native = ctx.call
         found = [None if weight is None else weight.gradient() for weight in call.weights]

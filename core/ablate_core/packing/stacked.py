@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from ablate_core.architectures.native import differentiable_once
 from ablate_core.host import sent
 
 
@@ -227,7 +227,7 @@ class StackedLinear(torch.autograd.Function):
         return torch.bmm(rows, matrix) if bias is None else torch.baddbmm(bias[:, None], rows, matrix)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         (slope,), (rows,) = slopes, ctx.saved_tensors
         _write_gradients(slope, rows, *ctx.slots)
