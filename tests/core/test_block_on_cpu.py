@@ -433,11 +433,23 @@ def test_the_library_is_compiled_once_and_again_where_it_is_damaged(
     made = found(tmp_path / "a")
     assert found(tmp_path / "a") == made
     assert len(calls) == 1
-    damaged = tmp_path / "b" / "kernels" / made.name
-    damaged.parent.mkdir(parents=True)
-    damaged.write_bytes(b"half a library")
-    assert found(tmp_path / "b") == damaged
-    assert len(calls) == 2
+    content = made.read_bytes()
+    half = content[: len(content) // 2]
+    damages = [b"", b"no library", half, half.ljust(len(content), b"\0")]
+    load = ctypes.CDLL
+
+    def loaded(name: str) -> ctypes.CDLL:
+        assert Path(name).read_bytes() not in damages, "half a library ends the process that loads it"
+        return load(name)
+
+    monkeypatch.setattr(cpu_kernels.ctypes, "CDLL", loaded)
+    for i, damage in enumerate(damages):
+        damaged = tmp_path / str(i) / "kernels" / made.name
+        damaged.parent.mkdir(parents=True)
+        damaged.write_bytes(damage)
+        for _ in range(2):  # compiled anew, then found
+            assert found(tmp_path / str(i)) == damaged
+            assert len(calls) == 2 + i
     kernels.cache_clear()
 
 

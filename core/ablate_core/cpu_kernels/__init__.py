@@ -54,6 +54,9 @@ SIGNATURES = {
 """What a function takes: p a pointer, N a whole number, d a number."""
 KINDS = {"p": ctypes.c_void_p, "N": ctypes.c_long, "d": ctypes.c_double}
 
+SEAL = hashlib.sha256().digest_size
+"""Bytes that follow a library in its file: the SHA-256 of it."""
+
 
 @functools.cache
 def kernels(dtype: torch.dtype) -> ctypes.CDLL | None:
@@ -113,17 +116,36 @@ def _library(compiler: str, real: str) -> ctypes.CDLL:
     texts = [source.read_bytes() for source in SOURCES]
     key = hashlib.sha256(b"\n".join([*texts, *map(str.encode, [compiler, real, processor(), *FLAGS])])).hexdigest()[:24]
     path = cache_dir() / "kernels" / f"{key}.so"
-    if path.exists():
+    if _whole(path):
         try:
             return ctypes.CDLL(str(path))
-        except OSError:  # damaged, or of another system that shares the folder
+        except OSError:  # of another system that shares the folder
             path.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock", timeout=LOCK_TIMEOUT):
-        if not path.exists():
+        if not _whole(path):
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:
                 made = Path(folder) / path.name
                 command = [compiler, *FLAGS, f"-DREAL={real}", *map(str, SOURCES[1:]), "-o", str(made), "-lm"]
                 subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+                _seal(made)
                 made.replace(path)
     return ctypes.CDLL(str(path))
+
+
+def _seal(path: Path) -> None:
+    """Append the SHA-256 of a library to it, which a loader passes over, and have all of it on the disk."""
+    with path.open("r+b") as file:
+        digest = hashlib.sha256(file.read()).digest()
+        file.write(digest)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _whole(path: Path) -> bool:
+    """Whether a file is there and ends with the SHA-256 of the rest: to load half a library ends the process."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    return hashlib.sha256(content[:-SEAL]).digest() == content[-SEAL:]
