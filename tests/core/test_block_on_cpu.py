@@ -453,7 +453,30 @@ def test_the_library_is_compiled_once_and_again_where_it_is_damaged(
     kernels.cache_clear()
 
 
-@pytest.mark.parametrize("why", ["switched off", "no compiler", "a compiler that fails"])
+FAILING = {
+    "a compiler that fails": "echo the compiler is ill >&2; exit 1",
+    "one whose message is not UTF-8": "printf 'the compiler is ill \\351\\n' >&2; exit 1",
+    "one that leaves no function": 'while [ "$1" != -o ]; do shift; done; cc -shared -fPIC -x c /dev/null -o "$2"',
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("before", ["env A=1 ", "'{}' "], ids=["a program before it", "a path with spaces"])
+def test_the_compiler_may_be_several_words(before: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
+    wrapper = tmp_path / "a b"
+    wrapper.write_text('#!/bin/sh\nexec "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("CC", before.format(wrapper) + "cc -g0")
+    monkeypatch.setattr(cpu_kernels, "FLAGS", ["-O0", "-std=gnu11", "-shared", "-fPIC"])
+    kernels.cache_clear()
+    try:
+        assert kernels(torch.float64) is not None
+    finally:
+        kernels.cache_clear()
+
+
+@pytest.mark.parametrize("why", ["switched off", "no compiler", *FAILING])
 def test_without_loops_torch_does_it(why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ABLATE_CACHE", str(tmp_path))
     compiler = tmp_path / "cc"
@@ -462,14 +485,14 @@ def test_without_loops_torch_does_it(why: str, tmp_path: Path, monkeypatch: pyte
     elif why == "no compiler":
         monkeypatch.setenv("CC", str(compiler))
     else:
-        compiler.write_text("#!/bin/sh\necho the compiler is ill >&2\nexit 1\n")
+        compiler.write_text(f"#!/bin/sh\n{FAILING[why]}\n")
         compiler.chmod(0o755)
         monkeypatch.setenv("CC", str(compiler))
     kernels.cache_clear()
     try:
         net, given = network(torch.float32), inputs(torch.float32)
-        if why == "a compiler that fails":
-            with pytest.warns(UserWarning, match="the compiler is ill"):
+        if why in FAILING:
+            with pytest.warns(UserWarning, match="no C loops on this machine.*(the compiler is ill|undefined symbol)"):
                 out = net(**given)
         else:
             out = net(**given)

@@ -14,8 +14,10 @@ import ctypes
 import functools
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -34,8 +36,10 @@ SOURCES = [Path(__file__).parent / name for name in ("common.h", *(f"{part}.c" f
 FLAGS = [
     *("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros", "-freciprocal-math"),
+    *(["-Wl,-Bsymbolic"] if sys.platform == "linux" else []),
 ]
-"""Not -ffast-math: NaN must stay NaN, and it would round denormals to 0 in the whole process."""
+"""Not -ffast-math: NaN must stay NaN, and it would round denormals to 0 in the whole process. Symbolic: a function of
+such a name as `add` that another library has loaded for all does not take the place of ours."""
 REAL = {torch.float32: "float", torch.float64: "double"}
 MOST_TOKENS = 128
 """The most tokens whose attention C computes: its weights are kept for the gradient. common.h has the same number."""
@@ -64,21 +68,21 @@ def kernels(dtype: torch.dtype) -> ctypes.CDLL | None:
 
     A compiler that fails is reported by one warning. The first call on a machine takes two seconds.
     """
-    compiler = shutil.which(os.environ.get("CC", "cc"))
+    compiler = _compiler()
     if os.environ.get("ABLATE_KERNELS") == "0" or compiler is None or dtype not in REAL:
         return None
     try:
         library = _library(compiler, REAL[dtype])
-    except (OSError, subprocess.SubprocessError) as error:
+        for name, takes in SIGNATURES.items():
+            getattr(library, name).argtypes = [KINDS[letter] for letter in takes]
+            getattr(library, name).restype = None
+        for name, count in {"used_by_forward": 6, "used_by_tangent": 4, "used_by_back": 4}.items():
+            getattr(library, name).argtypes = [ctypes.c_long] * count
+            getattr(library, name).restype = ctypes.c_long
+    except (OSError, subprocess.SubprocessError, AttributeError) as error:  # the last: a library without a function
         said = getattr(error, "stderr", None) or str(error)
         warnings.warn(f"no C loops on this machine, torch's operators are used: {said.strip()[:300]}", stacklevel=2)
         return None
-    for name, takes in SIGNATURES.items():
-        getattr(library, name).argtypes = [KINDS[letter] for letter in takes]
-        getattr(library, name).restype = None
-    for name, count in {"used_by_forward": 6, "used_by_tangent": 4, "used_by_back": 4}.items():
-        getattr(library, name).argtypes = [ctypes.c_long] * count
-        getattr(library, name).restype = ctypes.c_long
     return library
 
 
@@ -112,9 +116,24 @@ def pointers(tensors: Sequence[Tensor | None]) -> Any:
     return (ctypes.c_void_p * len(tensors))(*(None if x is None else x.data_ptr() for x in tensors))
 
 
-def _library(compiler: str, real: str) -> ctypes.CDLL:
+def _compiler() -> list[str] | None:
+    """The words of the command that `CC` names, with its program's path; None where there is no such program."""
+    given = os.environ.get("CC", "cc")
+    if shutil.which(given) is not None:  # also a path with spaces
+        first, *more = [given]
+    else:
+        try:
+            first, *more = shlex.split(given)
+        except ValueError:  # no word, or an open quotation
+            return None
+    path = shutil.which(first)
+    return None if path is None else [path, *more]
+
+
+def _library(compiler: list[str], real: str) -> ctypes.CDLL:
     texts = [source.read_bytes() for source in SOURCES]
-    key = hashlib.sha256(b"\n".join([*texts, *map(str.encode, [compiler, real, processor(), *FLAGS])])).hexdigest()[:24]
+    made_by = [*compiler, real, processor(), *FLAGS]
+    key = hashlib.sha256(b"\n".join([*texts, *map(str.encode, made_by)])).hexdigest()[:24]
     path = cache_dir() / "kernels" / f"{key}.so"
     if _whole(path):
         try:
@@ -126,8 +145,8 @@ def _library(compiler: str, real: str) -> ctypes.CDLL:
         if not _whole(path):
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:
                 made = Path(folder) / path.name
-                command = [compiler, *FLAGS, f"-DREAL={real}", *map(str, SOURCES[1:]), "-o", str(made), "-lm"]
-                subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+                command = [*compiler, *FLAGS, f"-DREAL={real}", *map(str, SOURCES[1:]), "-o", str(made), "-lm"]
+                subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=300)
                 _seal(made)
                 made.replace(path)
     return ctypes.CDLL(str(path))
