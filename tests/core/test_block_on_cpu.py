@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
+import resource
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -394,6 +398,69 @@ def test_gelu_and_its_derivative_everywhere(dtype: torch.dtype) -> None:
     near = 5e-7 if dtype == torch.float32 else 1e-13
     torch.testing.assert_close(out.double(), truth.detach(), rtol=near, atol=near)
     torch.testing.assert_close(derivative.double(), slope, rtol=2 * near, atol=2 * near)
+
+
+@needs_compiler
+def test_the_derivative_of_gelu_is_0_or_1_for_huge_numbers() -> None:
+    x = torch.tensor([1e4, 1e5, 1e12, 1e18, 1e30, 3e38] * 40)
+    x = torch.cat([x, -x, torch.tensor([float("nan"), float("inf")])])
+    out, derivative, library = torch.empty_like(x), torch.empty_like(x), cast("Any", kernels(torch.float32))
+    library.gelu(x.data_ptr(), out.data_ptr(), derivative.data_ptr(), x.numel())
+    torch.testing.assert_close(derivative[:-2], (x[:-2] > 0).float(), rtol=0, atol=1e-15)
+    assert not derivative[-2:].isfinite().any(), "what has diverged stays so"
+
+
+MANY_TANGENTS = """
+import torch
+from ablate_core.architectures import block_at_once, ends_on_cpu
+from ablate_core.architectures.pairs import Pair
+from ablate_core.architectures.sit import SiT
+torch.set_num_threads(1)
+net = SiT.model_validate({"size": "tiny/1", "depth": 1, "width": 4, "heads": 1}).build((1, 1, 1), 0)
+rows = torch.arange(300_000)
+h, c = torch.randn(len(rows), 1, 4), torch.randn(len(rows), 4)
+with torch.no_grad():
+    assert block_at_once.run(net.blocks[0], h, c, (h, c, rows))[1].isfinite().all()
+    assert ends_on_cpu.finish(net.modulation, net.output, Pair(h, h, rows), Pair(c, c, rows)).tangent.isfinite().all()
+"""
+
+
+@needs_compiler
+def test_a_small_stack_is_enough_for_many_tangents() -> None:
+    def small() -> None:
+        resource.setrlimit(resource.RLIMIT_STACK, (2**21, resource.getrlimit(resource.RLIMIT_STACK)[1]))
+
+    subprocess.run([sys.executable, "-c", MANY_TANGENTS], check=True, preexec_fn=small)
+
+
+@needs_compiler
+def test_no_function_of_another_library_takes_the_place_of_ours(tmp_path: Path) -> None:
+    """What is loaded for all, as by LD_PRELOAD, may have functions of such names."""
+    source, other = tmp_path / "other.c", tmp_path / "other.so"
+    names = "begin", "attention", "linear_back", "add", "add_back", "gelu", "own_products"
+    source.write_text("".join(f"void {name}(void) {{ __builtin_trap(); }}\n" for name in names))
+    subprocess.run([shutil.which("cc") or "gcc", "-shared", "-fPIC", str(source), "-o", str(other)], check=True)
+    env = os.environ | {"LD_PRELOAD": str(other)}
+    subprocess.run([sys.executable, "-c", MANY_TANGENTS.replace("300_000", "3")], check=True, env=env)
+
+
+@needs_compiler
+def test_the_power_of_what_is_no_number_shifts_no_negative_number(tmp_path: Path) -> None:
+    program = tmp_path / "power"
+    command = [shutil.which("cc") or "gcc", "-x", "c", "-", "-o", str(program)]
+    code = '#include "common.h"\nfloat least_power = -87, largest_power = 88;\n'
+    code += "int main(int n, char **with) { volatile float x = NAN; return !isnan(exponential(x)); }\n"
+    checks = ["-fsanitize=shift", "-fsanitize-undefined-trap-on-error", f"-I{cpu_kernels.SOURCES[0].parent}", "-lm"]
+    subprocess.run([*command, *checks], check=True, input=code, text=True)
+    subprocess.run([str(program)], check=True)
+
+
+@needs_compiler
+def test_compilers_that_know_no_has_builtin_get_by(tmp_path: Path) -> None:
+    """GCC 9, which takes the question itself for a mistake."""
+    source = cpu_kernels.SOURCES[0].parent / "products.c"
+    command = [shutil.which("cc") or "gcc", "-march=native", "-std=gnu11", "-fsyntax-only", "-U__has_builtin"]
+    subprocess.run([*command, str(source)], check=True)
 
 
 def test_products_of_many_and_few_rows_are_those_of_torch() -> None:

@@ -136,7 +136,9 @@ void gelu(const real *x, real *restrict out, real *derivative, long count) {
         real v = x[i], square = v * v, z = a * v * (1 + c * square);
         real e = exponential(-z), gate = 1 / (1 + e);
         out[i] = v * gate;
-        derivative[i] = gate + a * v * (1 + 3 * c * square) * gate * (e * gate); /* e gate is 1 - gate, exactly */
+        real slope = gate + a * v * (1 + 3 * c * square) * gate * (e * gate); /* e gate is 1 - gate, exactly */
+        /* In float e^-z is cut at 1e-38, with which the cube of a huge v makes any number; of infinity 0 v is NaN. */
+        derivative[i] = sizeof(real) == 8 || square < (real)1e8 ? slope : gate + 0 * v;
     }
 }
 
@@ -232,26 +234,26 @@ static void forward_of_group(const real *h, const real *f, const real *const *w,
 INLINE long run_of(const int64_t *samples, long k, long K, long most, long first, long after, int64_t *local) {
     long end = k;
     for (; end < K && end - k < most && samples[end] >= first && samples[end] < after; end++)
-        local[end] = samples[end] - first;
+        local[end - k] = samples[end] - first;
     return end - k;
 }
 
-/* h (B, T, W), c (B, W) -> out, and `kept` for the gradient where `keep`. With K > 0 tangents dh, dc of `samples` -> d_out.
- * The next network begins with the weights `following`. */
+/* h (B, T, W), c (B, W) -> out, and `kept` for the gradient where `keep`. With K > 0 tangents dh, dc of `samples` -> d_out;
+ * of these h begins with number `start`. The next network begins with the weights `following`. */
 static void forward_of_one(const real *h, const real *c, const real *const *w, const real *following, real *kept,
-                           real *out, const real *dh, const real *dc, const int64_t *samples, real *scratch, real *d_out,
-                           long K, long B, long T, long W, long H, long F, long keep) {
+                           real *out, const real *dh, const real *dc, const int64_t *samples, long start, real *scratch,
+                           real *d_out, long K, long B, long T, long W, long H, long F, long keep) {
     real *f = kept, *df = scratch;
-    long stride = 6 * W, some = together(B, T);
-    int64_t local[K + 1];
+    long stride = 6 * W, some = together(B, T), most = most_together(T);
+    int64_t local[most]; /* of one group: those of all would not always fit on the stack */
     linear_beside(c, f, B, dc, df, K, w, W, stride, NEXT(w[2], 3 * W * W));
     kept += padded(B * stride);
     for (long first = 0; first < B; first += some) {
         long own = B - first < some ? B - first : some, after = first + own;
         ahead next = after < B ? NEXT(h + after * T * W, own * T * W) : NEXT(following, stride * W);
         for (long k = 0, before = 0, count = 0; !before || count; k += count, before = 1) {
-            for (count = 0; k < K && !(count = run_of(samples, k, K, most_together(T), first, after, local)); k++);
-            directions d = {dh + k * T * W, df + k * stride, local + k, scratch + K * stride, d_out + k * T * W, count};
+            for (count = 0; k < K && !(count = run_of(samples, k, K, most, start + first, start + after, local)); k++);
+            directions d = {dh + k * T * W, df + k * stride, local, scratch + K * stride, d_out + k * T * W, count};
             if (!before || count)
                 forward_of_group(h + first * T * W, f + first * stride, w, kept, out + first * T * W, d, before, own, T, W,
                                  H, F, next);
@@ -319,10 +321,9 @@ void blocks_forward(const real *h, const real *c, real *const *w, const long *st
         long B = batches[n], K = counts ? counts[n] : 0;
         const real *own[WEIGHTS];
         for (int i = 0; i < WEIGHTS; i++) own[i] = w[i] ? w[i] + places[n] * strides[i] : 0;
-        int64_t local[K + 1];
-        for (long k = 0; k < K; k++) local[k] = samples[k] - first;
         const real *following = n + 1 < N ? w[0] + places[n + 1] * strides[0] : w[0];
-        forward_of_one(h, c, own, following, kept, out, dh, dc, local, scratch, d_out, K, B, T, W, H, F, keep);
+        forward_of_one(h, c, own, following, kept, out, dh, dc, samples, first, scratch, d_out, K, B, T, W, H, F,
+                       keep);
         h += B * T * W, c += B * W, out += B * T * W, first += B;
         if (keep) kept += used_by_forward(B, T, W, H, F, 1);
         if (K) dh += K * T * W, dc += K * W, d_out += K * T * W, samples += K;

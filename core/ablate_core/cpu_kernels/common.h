@@ -31,7 +31,7 @@ INLINE real exponential(real x) {
     sum = sum * rest + 1.6666665459e-1f;
     sum = sum * rest + 5.0000001201e-1f;
     sum = sum * rest * rest + rest + 1.0f;
-    union { int32_t bits; float power; } two = {((int32_t)whole + 127) << 23};
+    union { uint32_t bits; float power; } two = {(uint32_t)((int32_t)whole + 127) << 23}; /* of NaN negative, if anything */
     return sum * two.power;
 }
 

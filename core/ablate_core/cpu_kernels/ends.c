@@ -100,10 +100,14 @@ void finish_forward(const real *h, const real *c, real *const *w, const long *st
         if (K) {
             real *df = scratch, *d_modulated = df + K * 2 * W;
             const real *no_bias[2] = {own[0], 0};
-            int64_t local[K];
-            for (long k = 0; k < K; k++) local[k] = samples[k] - first;
             linear(dc, no_bias, df, K, W, 2 * W, NOTHING);
-            begin_tangent(dh, df, df + W, f + W, 2 * W, normal, rstd, local, d_modulated, K, T, W);
+            for (long k = 0, count; k < K; k += count) { /* in parts: all would not always fit on the stack */
+                int64_t local[256];
+                count = K - k < 256 ? K - k : 256;
+                for (long i = 0; i < count; i++) local[i] = samples[k + i] - first;
+                begin_tangent(dh + k * T * W, df + k * 2 * W, df + k * 2 * W + W, f + W, 2 * W, normal, rstd, local,
+                              d_modulated + k * T * W, count, T, W);
+            }
             no_bias[0] = own[2];
             linear(d_modulated, no_bias, d_out, K * T, W, P, NOTHING);
             dh += K * T * W, dc += K * W, d_out += K * T * P, samples += K;

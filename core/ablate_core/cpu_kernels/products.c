@@ -84,7 +84,12 @@ INLINE void strip(const real *a, long a_row, long a_column, const real *panel, c
 }
 
 /* Every second number of two vectors in turn, of their lower halves or of their upper ones. */
+#ifdef __has_builtin /* GCC has the question from 10 on, the function from 12 on */
 #if __has_builtin(__builtin_shufflevector)
+#define SHUFFLES
+#endif
+#endif
+#ifdef SHUFFLES
 #define BY_KIND(wide, narrow) (sizeof(real) == 4 ? (vector)__builtin_shufflevector wide : (vector)__builtin_shufflevector narrow)
 typedef float singles __attribute__((vector_size(BYTES)));
 typedef double doubles __attribute__((vector_size(BYTES)));
