@@ -226,6 +226,25 @@ def test_streamed_moments_equal_those_of_all_features_at_once(large: int, monkey
     np.testing.assert_allclose(streamed.cov, np.cov(wide, rowvar=False), rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.parametrize("d", [4, 512])
+def test_streamed_moments_do_not_change_with_the_array_they_were_given(d: int) -> None:
+    batches = np.random.RandomState(3).randn(4, 8, d)
+    running, given = RunningMoments(d), np.empty((8, d))
+    for batch in batches:
+        given[:] = batch  # as who fills one array again and again
+        running.update(given)
+    np.testing.assert_allclose(running.moments().mean, batches.reshape(-1, d).mean(0), rtol=0, atol=1e-12)
+
+
+def test_a_generator_of_one_image_gives_a_distance_without_a_warning() -> None:
+    reference = moments(np.random.RandomState(4).randn(200, 48))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = frechet_from_features(np.ones((20, 48)), reference)
+    shift = np.ones(48) - reference.mean
+    assert found == pytest.approx(shift @ shift + np.trace(reference.cov))
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_features_that_are_not_finite_are_refused_and_counted(bad: float) -> None:
     x = np.zeros((10, 3))

@@ -111,6 +111,8 @@ class RunningMoments:
         # Every fold passes over (D, D) several times: in many dimensions small batches wait for each other.
         if len(self._mean) < LARGE or sum(map(len, self._held)) >= ROWS_AT_ONCE:
             self._fold()
+        elif x is features or x.base is not None:  # the caller's memory, which may hold the next batch by then
+            self._held[-1] = x.copy()
 
     def _fold(self) -> None:
         held, self._held = [x for x in self._held if len(x)], []
@@ -205,9 +207,9 @@ def _nuclear_norm(product: Array, centred: bool) -> float:
     if centred and len(product) < product.shape[1]:
         values = np.linalg.eigvalsh(product @ product.T)[1:]  # the smallest is the zero of the centring
         roots = np.sqrt(np.maximum(values, 0))
-        with np.errstate(
-            divide="ignore"
-        ):  # an eigenvalue is off by some eps of the largest, its root by that over 2 root
+        # An eigenvalue is off by some eps of the largest, its root by that over 2 root; all are zero where a generator
+        # gives one image.
+        with np.errstate(divide="ignore", invalid="ignore"):
             off = 4 * np.finfo(np.float64).eps * values[-1] / (2 * roots) if len(values) else np.zeros(0)
         if float(off.sum()) <= GRAM_ERROR * float(roots.sum()):
             return float(roots.sum())
