@@ -18,14 +18,16 @@ import torch
 from torch import Tensor
 
 from ablate_core import cpu_kernels
-from ablate_core.architectures import block_at_once, native
+from ablate_core.architectures import block_at_once, embeddings, native
 from ablate_core.architectures.base import Network
 from ablate_core.architectures.embeddings import TimeEmbedder
+from ablate_core.architectures.pairs import Pair
 from ablate_core.architectures.products import products
 from ablate_core.architectures.sit import SiT
 from ablate_core.cpu_kernels import REAL, kernels
 from ablate_core.flat import Flat, writing_gradients
 from ablate_core.packing.stack import Stack
+from ablate_core.packing.stacked import UnstackableError
 
 needs_compiler = pytest.mark.skipif(kernels(torch.float64) is None, reason="there is no C compiler")
 
@@ -317,6 +319,92 @@ def test_a_stack_takes_as_many_rows_as_each_has() -> None:
         stack = Stack([Flat(net) for net in nets])
         joint = {name: torch.cat([part[name] for part in parts]) for name in given}
         assert error([stack.module([0, 2], counts)(**joint)], [theirs]) < 1e-12
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "strided rows": {"index": torch.arange(8)[::2][:3]},
+    "rows in int32": {"index": torch.tensor([0, 2, 4], dtype=torch.int32)},
+    "a time's tangent of another dtype": {"dt": torch.tensor([0.5, -1, 2], dtype=torch.float32)},
+    "a time's tangent of one row": {"dt": torch.tensor([0.5], dtype=torch.float64)},
+    "times of one row": {
+        "t": torch.tensor([0.5], dtype=torch.float64), "r": torch.tensor([0.25], dtype=torch.float64),
+        "dt": torch.tensor([0.5], dtype=torch.float64), "y": torch.tensor([3]), "index": None, "dx": None,
+    },
+}  # fmt: skip
+
+
+@needs_compiler
+@pytest.mark.usefixtures("calls")
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_odd_inputs_are_met_as_torch_meets_them(odd: dict[str, Any]) -> None:
+    net, given = network(), inputs()
+    dx, dt = randn(3, 2, 8, 8), randn(3)
+    given |= {"dx": dx, "dt": dt, "index": torch.tensor([0, 2, 4])} | odd
+    if given["index"] is not None:
+        rows = native.samples_of(Pair(given["x"], dx, given["index"]))
+        assert rows.dtype == torch.int64, "what C reads"
+        assert rows.is_contiguous()
+    if given["dx"] is None:
+        given = {name: given[name] for name in ("x", "r", "t", "y")}
+
+    def found(written_out: bool) -> list[Tensor]:
+        with native.written_out(written_out), torch.no_grad():
+            return [*net.forward_beside_tangent(**given)] if "dx" in given else [net(**given)]
+
+    for ours, theirs in zip(found(True), found(False), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("calls")
+@pytest.mark.parametrize("in_place", [False, True])
+def test_weights_need_not_be_contiguous(in_place: bool) -> None:
+    net = network()
+    for p in net.parameters():
+        p.data = p.data.t().contiguous().t() if p.ndim == 2 else p.data.repeat_interleave(2)[::2] if p.ndim == 1 else p
+    ours = everything(net, tangents=3, written_out=True, in_place=in_place)
+    assert error(ours, everything(net, tangents=3, written_out=False)) < 1e-12
+
+
+@needs_compiler
+@pytest.mark.usefixtures("calls")
+def test_what_is_frozen_after_gradients_were_held_gets_none() -> None:
+    net = network()
+    flat, block = Flat(net), cast("Any", net).blocks[0]
+    flat.hold_gradients()
+    block.requires_grad_(False)
+    with writing_gradients():
+        net(**inputs()).square().sum().backward()
+    assert not any(p.grad.any() for p in block.parameters())
+    assert all(p.grad.any() for p in cast("Any", net).blocks[1].parameters())
+
+
+@needs_compiler
+def test_the_default_device_of_the_first_call_does_not_matter() -> None:
+    net, given = network(), inputs()
+    more = {"dx": randn(3, 2, 8, 8), "dt": randn(3)}
+    with torch.no_grad():
+        wanted = net.forward_beside_tangent(**given, **more)
+        native._last.cache_clear()
+        embeddings._time_frequencies.cache_clear()
+        try:
+            with torch.device("meta"):
+                made = native._last(7, 3), embeddings._time_frequencies(torch.float64)
+            assert all(x.device.type == "cpu" for x in made)
+            for a, b in zip(net.forward_beside_tangent(**given, **more), wanted, strict=True):
+                torch.testing.assert_close(a, b, rtol=0, atol=0)
+        finally:
+            native._last.cache_clear()
+            embeddings._time_frequencies.cache_clear()
+
+
+@needs_compiler
+@pytest.mark.parametrize("counts", [None, [4, 3, 2]], ids=str)
+def test_a_stack_refuses_one_time_for_all(counts: list[int] | None) -> None:
+    stack, given = Stack([Flat(network(seed=seed)) for seed in range(3)]), inputs(rows=9)
+    given |= {"r": given["r"][:1], "t": given["t"][:1]}
+    with torch.no_grad(), pytest.raises(UnstackableError, match="1 rows"):
+        stack.module(range(3), counts)(**given)
 
 
 @needs_compiler

@@ -102,8 +102,8 @@ class TimeEmbedder(nn.Module):
 
 @functools.cache
 def _time_frequencies(dtype: torch.dtype) -> Tensor:
-    """Those of `TimeEmbedder`, on a CPU."""
-    return frequencies(TIME_FEATURES, 10_000.0, torch.empty(0, dtype=dtype))
+    """Those of `TimeEmbedder`, on a CPU, whatever the default device is at the first call."""
+    return frequencies(TIME_FEATURES, 10_000.0, torch.empty(0, dtype=dtype, device="cpu"))
 
 
 class LogVariance(nn.Module):

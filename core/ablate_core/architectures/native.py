@@ -62,11 +62,18 @@ def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
 def available(*given: Pair) -> bool:
     """Whether C may compute with these: on one thread of a CPU, with no transform, cast or compiler around.
 
-    Tangents must be those of some rows, which carry no graph, and all of these have one or none.
+    Tangents must be those of some rows, which carry no graph, and all of these have one or none. C knows neither dtypes
+    nor lengths: they must be equal, where torch would promote and broadcast.
     """
-    x = given[0].value
+    x, _, rows = given[0]
     if not _enabled or torch.compiler.is_compiling() or x.device.type != "cpu":
         return False
+    dtype, length, count = x.dtype, len(x), len(rows) if isinstance(rows, Tensor) else rows
+    for pair in given:
+        if pair.value.dtype != dtype or len(pair.value) != length:
+            return False
+        if pair.tangent is not None and (pair.tangent.dtype != dtype or len(pair.tangent) != count):
+            return False
     followed = [pair.tangent is not None for pair in given]
     return (
         (not any(followed) or (all(followed) and given[0].rows is not None))
@@ -87,14 +94,16 @@ def suits(weight: Any, x: Tensor, rows: int) -> bool:
 
 
 def samples_of(x: Pair) -> Tensor:
-    """Which samples have a tangent, (K,) int64."""
+    """Which samples have a tangent, (K,) int64, contiguous."""
     assert x.tangent is not None
-    return x.rows if isinstance(x.rows, Tensor) else _last(len(x.value), len(x.tangent))
+    if isinstance(x.rows, Tensor):
+        return x.rows.to(torch.int64).contiguous()
+    return _last(len(x.value), len(x.tangent))
 
 
 @functools.lru_cache(maxsize=512)
 def _last(batch: int, count: int) -> Tensor:
-    return torch.arange(batch - count, batch)
+    return torch.arange(batch - count, batch, device="cpu")  # whatever the default is at the first call
 
 
 class Weight(Protocol):
@@ -130,7 +139,8 @@ class OneWeight:
         self.tensor = tensor
 
     def gradient(self) -> tuple[Tensor, bool, bool]:
-        if in_place_gradients() and self.tensor.grad is not None:
+        wanted = in_place_gradients() and self.tensor.is_leaf and self.tensor.requires_grad
+        if wanted and self.tensor.grad is not None:
             torch.autograd.graph.increment_version(self.tensor.grad)  # torch does not see what C writes
             return self.tensor.grad, True, True
         return torch.empty_like(self.tensor), False, False
@@ -151,7 +161,8 @@ class Native(abc.ABC):
         """`given`: the weights, each a parameter, one of a stack, or None where there is none; the first is one."""
         if isinstance(given[0], Tensor):
             self.networks = Networks([0], [rows], [tangents])
-            self.weights: list[Weight | None] = [None if x is None else OneWeight(x) for x in given]
+            # A copy of what is not contiguous has a graph, by which its gradient finds the parameter.
+            self.weights: list[Weight | None] = [None if x is None else OneWeight(x.contiguous()) for x in given]
         else:
             self.networks = Networks(*given[0].rows.divided(rows, tangents))
             self.weights = [None if x is None else x.weight() for x in given]

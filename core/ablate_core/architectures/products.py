@@ -67,13 +67,13 @@ class OneLayer:
         weight, slopes, rows = self.weights[0], slope.flatten(0, -2), x.flatten(0, -2)
         in_place = in_place_gradients()
         found: list[Tensor | None] = [None] * len(self.weights)
-        if in_place and weight.grad is not None:
+        if in_place and weight.requires_grad and weight.grad is not None:
             weight.grad.addmm_(slopes.t(), rows)
         else:
             found[0] = slopes.t() @ rows
         if self._bias is not None:
             total = (slopes if sums is None else sums).sum(0)
-            if in_place and self._bias.grad is not None:
+            if in_place and self._bias.requires_grad and self._bias.grad is not None:
                 self._bias.grad.add_(total)
             else:
                 found[1] = total

@@ -52,6 +52,8 @@ class Rows:
     def divided(self, rows: int, tangents: int) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
         """Of `rows` samples and `tangents`: place, samples, and tangents of each network that is called."""
         number = self.number
+        if rows % number if self.counts is None else rows != sum(self.counts):
+            raise UnstackableError(f"{rows} rows meet the parameters of {number} networks")
         counts = [rows // number] * number if self.counts is None else self.counts
         return self.places, counts, [tangents // number] * number if self.tangents is None else self.tangents
 
