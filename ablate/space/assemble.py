@@ -60,9 +60,7 @@ def assemble(
         warnings |= {text: [] for text in not_understood(space.claims, arms, baseline)}
     _check_measured_at(space, arms)
     further = _extra_seeds(space, arms)
-    evaluations = [
-        _evaluation(arm, seed) for arm in _chosen(arms, only) for seed in _seeds(space, arm, further, seeds)
-    ]
+    evaluations = [_evaluation(arm, seed) for arm in _chosen(arms, only) for seed in _seeds(space, arm, further, seeds)]
     trials = _trials(evaluations)
     if space.budget.trials is not None and len(trials) > space.budget.trials:
         more = f"{len(trials)} trials are more than the budget of {space.budget.trials}"

@@ -41,7 +41,9 @@ def space_json_schema() -> Schema:
     definitions["ListPlan"]["properties"]["arms"]["minProperties"] = 1
     _allow(definitions, "Axis", {"type": "array", "minItems": 1, "maxItems": MAX_CELLS})
     seed = {"type": "integer", "minimum": 0, "maximum": LARGEST_SEED}
-    _allow(definitions, "Seeds", {"type": "integer", "minimum": 1, "maximum": MAX_SEEDS}, {"type": "array", "items": seed})
+    _allow(
+        definitions, "Seeds", {"type": "integer", "minimum": 1, "maximum": MAX_SEEDS}, {"type": "array", "items": seed}
+    )
     _allow(definitions, "MetricChoice", {"type": "string"})
     definitions["PublishedTable"]["properties"]["table"]["enum"] = list(published().tables)
     module = {"type": "string", "pattern": r"^[^\W\d]\w*(\.[^\W\d]\w*)*$"}

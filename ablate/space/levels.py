@@ -9,7 +9,6 @@ from typing import Any
 from ablate.space.schema import Axis, Space
 from ablate.space.source import Where, parse_value
 
-
 NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from ablate.errors import SpaceError
 
-
 MISSING = "is required"
 
 

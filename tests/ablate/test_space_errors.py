@@ -341,7 +341,10 @@ def test_all_mistakes_are_found_at_once_in_the_order_of_the_file() -> None:
         ),
         (
             GRID + "published: [{arm: linear, metric: fid, sorce: y, value: 1}]",
-            ["3:40: published.0: no key is named 'sorce'; did you mean source?", "3:13: published.0.source: is required"],
+            [
+                "3:40: published.0: no key is named 'sorce'; did you mean source?",
+                "3:13: published.0.source: is required",
+            ],
         ),
     ],
 )
