@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from ablate.space.checks import reference_problems
 from ablate.space.describe import Loc, model_fields_at, problems_of
 from ablate.space.plugins import load_plugins
 from ablate.space.problems import Problem, nearest, refuse
-from ablate.space.schema import PER_ARM, Space
+from ablate.space.schema import LONGEST_NAME, NAME, PER_ARM, Space
 from ablate.space.source import Source, Where, read_file, read_text
 from ablate.space.written import Written
 
@@ -84,6 +85,11 @@ def find_space(path_or_name: str | Path) -> Path:
 
 
 def _validated(source: Source, stem: str, overrides: Sequence[str], plugins: Sequence[str]) -> Space:
+    misnamed: list[Problem] = []
+    if "name" not in source.data and not (re.search(NAME, stem) and len(stem) <= LONGEST_NAME):
+        why = "a name has letters, digits and . _ -, begins with one of the first two and is not longer than"
+        message = f"the file's name {stem!r} cannot name the space; add `name:` ({why} {LONGEST_NAME})"
+        misnamed, stem = [Problem(source.mark(()), message)], "space"  # so that the other mistakes are found, too
     data: dict[str, Any] = {"name": stem, **source.data}
 
     def show(loc: Loc) -> Loc:
@@ -95,8 +101,9 @@ def _validated(source: Source, stem: str, overrides: Sequence[str], plugins: Seq
     try:
         space = Space.model_validate(data)
     except ValidationError as error:
-        refuse(problems_of(error, lambda loc, key: source.mark(loc, key=key), fields, show))
+        refuse([*misnamed, *problems_of(error, lambda loc, key: source.mark(loc, key=key), fields, show)])
         raise AssertionError from error
+    refuse(misnamed)
     space._source, space._overrides = source, tuple(overrides)
     space._loaded = load_plugins(plugins, [(name, source.mark(("plugins", i))) for i, name in enumerate(space.plugins)])
     refuse(reference_problems(space))

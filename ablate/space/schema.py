@@ -30,6 +30,8 @@ LARGEST_SEED = 2**63 - 1
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 MAX_SEEDS = 10_000
 """More seeds than this are a slip of the keyboard."""
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+LONGEST_NAME = 80
 OnNeeds = Literal["skip", "pull_in", "drop_dependents"]
 LATER_KINDS = ("fractional", "optuna")
 """Plan kinds that the design names and this version does not have."""
@@ -323,7 +325,7 @@ class Space(Numbers):
     """A design space: what is the baseline, what varies, which combinations run, how they are compared."""
 
     ablate: int = Field(SCHEMA_VERSION, description="version of this schema")
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)
+    name: str = Field(pattern=NAME, max_length=LONGEST_NAME)
     question: str | None = Field(None, description="what the study answers, in one sentence")
     extends: str | list[str] = Field([], description="other space files laid below this one, the last one on top")
     plugins: list[Annotated[str, AfterValidator(check_name)]] = Field(

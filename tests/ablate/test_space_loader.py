@@ -34,6 +34,19 @@ def test_a_space_is_named_after_its_file_unless_it_says_otherwise(tmp_path: Path
     assert load_space(tmp_path / "two.yaml").name == "parent"
 
 
+@pytest.mark.parametrize("stem", ["my study", "étude", "_x", "a" * 81])
+def test_a_file_whose_name_cannot_name_its_space_is_told_to_say_a_name(tmp_path: Path, stem: str) -> None:
+    file = tmp_path / f"{stem}.yaml"
+    file.write_text("base: {objective: fm}\naxes: {schedule: [linear]}\nfoo: 1\n", encoding="utf-8")
+    with pytest.raises(SpaceError) as caught:
+        load_space(file)
+    first, second = caught.value.problems
+    assert first.startswith(f"{file}:1:1: the file's name {stem!r} cannot name the space; add `name:` (a name has")
+    assert second.startswith(f"{file}:3:1: no key is named 'foo'")
+    file.write_text("name: mine\nbase: {objective: fm}\naxes: {schedule: [linear]}\n", encoding="utf-8")
+    assert load_space(file).name == "mine"
+
+
 def test_overrides_per_arm_merge_by_their_expression_which_may_hold_dots(tmp_path: Path) -> None:
     level = "fidelity:\n  levels:\n    smoke:\n      per_arm:\n        train.steps == 50: {%s}\n"
     base = "base: {objective: esc, train: {steps: 50, batch_size: 32}}\naxes: {schedule: [linear]}\n"
