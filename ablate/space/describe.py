@@ -15,6 +15,12 @@ from ablate.space.schema import KINDS, LATER_KINDS
 from ablate_core.component import Component
 
 Loc = tuple[str | int, ...]
+MAPPING, LIST = "input should be a mapping, {key: value}", "input should be a list, [a, b]"
+PLAIN = {
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), MAPPING),
+    **dict.fromkeys(("list_type", "tuple_type"), LIST),
+}
+"""What pydantic says in words of Python, in words of a space file."""
 
 
 def problems_of(
@@ -41,7 +47,9 @@ def problems_of(
         message = unknown_key(loc[-1], fields(holder), chosen(holder)) if unknown else _message(detail)
         text = ": ".join(part for part in (".".join(map(str, shown)), message) if part)
         place = mark(loc, unknown)
-        found.setdefault((place, shown), Problem(place, text))  # alternatives of a union fail together: say the first
+        before = found.setdefault((place, shown), Problem(place, text))  # alternatives of a union fail together
+        if detail["type"] == "literal_error" and before.message != text:  # the first is said, and which words there are
+            found[place, shown] = Problem(place, f"{before.message}, nor {' or '.join(_words(detail))}")
     return list(found.values())
 
 
@@ -68,12 +76,17 @@ def _message(detail: ErrorDetails) -> str:
         case "union_tag_not_found":
             return f"a plan needs `kind:`, one of {', '.join(KINDS)}"
         case "literal_error":
-            words = str(context.get("expected", "")).replace(" or ", ", ").split(",")
-            return nearest("choice", given, [word.strip().strip("'") for word in words])
-    message = detail["msg"]
+            return nearest("choice", given, _words(detail))
+    message = PLAIN.get(detail["type"], detail["msg"])
     message = message[0].lower() + message[1:]
     shown = repr(given)
     return message if isinstance(given, dict) or len(shown) > 60 else f"{message}, got {shown}"
+
+
+def _words(detail: ErrorDetails) -> list[str]:
+    """The words that a choice between words has."""
+    words = str(detail.get("ctx", {}).get("expected", "")).replace(" or ", ", ").split(",")
+    return [word.strip().strip("'") for word in words]
 
 
 def model_fields_at(model: type[BaseModel], loc: Loc, data: Any = None) -> list[str]:

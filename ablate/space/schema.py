@@ -87,6 +87,8 @@ class Axis(Part):
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: Any) -> Any:
+        if not isinstance(value, list | dict | Axis):
+            raise ValueError(f"an axis is a list of levels, [a, b], or a mapping with `levels:`, got {value!r}")
         return {"levels": value} if isinstance(value, list) else value
 
     @model_validator(mode="after")
@@ -195,6 +197,8 @@ class Seeds(Numbers):
             if value > MAX_SEEDS:
                 raise ValueError(f"a number of seeds is at most {MAX_SEEDS:,}, got {value}")
             return {"list": list(range(value))}
+        if not isinstance(value, list | dict | Seeds):
+            raise ValueError(f"seeds are a number, a list of numbers, or a mapping with `list:`, got {value!r}")
         return {"list": value} if isinstance(value, list) else value
 
     @field_validator("list_")
@@ -219,6 +223,8 @@ class MetricChoice(Part):
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: Any) -> Any:
+        if not isinstance(value, str | dict | MetricChoice):
+            raise ValueError(f"a metric is a name, or a mapping with `mode:` and `at:`, got {value!r}")
         return {"name": value} if isinstance(value, str) else value
 
 

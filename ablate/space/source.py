@@ -14,6 +14,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from ablate.space.problems import Mark, Problem, refuse
 
@@ -124,13 +125,18 @@ def _compose(text: str, file: str) -> Node | None:
         yaml = YAML(typ="safe", pure=True)
         return yaml.compose(text)  # type: ignore[no-any-return]
     except MarkedYAMLError as error:
-        at = error.problem_mark or error.context_mark
-        mark = Mark(file, at.line + 1, at.column + 1) if at else Mark(file)
+        seen = error.problem_mark or error.context_mark
+        mark = Mark(file, seen.line + 1, seen.column + 1) if seen else Mark(file)
         message = str(error.problem or error.context or "not YAML")
         if "'\\t'" in message:
             message = "a tab cannot indent YAML; use spaces"
         elif "another document" in message:
             message = "a space file is one YAML document; remove the second `---`"
+        problem = Problem(mark, f"unreadable YAML: {message}")
+    except ReaderError as error:
+        at = error.position
+        mark = Mark(file, text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
+        message = f"the control character U+{ord(text[at]):04X} cannot stand in YAML; remove it"
         problem = Problem(mark, f"unreadable YAML: {message}")
     except YAMLError as error:
         problem = Problem(Mark(file), f"unreadable YAML: {str(error).splitlines()[0]}")

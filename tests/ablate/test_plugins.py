@@ -155,7 +155,7 @@ def test_a_space_names_its_own_plugins_and_passes_them_on(here: Path) -> None:
         ("plugins: [json]", "1:11", "registers no component"),
         ("plugins: [./modules/broken.py]", "1:11", "is no name of a module; write it as in an import"),
         ("plugins: [3]", "1:11", "input should be a valid string, got 3"),
-        ("plugins: {a: b}", "1:10", "input should be a valid list"),
+        ("plugins: {a: b}", "1:10", "input should be a list, [a, b]"),
     ],
 )
 def test_a_plugin_of_a_space_that_cannot_be_used_is_one_line_with_its_place(

@@ -58,8 +58,29 @@ def problems(text: str, overrides: tuple[str, ...] = (), **arguments: Any) -> li
         (GRID + "compare: {intervals: tukey}", "3:22: compare.intervals: no choice is named 'tukey'; there are dunnet"),
         (GRID + "stop: {kind: asha}", "3:14: stop.kind: no choice is named 'asha'; there are diverged"),
         (GRID + "published: [{arm: x, metric: fid, value: 1}]", "3:13: published.0.source: is required"),
-        ("base: 3", "1:7: base: input should be a valid dictionary, got 3"),
-        (BASE + "axes: {a: {path: train.lr, levels: 3}}", "2:36: axes.a.levels: input should be a valid list, got 3"),
+        ("base: 3", "1:7: base: input should be a mapping, {key: value}, got 3"),
+        (BASE + "axes: {a: {path: train.lr, levels: 3}}", "2:36: axes.a.levels: input should be a list, [a, b], got 3"),
+        # in the words of a space file, with what to write
+        (BASE + "axes: {schedule: linear}", "2:18: axes.schedule: an axis is a list of levels, [a, b], or a mapping"),
+        (GRID + "seeds: many", "3:8: seeds: seeds are a number, a list of numbers, or a mapping with `list:`, got 'm"),
+        (GRID + "metric: 3", "3:9: metric: a metric is a name, or a mapping with `mode:` and `at:`, got 3"),
+        (GRID + "stop: diverged", "3:7: stop: input should be a mapping, {key: value}, got 'diverged'"),
+        (GRID + "claims: A is better.", "3:9: claims: input should be a list, [a, b], got 'A is better.'"),
+        (
+            GRID + "resources: {pack: many}",
+            "3:19: resources.pack: input should be a valid integer, unable to parse string as an integer, got 'many', "
+            "nor auto",
+        ),
+        (
+            GRID + "resources: {retries: {oom: x}}",
+            "3:28: resources.retries.oom: input should be a valid integer, unable to parse string as an integer, got "
+            "'x', nor unlimited",
+        ),
+        ("base: {objective: fm, eval.also: kid}\n" + ONE, "1:34: eval.also: input should be a list, [a, b], got 'kid'"),
+        (
+            GRID + "question: a\x07b",
+            "3:12: unreadable YAML: the control character U+0007 cannot stand in YAML; remove it",
+        ),
         # configs: the base, levels, arms, fidelity
         (
             "base: {objective: fm, train.lr: 5e-3, train: {lr: 1e-3}}\n" + ONE,

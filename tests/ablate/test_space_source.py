@@ -100,7 +100,8 @@ def test_duplicate_keys_are_refused_with_the_first_line() -> None:
         ("- a", "f.yaml:1:1: the top level of a space is a mapping"),
         ("a", "f.yaml:1:1: the top level of a space is a mapping"),
         ("[" * 600, "f.yaml: unreadable YAML: nested too deeply"),
-        ("a: \x00", "f.yaml: unreadable YAML"),
+        ("a: \x00", "f.yaml:1:4: unreadable YAML: the control character U+0000 cannot stand in YAML; remove it"),
+        ("b: 1\na: x\x07", "f.yaml:2:5: unreadable YAML: the control character U+0007"),
         ("a: !!int x", "f.yaml:1:4: 'x' is no int"),
     ],
 )
