@@ -100,6 +100,20 @@ def test_a_mistake_in_a_space_is_one_line_and_exit_code_2(ablate: Call, mistake:
         assert part in ended.err
 
 
+def test_of_several_mistakes_the_first_is_said_with_their_number_and_python_has_all(ablate: Call) -> None:
+    from ablate.errors import SpaceError
+    from ablate.space import load_space
+
+    Path("space.yaml").write_text("base: {objective: fm}\naxes: {schedule: []}\nplans: {p: {kind: list, arms: {}}}\n")
+    ended = ablate("plan", "space.yaml", "--json")
+    assert (ended.code, ended.out, ended.err.count("\n")) == (ExitCode.USAGE, "", 1)
+    assert ended.err.endswith(" (+1 more)\n")
+    with pytest.raises(SpaceError) as caught:
+        load_space("space.yaml")
+    assert len(caught.value.problems) == 2
+    assert f"error: {caught.value.problems[0]} (+1 more)\n" == ended.err
+
+
 def test_a_missing_space_names_the_file_and_the_nearest_built_in_one(ablate: Call) -> None:
     ended = ablate("plan", "objectivs")
     assert ended.code == ExitCode.USAGE
