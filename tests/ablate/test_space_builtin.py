@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ablate.space import builtin_names, estimate, expand, find_space, load_space, space_from_text
-from ablate.space.schema import KINDS
+from ablate.space.schema import KINDS, Budget
 from ablate_core import legality
 
 NAMES = builtin_names()
@@ -40,6 +40,12 @@ def test_the_examples_of_the_documentation_expand(text: str) -> None:
     space = space_from_text(text)
     for level in (None, *space.fidelity.levels):
         assert len(expand(space, fidelity=level).trials) > 2
+
+
+def test_the_keys_of_a_budget_are_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "space-file.md").read_text()
+    section = text[text.index("### Budget") : text.index("### Published numbers")]
+    assert {key for key in Budget.model_fields if f"`{key}`" in section} == set(Budget.model_fields)
 
 
 def test_the_documented_tour_shows_every_kind_of_plan_and_skips_for_every_reason() -> None:
