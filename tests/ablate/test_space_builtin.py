@@ -160,3 +160,13 @@ def test_the_speed_of_one_network_says_nothing_about_another() -> None:
     assert found["trial_seconds"] == pytest.approx(6 * 1000 * 0.01)
     assert found["wall_seconds"] is None
     assert "6 of unknown speed" in found["text"]
+
+
+def test_the_table_of_spaces_has_every_shipped_one_with_its_cost_and_its_result() -> None:
+    folder = Path(__file__).parents[2]
+    lines = [line for line in (folder / "spaces" / "README.md").read_text().splitlines() if line.startswith("| `")]
+    rows = {cells[0].strip("`"): cells[1:] for cells in ([c.strip() for c in line.split("|")[1:-1]] for line in lines)}
+    assert sorted(rows) == NAMES
+    assert {len(cells) for cells in rows.values()} == {5}
+    assert [name for name, (_, _, cost, result, _) in rows.items() if not cost or not result] == ["smoke"]
+    assert f"has {'ten' if len(NAMES) == 11 else len(NAMES) - 1} studies to start from" in (folder / "README.md").read_text()
