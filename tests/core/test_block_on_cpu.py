@@ -27,7 +27,7 @@ from ablate_core.architectures.sit import SiT
 from ablate_core.cpu_kernels import REAL, kernels
 from ablate_core.flat import Flat, writing_gradients
 from ablate_core.packing.stack import Stack
-from ablate_core.packing.stacked import UnstackableError
+from ablate_core.packing.stacked import Rows, UnstackableError
 
 needs_compiler = pytest.mark.skipif(kernels(torch.float64) is None, reason="there is no C compiler")
 
@@ -403,6 +403,8 @@ def test_the_default_device_of_the_first_call_does_not_matter() -> None:
 def test_a_stack_refuses_one_time_for_all(counts: list[int] | None) -> None:
     stack, given = Stack([Flat(network(seed=seed)) for seed in range(3)]), inputs(rows=9)
     given |= {"r": given["r"][:1], "t": given["t"][:1]}
+    with pytest.raises(UnstackableError, match="1 rows"):
+        Rows(3, None, counts).divided(1, 0)  # by which C reads and writes
     with torch.no_grad(), pytest.raises(UnstackableError, match="1 rows"):
         stack.module(range(3), counts)(**given)
 
