@@ -169,4 +169,7 @@ def test_the_table_of_spaces_has_every_shipped_one_with_its_cost_and_its_result(
     assert sorted(rows) == NAMES
     assert {len(cells) for cells in rows.values()} == {5}
     assert [name for name, (_, _, cost, result, _) in rows.items() if not cost or not result] == ["smoke"]
-    assert f"has {'ten' if len(NAMES) == 11 else len(NAMES) - 1} studies to start from" in (folder / "README.md").read_text()
+    assert (
+        f"has {'ten' if len(NAMES) == 11 else len(NAMES) - 1} studies to start from"
+        in (folder / "README.md").read_text()
+    )
