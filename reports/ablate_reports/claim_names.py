@@ -70,6 +70,10 @@ class Names:
                 found.setdefault(axis, {})[level] = None
         return {axis: list(levels) for axis, levels in found.items()}
 
+    def axis(self, word: str) -> str | None:
+        """The axis that a word names, in singular or plural; None where there is no such axis."""
+        return next((axis for axis in self.axes if singular(normal(axis)) == singular(normal(word))), None)
+
     def having(self, wanted: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
         """The arms at one of the wanted levels of every axis that is named."""
         return tuple(a for a, at in self.chosen.items() if all(at.get(x) in levels for x, levels in wanted.items()))
@@ -152,7 +156,7 @@ class Names:
             NotUnderstoodError: nothing is left.
         """
         words = [w for w in normal(text).split() if w not in (*ARTICLES, "other", "others", "of", "these", "them")]
-        axis = next((a for a in self.axes if words and singular(words[-1]) == singular(normal(a))), None)
+        axis = self.axis(words[-1]) if words else None
         if axis is not None and len(words) == 1:
             rest = [a for a in self.chosen if a not in than.arms and self._differ_in(a, than.arms, axis)]
             side = Side(tuple(rest), (axis,))

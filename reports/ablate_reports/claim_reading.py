@@ -113,10 +113,10 @@ def _for_every(words: str, pairs: tuple[tuple[str, str], ...], names: Names) -> 
     Raises:
         NotUnderstoodError: there is no such axis, or the plans do not cross it with what is compared.
     """
-    word = singular(words.split()[-1])
-    axis = next((a for a in names.axes if singular(normal(a)) == word), None)
+    word = words.split()[-1]
+    axis = names.axis(word)
     if axis is None:
-        if word in ("objective", "method", "arm", "path"):
+        if singular(word) in ("objective", "method", "arm", "path"):
             return pairs
         raise NotUnderstoodError(
             f"'for every {words}': there is no such axis; there are {formats.listed(list(names.axes))}"
@@ -227,7 +227,7 @@ def _paired(left: Side, right: Side, names: Names) -> tuple[tuple[str, str], ...
 def _same_ranking(of: str, over: str, names: Names) -> Claim:
     axes = {}
     for word in (of, over):
-        axis = next((a for a in names.axes if singular(normal(a)) == singular(normal(word))), None)
+        axis = names.axis(word)
         if axis is None:
             raise NotUnderstoodError(f"there is no axis {word!r}; there are {formats.listed(list(names.axes))}")
         axes[word] = axis

@@ -238,14 +238,13 @@ class Model:
         if min(len(a), len(b)) < 2:
             paired = np.mean([a[s] - b[s] for s in common]) if common else plain
             return Contrast(arm, ref, float(paired), len(a), len(b), note=ONE_SEED)
-        own = set(self.own)
-        estimates, cov, dfs = self._joint([(arm, ref)], own)
+        estimates, cov, dfs = self._joint([(arm, ref)], set(self.own))
         estimate, se, df = float(estimates[0]), math.sqrt(float(cov[0, 0])), float(dfs[0])
         if se == 0:
             return Contrast(arm, ref, estimate, len(a), len(b), note=NO_SPREAD)
         half = t_beyond(alpha / 2, df) * se
         p = 2 * t_tail(abs(estimate) / se, df)
-        method, note = ("welch", OWN_VARIANCE) if own & {arm, ref} else ("pooled", "")
+        method, note = ("welch", OWN_VARIANCE) if self.own.keys() & {arm, ref} else ("pooled", "")
         return Contrast(
             arm, ref, estimate, len(a), len(b), se, df, low_single=estimate - half, high_single=estimate + half, p=p,
             method=method, note=note,

@@ -15,6 +15,7 @@ from simulated_study import study
 from test_analysis import changed
 
 from ablate.space import expand, load_space
+from ablate.space.foretold import names_in
 from ablate_reports.claim_names import Names, names_of
 from ablate_reports.claim_reading import read
 from ablate_reports.claims import Claims, judge_claims
@@ -249,17 +250,7 @@ def test_a_number_of_steps_must_be_the_one_that_everything_is_measured_with() ->
 
 def space_names(file: Path) -> tuple[list[Any], Names]:
     plan = expand(load_space(file))
-    plans = [
-        (arm.id, m.plan, m.kind, m.position, m.label, m.axis, m.level, json.dumps(m.choice or arm.choice))
-        for arm in plan.arms
-        for m in arm.memberships
-    ]
-    frames = StudyFrames.from_mapping({
-        "study": {"baseline_arm_id": plan.baseline.id},
-        "arms": pd.DataFrame([(a.id, a.label, "{}", 1.0) for a in plan.arms], columns=list(COLUMNS["arms"])),
-        "study_arms": pd.DataFrame(plans, columns=list(COLUMNS["study_arms"])),
-    })  # fmt: skip
-    return list(plan.claims), names_of(frames, 1)
+    return list(plan.claims), names_in(plan.arms, plan.baseline)
 
 
 @pytest.mark.parametrize("file", sorted(SPACES.glob("*.yaml")), ids=lambda f: f.stem)
