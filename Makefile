@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STORE ?= runs
+# Processes that share the tests, a file to each at a time; 0: all in one, for a debugger.
+TEST_WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 unexport PYTHONDONTWRITEBYTECODE  # images set it, and each of a run's processes would compile all sources anew
 
@@ -31,10 +33,10 @@ demo: setup  ## compare one-step objectives on the embedded digits and write run
 	$(BIN)/ablate report objectives --store $(STORE) --html
 
 test: setup  ## the test run (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 test-all: setup  ## the test run with the slow studies
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not gpu"
 
 check: setup  ## formatting, lint, types
 	$(BIN)/ruff format --check .
