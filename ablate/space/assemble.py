@@ -117,10 +117,12 @@ def _published(arms: Sequence[Arm], part: Published | PublishedTable) -> list[di
 def _arms(space: Space, drafts: dict[str, Draft]) -> list[Arm]:
     """Arms with distinct labels, the base first; where two plans use one label, the later one says its plan."""
     labels: dict[str, str] = {}
+    taken: set[str] = set()
     for identity, draft in drafts.items():
         place = draft.named_by()
         names = (place.label, f"{place.plan}.{place.label}", f"{place.label} ({identity[:6]})")
-        labels[identity] = next(name for name in names if name not in labels.values())
+        labels[identity] = next(name for name in names if name not in taken)
+        taken.add(labels[identity])
     base = labels[next(iter(drafts))]
 
     def renamed(m: Membership, is_base: bool) -> Membership:
@@ -144,9 +146,12 @@ def _trained_labels(
 ) -> dict[str, str]:
     """What is trained -> its label: the arm's where it is measured in one way, else the levels that are trained."""
     measuring = {name for name, axis in space.axes.items() if all(p[0] == "eval" for p in _written(name, axis))}
+    of_one: dict[str, list[str]] = {}
+    for identity in drafts:
+        of_one.setdefault(trained[identity], []).append(identity)
     found: dict[str, str] = {}
-    for key in dict.fromkeys(trained.values()):
-        arms = [identity for identity in drafts if trained[identity] == key]
+    taken: set[str] = set()
+    for key, arms in of_one.items():
         first = key if key in arms else arms[0]
         parts = [
             space.axes[axis].label.get(level, level)
@@ -154,7 +159,8 @@ def _trained_labels(
             if axis not in measuring
         ]
         label = labels[first] if len(arms) == 1 or not parts else "/".join(parts)
-        found[key] = label if label not in found.values() else f"{label} ({key[:6]})"
+        found[key] = label if label not in taken else f"{label} ({key[:6]})"
+        taken.add(found[key])
     return found
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ablate.errors import SpaceError
 
 MISSING = "is required"
+MOST_LISTED = 24
 
 
 @dataclass(frozen=True, order=True)
@@ -47,8 +48,16 @@ def refuse(problems: Iterable[Problem]) -> None:
 
 
 def nearest(what: str, name: object, known: Iterable[str]) -> str:
-    """One sentence for a misspelt name: the nearest known ones, or all of them when none is near."""
+    """One sentence for a misspelt name: the nearest known ones, or what there is when none is near."""
     names = list(dict.fromkeys(known))
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names) or 'none'}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {listed(names)}"
     return f"no {what} is named {str(name)!r}; {hint}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names in a row, of many the first: a grid has thousands of arms, and a mistake is one line."""
+    if len(names) <= MOST_LISTED:
+        return ", ".join(names) or "none"
+    shown = names[: MOST_LISTED - 1]
+    return ", ".join((*shown, f"{len(names) - len(shown)} more"))
